@@ -1,0 +1,11 @@
+export type {
+  BlockDevice,
+  DeviceCapabilities,
+  Extent,
+  ExtentKind,
+  FlushOptions,
+  IoEvent,
+  ReadOptions,
+  WriteOptions,
+  WriteZeroesOptions,
+} from './block-device.ts';

@@ -1,0 +1,36 @@
+export {
+  type ErrorClass,
+  type ErrorCode,
+  type ErrorCodeEntry,
+  type ErrorContext,
+  errorCodes,
+  FormatError,
+  InvariantError,
+  type NbdErrno,
+  nbdErrno,
+  Qcow2Error,
+  StateError,
+  StorageError,
+  UnsupportedFeatureError,
+} from './errors.ts';
+export {
+  type BitField,
+  type BitLayout,
+  type Decoded,
+  defineBits,
+  defineLayout,
+  type Field,
+  type FieldType,
+  type Layout,
+  type ReservedRule,
+} from './layout.ts';
+export {
+  type GuestCluster,
+  type GuestOffset,
+  guestCluster,
+  guestOffset,
+  type HostCluster,
+  type HostOffset,
+  hostCluster,
+  hostOffset,
+} from './units.ts';
