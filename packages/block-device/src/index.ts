@@ -9,3 +9,5 @@ export type {
   WriteOptions,
   WriteZeroesOptions,
 } from './block-device.ts';
+export { Mutex } from './mutex.ts';
+export { isPromise, run, type Task, wait, waitAll } from './task.ts';
