@@ -9,5 +9,18 @@ export type {
   WriteOptions,
   WriteZeroesOptions,
 } from './block-device.ts';
+export { MemoryDevice, type MemoryDeviceOptions } from './memory-device.ts';
 export { Mutex } from './mutex.ts';
+export {
+  applyRecorded,
+  type DeviceCounters,
+  type RecordedDiscard,
+  type RecordedFlush,
+  type RecordedOperation,
+  type RecordedResize,
+  type RecordedWrite,
+  type RecordedWriteZeroes,
+  RecordingDevice,
+} from './recording-device.ts';
+export { checkRange, checkSize, pushExtent, readPadded } from './request.ts';
 export { isPromise, run, type Task, wait, waitAll } from './task.ts';

@@ -61,7 +61,6 @@ export function run<T>(task: Task<T>): T | Promise<T> {
 async function runOn<T>(task: Task<T>, first: Promise<unknown>): Promise<T> {
   let awaited = first;
   for (;;) {
-    let step: IteratorResult<Promise<unknown>, T>;
     let value: unknown;
     let failed = false;
     try {
@@ -70,7 +69,7 @@ async function runOn<T>(task: Task<T>, first: Promise<unknown>): Promise<T> {
       value = error;
       failed = true;
     }
-    step = failed ? task.throw(value) : task.next(value);
+    const step = failed ? task.throw(value) : task.next(value);
     if (step.done === true) return step.value;
     awaited = step.value;
   }
