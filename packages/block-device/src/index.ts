@@ -22,5 +22,6 @@ export {
   type RecordedWriteZeroes,
   RecordingDevice,
 } from './recording-device.ts';
+export { PatchMap, type PatchRun } from './patch-map.ts';
 export { checkRange, checkSize, pushExtent, readPadded } from './request.ts';
 export { isPromise, run, type Task, wait, waitAll } from './task.ts';

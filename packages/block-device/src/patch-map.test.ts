@@ -1,0 +1,48 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { PatchMap } from './patch-map.ts';
+
+describe('PatchMap', () => {
+  it('gives back the newest bytes, in order, merged over piece borders', () => {
+    const map = new PatchMap();
+    map.set(508, Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8));
+    map.set(510, Uint8Array.of(9));
+    expect([...map.runs()]).toEqual([{ offset: 508, bytes: Uint8Array.of(1, 2, 9, 4, 5, 6, 7, 8) }]);
+    expect(map.setBytes).toBe(8);
+  });
+
+  it('agrees with a plain array of bytes under random set, delete and apply', () => {
+    const step = fc.record({
+      kind: fc.constantFrom('set', 'delete'),
+      offset: fc.nat(3000),
+      bytes: fc.uint8Array({ minLength: 1, maxLength: 1200 }),
+    });
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
+        const map = new PatchMap();
+        const model = new Map<number, number>();
+        for (const { kind, offset, bytes } of steps) {
+          if (kind === 'set') map.set(offset, bytes);
+          else map.delete(offset, bytes.length);
+          bytes.forEach((byte, i) =>
+            kind === 'set' ? model.set(offset + i, byte) : model.delete(offset + i),
+          );
+        }
+        const expected = new Uint8Array(4400).fill(0xaa);
+        for (const [at, byte] of model) expected[at] = byte;
+        const applied = new Uint8Array(4400).fill(0xaa);
+        map.apply(0, applied);
+        expect(applied).toEqual(expected);
+        expect(map.setBytes).toBe(model.size);
+        const fromRuns = new Uint8Array(4400).fill(0xaa);
+        let last = -1;
+        for (const { offset, bytes } of map.runs()) {
+          expect(offset).toBeGreaterThan(last);
+          fromRuns.set(bytes, offset);
+          last = offset + bytes.length - 1;
+        }
+        expect(fromRuns).toEqual(expected);
+      }),
+    );
+  });
+});
