@@ -1,1 +1,1 @@
-export {};
+export { compileLayout, fieldBytes, type LayoutCodec, type LayoutOptions } from './layout-codec.ts';

@@ -25,6 +25,49 @@ export {
   type ReservedRule,
 } from './layout.ts';
 export {
+  bitmapFlagBits,
+  bitmapFlags,
+  bitmapHeadLayout,
+  bitmapTableEntryBits,
+  bitmapTypes,
+} from './qcow2/bitmaps.ts';
+export {
+  l1EntryBits,
+  l2EntryBits,
+  mappingSizes,
+  standardClusterBits,
+  subclusterBitmapBits,
+} from './qcow2/cluster-mapping.ts';
+export {
+  autoclearFeatureBits,
+  autoclearFeatures,
+  compatibleFeatureBits,
+  compatibleFeatures,
+  featureTypes,
+  incompatibleFeatureBits,
+  incompatibleFeatures,
+} from './qcow2/feature-bits.ts';
+export {
+  bitmapsExtensionLayout,
+  encryptionHeaderPointerLayout,
+  featureNameLayout,
+  headerExtensionHeadLayout,
+  headerExtensionTypes,
+} from './qcow2/header-extensions.ts';
+export {
+  compressionTypes,
+  cryptMethods,
+  headerLayout,
+  headerUnknownAt,
+  headerV2Bytes,
+  headerV3MinBytes,
+  qcow2Magic,
+} from './qcow2/header-layout.ts';
+export { qcow2Limits } from './qcow2/limits.ts';
+export { refcountSizes, refcountTableEntryBits } from './qcow2/refcounts.ts';
+export { snapshotExtraLayout, snapshotExtraV3MinBytes, snapshotHeadLayout } from './qcow2/snapshots.ts';
+export { bitLayouts, constantTables, layouts } from './tables.ts';
+export {
   type GuestCluster,
   type GuestOffset,
   guestCluster,
