@@ -1,0 +1,417 @@
+/**
+ * A file of Node as a BlockDevice.
+ *
+ * Reads and writes are pread and pwrite on the caller's thread (or, on wish, in the thread pool): bytes that
+ * are in the page cache cost a system call and no detour through the event loop. One body of code serves both,
+ * as tasks.
+ *
+ * Invariants:
+ *  - No call touches a byte outside the range that was asked for.
+ *  - A failed fdatasync is never repeated: the kernel may have dropped the dirty pages and would report
+ *    success. From then on the device refuses writes and flushes (FAILED_EARLIER); reads still work.
+ *  - `sizeBytes` is the file's size, given that nobody else changes it: writes only raise it, and what lowers
+ *    it (or sets it by ftruncate) waits until no write is under way and is then one synchronous call.
+ *  - A file descriptor is closed only when no call that uses it is under way.
+ *
+ * Flushes that come while one is under way in the thread pool share the next one: it starts after all of
+ * them were asked for, so it covers what each has to cover. A flush with nothing done since the last one started
+ * makes no system call.
+ */
+import {
+  type BlockDevice,
+  checkRange,
+  checkSize,
+  type DeviceCapabilities,
+  type Extent,
+  type FlushOptions,
+  isPromise,
+  type ReadOptions,
+  run,
+  type Task,
+  type WriteOptions,
+  type WriteZeroesOptions,
+  wait,
+} from '@qcow2/block-device';
+import { StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
+import { errnoOf, fileError } from './file-error.ts';
+import { type FlushMode, FlushPolicy } from './flush-policy.ts';
+import { InFlight } from './internal/in-flight.ts';
+import type { FileCalls } from './system-calls.ts';
+
+/** The most that one system call is asked for; Node takes no more than 2^31 - 1. */
+const callLimitBytes = 2 ** 30;
+/** Zeros are written in pieces of this size. */
+const zeroes = new Uint8Array(256 * 1024);
+/** Longer runs of zeros than this are written in the thread pool: nobody can say how long they take. */
+const syncZeroesLimitBytes = 4 * 1024 * 1024;
+/** How often a call that was interrupted, or had to be tried again, is repeated without any progress. */
+const retryLimit = 1000;
+
+export interface FileDeviceState {
+  readonly path: string;
+  readonly fd: number;
+  readonly calls: FileCalls;
+  readonly readOnly: boolean;
+  /** A regular file, which can grow and shrink; otherwise a disk of fixed size. */
+  readonly regular: boolean;
+  readonly sizeBytes: number;
+  readonly maxSizeBytes: number;
+  readonly io: 'sync' | 'async';
+  readonly flush: FlushMode;
+}
+
+export class FileDevice implements BlockDevice {
+  readonly capabilities: DeviceCapabilities;
+  readonly path: string;
+  readonly #fd: number;
+  readonly #calls: FileCalls;
+  readonly #async: boolean;
+  readonly #maxSizeBytes: number;
+  readonly #policy: FlushPolicy;
+  /** Every call in the thread pool. */
+  readonly #inFlight = new InFlight();
+  /** Those that may write. */
+  readonly #writing = new InFlight();
+  #sizeBytes: number;
+  /** Something may not be durable: at first, whatever was written before the file was opened here. */
+  #dirty = true;
+  #flushing: Promise<void> | undefined;
+  #nextFlush: Promise<void> | undefined;
+  #failure: unknown;
+  #failed = false;
+  #closed = false;
+  #closing: Promise<void> | undefined;
+
+  /** Takes ownership of the file descriptor. Made by `openFile`. */
+  constructor(state: FileDeviceState) {
+    const write = !state.readOnly;
+    this.capabilities = {
+      write,
+      growable: write && state.regular,
+      resize: write && state.regular,
+      discard: false,
+      writeZeroes: false,
+      fua: false,
+      extents: false,
+      preferredBlockBytes: 4096,
+    };
+    this.path = state.path;
+    this.#fd = state.fd;
+    this.#calls = state.calls;
+    this.#async = state.io === 'async';
+    this.#maxSizeBytes = state.maxSizeBytes;
+    this.#sizeBytes = state.sizeBytes;
+    this.#policy = new FlushPolicy(state.flush);
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  read(offset: number, into: Uint8Array, _options?: ReadOptions): void | Promise<void> {
+    this.#checkOpen();
+    checkRange(offset, into.length, this.#sizeBytes);
+    if (this.#async) return this.#tracked(this.#readFully(offset, into, true));
+    const count = this.#attempt('read', offset, into);
+    if (count < into.length) return run(this.#readFully(offset + count, into.subarray(count), false));
+  }
+
+  write(offset: number, bytes: Uint8Array, options?: WriteOptions): void | Promise<void> {
+    this.#admitWrite(offset, bytes.length);
+    if (this.#async) return this.#tracked(this.#writeThrough(offset, bytes, options, true));
+    this.#dirty = true;
+    const count = this.#attempt('write', offset, bytes);
+    this.#grownTo(offset, count);
+    if (count < bytes.length) {
+      return run(this.#writeThrough(offset + count, bytes.subarray(count), options, false));
+    }
+    if (options?.fua === true) return this.#flushOnce();
+  }
+
+  flush(_options?: FlushOptions): void | Promise<void> {
+    this.#checkOpen();
+    if (this.capabilities.write) return this.#flushOnce();
+  }
+
+  discard(offset: number, lengthBytes: number, _options?: WriteOptions): void {
+    this.#checkWritable();
+    checkRange(offset, lengthBytes, this.#sizeBytes);
+  }
+
+  /** Zeros are written where the file has bytes; beyond its end it is extended without being written. */
+  writeZeroes(offset: number, lengthBytes: number, options?: WriteZeroesOptions): void | Promise<void> {
+    this.#admitWrite(offset, lengthBytes);
+    const insideBytes = Math.max(0, Math.min(lengthBytes, this.#sizeBytes - offset));
+    const threaded = this.#async || insideBytes > syncZeroesLimitBytes;
+    return this.#tracked(this.#zero(offset, lengthBytes, insideBytes, options, threaded));
+  }
+
+  extents(offset: number, lengthBytes: number): readonly Extent[] {
+    this.#checkOpen();
+    checkRange(offset, lengthBytes, this.#sizeBytes);
+    return lengthBytes === 0 ? [] : [{ offset, lengthBytes, kind: 'data' }];
+  }
+
+  resize(sizeBytes: number): void | Promise<void> {
+    this.#checkWritable();
+    if (!this.capabilities.resize) {
+      throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', `${this.path} has a fixed size`);
+    }
+    checkSize(sizeBytes);
+    this.#checkSpace(sizeBytes);
+    return this.#tracked(this.#resize(sizeBytes));
+  }
+
+  close(): void | Promise<void> {
+    if (this.#closed) return this.#closing;
+    this.#closed = true;
+    if (!this.#inFlight.busy) return this.#closeDescriptor();
+    this.#closing = Promise.resolve(this.#inFlight.idle()).then(() => this.#closeDescriptor());
+    return this.#closing;
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new StateError('CLOSED', `${this.path} is closed`, { path: this.path });
+  }
+
+  #checkWritable(): void {
+    this.#checkOpen();
+    if (!this.capabilities.write) {
+      throw new StateError('READ_ONLY', `${this.path} was opened read-only`, { path: this.path });
+    }
+    this.#checkHealthy();
+  }
+
+  #checkHealthy(): void {
+    if (!this.#failed) return;
+    const { path } = this;
+    throw new StateError('FAILED_EARLIER', `${path}: an earlier flush failed`, { path }, this.#failure);
+  }
+
+  #checkSpace(sizeBytes: number): void {
+    if (sizeBytes <= this.#maxSizeBytes) return;
+    const { path } = this;
+    throw new StorageError('NO_SPACE', `${path} may not grow beyond ${this.#maxSizeBytes} bytes`, { path });
+  }
+
+  #admitWrite(offset: number, lengthBytes: number): void {
+    this.#checkWritable();
+    checkRange(offset, lengthBytes, this.capabilities.growable ? Number.MAX_SAFE_INTEGER : this.#sizeBytes);
+    if (lengthBytes > 0 && offset + lengthBytes > this.#sizeBytes) this.#checkSpace(offset + lengthBytes);
+  }
+
+  /** Run a task that may use the descriptor across waits. */
+  #tracked<T>(task: Task<T>): T | Promise<T> {
+    this.#inFlight.enter();
+    let outcome: T | Promise<T>;
+    try {
+      outcome = run(task);
+    } catch (error) {
+      this.#inFlight.leave();
+      throw error;
+    }
+    if (isPromise(outcome)) return outcome.finally(() => this.#inFlight.leave());
+    this.#inFlight.leave();
+    return outcome;
+  }
+
+  /** The usual case without a generator: one call that does it all. @returns bytes done, perhaps fewer */
+  #attempt(operation: 'read' | 'write', offset: number, bytes: Uint8Array): number {
+    if (bytes.length === 0) return 0;
+    const lengthBytes = Math.min(bytes.length, callLimitBytes);
+    try {
+      return operation === 'read'
+        ? this.#calls.readSync(this.#fd, bytes, 0, lengthBytes, offset)
+        : this.#calls.writeSync(this.#fd, bytes, 0, lengthBytes, offset);
+    } catch (error) {
+      if (isPassing(error)) return 0;
+      throw fileError(error, operation, { path: this.path, offset, lengthBytes });
+    }
+  }
+
+  *#readFully(offset: number, into: Uint8Array, threaded: boolean): Task<void> {
+    const call = threaded ? this.#calls.read : this.#calls.readSync;
+    for (let done = 0; done < into.length; ) {
+      const lengthBytes = Math.min(into.length - done, callLimitBytes);
+      const at = offset + done;
+      const count = yield* this.#persist('read', at, lengthBytes, () =>
+        call(this.#fd, into, done, lengthBytes, at),
+      );
+      if (count === 0) {
+        // Inside `sizeBytes`: someone else has cut the file.
+        const context = { path: this.path, hostOffset: at, lengthBytes };
+        throw new StorageError('SHORT_READ', `${this.path} ends before ${this.#sizeBytes} bytes`, context);
+      }
+      done += count;
+    }
+  }
+
+  *#writeThrough(
+    offset: number,
+    bytes: Uint8Array,
+    options: WriteOptions | undefined,
+    threaded: boolean,
+  ): Task<void> {
+    yield* this.#writeFully(offset, bytes, threaded);
+    if (options?.fua === true) yield* wait(this.#flushOnce());
+  }
+
+  *#writeFully(offset: number, bytes: Uint8Array, threaded: boolean): Task<void> {
+    const call = threaded ? this.#calls.write : this.#calls.writeSync;
+    this.#writing.enter();
+    try {
+      for (let done = 0; done < bytes.length; ) {
+        const lengthBytes = Math.min(bytes.length - done, callLimitBytes);
+        const at = offset + done;
+        const count = yield* this.#persist('write', at, lengthBytes, () =>
+          call(this.#fd, bytes, done, lengthBytes, at),
+        );
+        this.#grownTo(at, count);
+        done += count;
+      }
+    } finally {
+      // Also after a failure: some of it may have been written. At the end, because a flush that started
+      // meanwhile need not have seen this write.
+      this.#dirty = true;
+      this.#writing.leave();
+    }
+  }
+
+  /** Call by call: after a failure the file ends where the last successful one left it. */
+  #grownTo(offset: number, writtenBytes: number): void {
+    if (writtenBytes > 0) this.#sizeBytes = Math.max(this.#sizeBytes, offset + writtenBytes);
+  }
+
+  /** One system call, repeated while it is interrupted or writes nothing. Failures come out mapped. */
+  *#persist(
+    operation: 'read' | 'write',
+    offset: number,
+    lengthBytes: number,
+    call: () => number | Promise<number>,
+  ): Task<number> {
+    for (let attempt = 1; attempt <= retryLimit; attempt++) {
+      try {
+        const count = yield* wait(call());
+        if (count > 0 || operation === 'read') return count;
+      } catch (error) {
+        if (!isPassing(error)) throw fileError(error, operation, { path: this.path, offset, lengthBytes });
+      }
+    }
+    const context = { path: this.path, hostOffset: offset, lengthBytes };
+    throw new StorageError(
+      operation === 'read' ? 'READ_FAILED' : 'WRITE_FAILED',
+      `${this.path}: no progress in ${retryLimit} attempts`,
+      context,
+    );
+  }
+
+  *#zero(
+    offset: number,
+    lengthBytes: number,
+    insideBytes: number,
+    options: WriteOptions | undefined,
+    threaded: boolean,
+  ): Task<void> {
+    for (let done = 0; done < insideBytes; done += zeroes.length) {
+      const piece = zeroes.subarray(0, Math.min(zeroes.length, insideBytes - done));
+      yield* this.#writeFully(offset + done, piece, threaded);
+    }
+    if (lengthBytes > insideBytes) yield* this.#extend(offset + lengthBytes);
+    if (options?.fua === true) yield* wait(this.#flushOnce());
+  }
+
+  /** Grow to at least `sizeBytes`, never shrink. */
+  *#extend(sizeBytes: number): Task<void> {
+    yield* this.#noWrites();
+    // A write may have grown the file beyond this while we waited.
+    if (sizeBytes > this.#sizeBytes) this.#truncate(sizeBytes);
+  }
+
+  *#resize(sizeBytes: number): Task<void> {
+    yield* this.#noWrites();
+    this.#truncate(sizeBytes);
+  }
+
+  *#noWrites(): Task<void> {
+    while (this.#writing.busy) yield* wait(this.#writing.idle());
+    this.#checkHealthy();
+  }
+
+  #truncate(sizeBytes: number): void {
+    try {
+      this.#calls.truncate(this.#fd, sizeBytes);
+      this.#sizeBytes = sizeBytes;
+    } catch (error) {
+      throw fileError(error, 'resize', { path: this.path, lengthBytes: sizeBytes });
+    } finally {
+      this.#dirty = true;
+    }
+  }
+
+  #flushOnce(): void | Promise<void> {
+    this.#checkHealthy();
+    if (this.#flushing !== undefined) {
+      this.#nextFlush ??= this.#flushAfter(this.#flushing);
+      return this.#nextFlush;
+    }
+    if (!this.#dirty) return;
+    this.#dirty = false;
+    if (this.#policy.next() === 'thread') return this.#flushInThread();
+    const startedMs = performance.now();
+    try {
+      this.#calls.datasyncSync(this.#fd);
+    } catch (error) {
+      throw this.#failFlush(error);
+    }
+    this.#policy.observe(performance.now() - startedMs);
+  }
+
+  async #flushAfter(earlier: Promise<void>): Promise<void> {
+    // Counted from now on: the descriptor must not be closed between the two flushes.
+    this.#inFlight.enter();
+    try {
+      // How the earlier one ended is for those to hear who asked for it; this one looks at the device's state.
+      await earlier.catch(() => undefined);
+      this.#nextFlush = undefined;
+      await this.#flushOnce();
+    } finally {
+      this.#inFlight.leave();
+    }
+  }
+
+  #flushInThread(): Promise<void> {
+    const startedMs = performance.now();
+    this.#inFlight.enter();
+    const done = this.#calls.datasync(this.#fd).then(
+      () => this.#policy.observe(performance.now() - startedMs),
+      (error: unknown) => {
+        throw this.#failFlush(error);
+      },
+    );
+    this.#flushing = done.finally(() => {
+      this.#flushing = undefined;
+      this.#inFlight.leave();
+    });
+    return this.#flushing;
+  }
+
+  #failFlush(error: unknown): Error {
+    this.#failed = true;
+    this.#failure = error;
+    return fileError(error, 'flush', { path: this.path });
+  }
+
+  #closeDescriptor(): void {
+    try {
+      this.#calls.close(this.#fd);
+    } catch (error) {
+      throw fileError(error, 'close', { path: this.path });
+    }
+  }
+}
+
+/** Worth trying again at once. */
+function isPassing(error: unknown): boolean {
+  const errno = errnoOf(error);
+  return errno === 'EINTR' || errno === 'EAGAIN';
+}
