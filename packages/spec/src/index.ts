@@ -14,6 +14,24 @@ export {
   UnsupportedFeatureError,
 } from './errors.ts';
 export {
+  journalCopyLayout,
+  journalDescriptorHeadLayout,
+  journalExtensionEntryLayout,
+  journalExtensionLayout,
+  journalFillFromBackingLayout,
+  journalGuestSettledLayout,
+  journalGuestWriteLayout,
+  journalInlineWriteLayout,
+  journalIntentDoneLayout,
+  journalIntentLayout,
+  journalRecordFlagBits,
+  journalRecordHeaderLayout,
+  journalRevokeLayout,
+  journalSlotLayout,
+  journalWritePayloadLayout,
+} from './journal/v1.ts';
+export { journalBinding, journalDescriptorTypes, journalV1Limits } from './journal/v1-constants.ts';
+export {
   type BitField,
   type BitLayout,
   type Decoded,
@@ -43,6 +61,7 @@ export {
   autoclearFeatures,
   compatibleFeatureBits,
   compatibleFeatures,
+  featureNames,
   featureTypes,
   incompatibleFeatureBits,
   incompatibleFeatures,
