@@ -1,1 +1,12 @@
-export {};
+export { type AreaLocation, formatArea, type Random, readSlots, ringOf } from './area.ts';
+export type { JournalClient } from './client.ts';
+export type { JournalCounters, JournalUse } from './counters.ts';
+export { type EngineOptions, JournalEngine } from './engine.ts';
+export type {
+  GuestRange,
+  GuestWrite,
+  HostRange,
+  HostWrite,
+  Microtransaction,
+} from './microtransaction.ts';
+export { type GuestSink, type LiveRecord, type RecoveredLog, recoverLog } from './recovery.ts';

@@ -1,0 +1,62 @@
+/**
+ * Many microtransactions into one record: the longest run from the head of the queue that fits, its host
+ * writes merged so that the same bytes are logged once.
+ *
+ * Order in the record (JRN-DESC): revokes, inline writes, settled ranges; guest writes follow. A revoke
+ * kills earlier bytes of its range in this batch too, and later ones stand: as if each microtransaction
+ * had been logged alone.
+ */
+import { PatchMap } from '@qcow2/block-device';
+import type { JournalDescriptor } from '@qcow2/codec/journal/v1';
+import { hostOffset } from '@qcow2/spec';
+import { descriptorBytesBound, type Microtransaction } from './microtransaction.ts';
+
+export interface Batch {
+  /** How many of the queue it takes. */
+  readonly count: number;
+  readonly descriptors: JournalDescriptor[];
+  readonly hostWrites: PatchMap;
+  /** Upper bound of the record's bytes so far, header included. */
+  readonly boundBytes: number;
+  /** Bytes of host writes before merging. */
+  readonly submittedBytes: number;
+}
+
+const headerBytes = 80;
+/** Inline writes stay below what a descriptor can hold (JRN-DESC). */
+const maxInlineBytes = 32768;
+
+export function collectBatch(
+  queue: readonly { readonly transaction: Microtransaction; readonly throughSequence: number }[],
+  eligible: number,
+  maxBytes: number,
+): Batch {
+  const hostWrites = new PatchMap();
+  const revokes: JournalDescriptor[] = [];
+  const settled: JournalDescriptor[] = [];
+  let boundBytes = headerBytes;
+  let submittedBytes = 0;
+  let count = 0;
+  for (; count < eligible; count++) {
+    const { transaction, throughSequence } = queue[count]!;
+    const bytes = descriptorBytesBound(transaction);
+    if (boundBytes + bytes > maxBytes) break;
+    boundBytes += bytes;
+    for (const range of transaction.revokes ?? []) {
+      hostWrites.delete(range.hostOffset, range.lengthBytes);
+      revokes.push({ type: 'revoke', ...range });
+    }
+    for (const write of transaction.hostWrites ?? []) {
+      hostWrites.set(write.hostOffset, write.bytes);
+      submittedBytes += write.bytes.length;
+    }
+    for (const range of transaction.settled ?? []) {
+      settled.push({ type: 'guest-settled', ...range, throughSequence });
+    }
+  }
+  const inline: JournalDescriptor[] = [];
+  for (const { offset, bytes } of hostWrites.runs(maxInlineBytes)) {
+    inline.push({ type: 'inline-write', hostOffset: hostOffset(offset), bytes });
+  }
+  return { count, descriptors: [...revokes, ...inline, ...settled], hostWrites, boundBytes, submittedBytes };
+}

@@ -1,0 +1,38 @@
+/**
+ * What the engine asks of whoever owns the image. The engine knows records, order and durability; the
+ * client knows what guest writes and host bytes mean.
+ */
+import type { Task } from '@qcow2/block-device';
+import type { GuestWrite } from './microtransaction.ts';
+
+export interface JournalClient {
+  /** Guest bytes gathered in memory that no record holds yet. */
+  readonly unloggedGuestBytes: number;
+
+  /**
+   * Hand over gathered guest writes, at most `maxBytes` of descriptors and payload together (each write
+   * takes 24 bytes and its length), and count them as logged in record `sequence`.
+   */
+  takeGuestWrites(maxBytes: number, sequence: number): readonly GuestWrite[];
+
+  /**
+   * Too much is gathered to be doubled: write it in place into clusters that nothing durable references,
+   * and submit the microtransactions that map it.
+   */
+  settleUnlogged(): Task<void>;
+
+  /** A round of write-back begins: everything logged so far is to be settled in it. Returns the bytes to do. */
+  beginRound(): number;
+
+  /** Settle up to `budgetBytes` more of the round; true when nothing of it is left to do. */
+  stepRound(budgetBytes: number): Task<boolean>;
+
+  /** Set the journal-dirty bit, durable on return. */
+  markDirty(): Task<void>;
+
+  /** Clear it, durable on return. Everything in place is durable when this is called. */
+  markClean(): Task<void>;
+
+  /** Make the file long enough for every cluster handed out; called before each flush. */
+  beforeFlush(): Task<void>;
+}

@@ -1,0 +1,54 @@
+/**
+ * What the engine takes from its client: microtransactions, and guest writes.
+ *
+ * A microtransaction is a set of changes that a crash keeps whole or loses whole. The engine keeps them in
+ * the order in which they were submitted and puts as many as it likes into one record; within a record the
+ * same bytes changed twice are logged once.
+ */
+import type { GuestOffset, HostOffset } from '@qcow2/spec';
+
+/** New bytes for a place in the image file. The engine keeps `bytes`: the caller must not change them. */
+export interface HostWrite {
+  readonly hostOffset: HostOffset;
+  readonly bytes: Uint8Array;
+}
+
+export interface HostRange {
+  readonly hostOffset: HostOffset;
+  readonly lengthBytes: number;
+}
+
+export interface GuestRange {
+  readonly guestOffset: GuestOffset;
+  readonly lengthBytes: number;
+}
+
+/** Guest bytes to be logged. The engine copies them into the record before it returns to its client. */
+export interface GuestWrite {
+  readonly guestOffset: GuestOffset;
+  readonly bytes: Uint8Array;
+}
+
+export interface Microtransaction {
+  readonly hostWrites?: readonly HostWrite[];
+  /** Freed ranges in which earlier host writes of the log must not be executed any more. */
+  readonly revokes?: readonly HostRange[];
+  /** Guest ranges whose logged guest writes, up to now, are found through the mapping from here on. */
+  readonly settled?: readonly GuestRange[];
+  /** A guest's flush must carry it: without it, something acknowledged would be missing. */
+  readonly required: boolean;
+  /**
+   * It makes reachable (or drops the log's copy of) bytes that were written in place before it was
+   * submitted: it enters no record before a flush that began after that has completed.
+   */
+  readonly afterData: boolean;
+  /** Called once, synchronously, when the record that holds it is durable. */
+  readonly onDurable?: () => void;
+}
+
+/** Upper bound of the descriptor bytes that a microtransaction takes in a record (JRN-DESC). */
+export function descriptorBytesBound(transaction: Microtransaction): number {
+  let bytes = 24 * (transaction.revokes?.length ?? 0) + 32 * (transaction.settled?.length ?? 0);
+  for (const write of transaction.hostWrites ?? []) bytes += 16 + Math.ceil(write.bytes.length / 8) * 8;
+  return bytes;
+}
