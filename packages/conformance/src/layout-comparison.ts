@@ -56,10 +56,10 @@ function match<T extends { readonly name: string }, C>(
   const named = new Map(tables.map((table) => [table.name, table]));
   const missing = Object.keys(code).filter((name) => !named.has(name));
   return [
-    ...missing.map((name) => `${kind} ${name}: the document has no such table`),
+    ...missing.map((name) => `${kind} ${name}: the document does not have it`),
     ...tables.flatMap((table) => {
       const value = code[table.name];
-      const differences = value === undefined ? ['the code has no such table'] : compare(table, value);
+      const differences = value === undefined ? ['the code does not have it'] : compare(table, value);
       return differences.map((difference) => `${kind} ${table.name}: ${difference}`);
     }),
   ];

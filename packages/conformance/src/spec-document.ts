@@ -112,7 +112,7 @@ interface Row {
 class Reader {
   readonly name: string;
   readonly lines: readonly string[];
-  readonly problems: string[] = [];
+  private readonly problems: { readonly index: number; readonly what: string }[] = [];
 
   constructor(name: string, text: string) {
     this.name = name;
@@ -121,7 +121,13 @@ class Reader {
 
   /** `index` counts from 0, as in `lines`. */
   problem(index: number, what: string): void {
-    this.problems.push(`${this.name}:${index + 1}: ${what}`);
+    this.problems.push({ index, what });
+  }
+
+  sortedProblems(): string[] {
+    return this.problems
+      .sort((a, b) => a.index - b.index)
+      .map(({ index, what }) => `${this.name}:${index + 1}: ${what}`);
   }
 }
 
@@ -136,7 +142,14 @@ export function parseSpec(name: string, text: string): SpecDocument {
   checkChanges(reader, version);
   const clauses = readClauses(reader);
   const tables = readTables(reader);
-  return { name, title: title ?? '', version: version ?? '', clauses, ...tables, problems: reader.problems };
+  return {
+    name,
+    title: title ?? '',
+    version: version ?? '',
+    clauses,
+    ...tables,
+    problems: reader.sortedProblems(),
+  };
 }
 
 /** The list `## Changes` at the end names the version that the document has. */
