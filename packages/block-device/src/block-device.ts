@@ -11,6 +11,10 @@
  *
  * Requests may overlap in time. Two that overlap in place, at least one a write, take effect in either
  * order, per 512-byte sector; each sector that `read` returns is whole.
+ *
+ * Every operation but `close` throws CLOSED once `close` was called; `sizeBytes` and `capabilities` can still
+ * be looked at. An offset, length or size that is not a safe non-negative integer is INVALID_ARGUMENT.
+ * A request of no bytes changes nothing: it does not grow the device.
  */
 
 /** Name of a point in a driver's life at which a test may ask for a fault, after QEMU's blkdebug events. */
@@ -111,25 +115,33 @@ export interface BlockDevice {
 
   /**
    * Make durable every write that was done when this was called.
+   * Of a read-only device: nothing.
    * @throws FLUSH_FAILED: the state of all writes since the last flush is unknown, and calling it again does not help
    */
   flush(options?: FlushOptions): void | Promise<void>;
 
-  /** The range's content is no longer needed: it may read as anything it held, or zeros, until written. */
+  /**
+   * The range's content is no longer needed: each byte may read as what it held, or as zero, until written.
+   * @throws OUT_OF_RANGE where the range reaches beyond `sizeBytes`; WRITE_FAILED, READ_ONLY, CLOSED
+   */
   discard(offset: number, lengthBytes: number, options?: WriteOptions): void | Promise<void>;
 
-  /** The range reads as zeros. */
+  /**
+   * The range reads as zeros. Like `write` in everything else: grows a growable device, durable with `fua`.
+   * @throws as `write`
+   */
   writeZeroes(offset: number, lengthBytes: number, options?: WriteZeroesOptions): void | Promise<void>;
 
   /**
    * What stands in the range, in order, without gaps, neighbours of one kind merged. May return less than
    * the range, but at least one extent where `lengthBytes` > 0.
+   * @throws OUT_OF_RANGE where the range reaches beyond `sizeBytes`; READ_FAILED, CLOSED
    */
   extents(offset: number, lengthBytes: number): readonly Extent[] | Promise<readonly Extent[]>;
 
   /**
    * Grow (new bytes read as zeros) or shrink.
-   * @throws UNSUPPORTED_OPERATION unless `capabilities.resize`
+   * @throws UNSUPPORTED_OPERATION unless `capabilities.resize`; READ_ONLY, WRITE_FAILED, NO_SPACE, CLOSED
    */
   resize(sizeBytes: number): void | Promise<void>;
 

@@ -11,6 +11,7 @@ export type {
 } from './block-device.ts';
 export { MemoryDevice, type MemoryDeviceOptions } from './memory-device.ts';
 export { Mutex } from './mutex.ts';
+export { PatchMap, type PatchRun } from './patch-map.ts';
 export {
   applyRecorded,
   type DeviceCounters,
@@ -22,6 +23,5 @@ export {
   type RecordedWriteZeroes,
   RecordingDevice,
 } from './recording-device.ts';
-export { PatchMap, type PatchRun } from './patch-map.ts';
 export { checkRange, checkSize, pushExtent, readPadded } from './request.ts';
 export { isPromise, run, type Task, wait, waitAll } from './task.ts';

@@ -24,9 +24,10 @@ describe('PatchMap', () => {
         for (const { kind, offset, bytes } of steps) {
           if (kind === 'set') map.set(offset, bytes);
           else map.delete(offset, bytes.length);
-          bytes.forEach((byte, i) =>
-            kind === 'set' ? model.set(offset + i, byte) : model.delete(offset + i),
-          );
+          for (const [i, byte] of bytes.entries()) {
+            if (kind === 'set') model.set(offset + i, byte);
+            else model.delete(offset + i);
+          }
         }
         const expected = new Uint8Array(4400).fill(0xaa);
         for (const [at, byte] of model) expected[at] = byte;
