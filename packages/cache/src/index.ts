@@ -1,1 +1,2 @@
-export {};
+export { OrderedWrites, type WriteStep } from './ordered-writes.ts';
+export { type CacheCounters, type SliceLoader, TableCache, type TableSlice } from './table-cache.ts';

@@ -1,0 +1,140 @@
+/**
+ * Metadata tables by host offset: slices of L2 tables and refcount blocks, the newest content of each.
+ *
+ * A slice in the cache is always what the image means now, whether or not that stands on the device yet;
+ * who changes a slice also hands the change to a log (the journal, or `OrderedWrites`), and `load` gives a
+ * slice with everything that the log still holds laid over it. So a slice can be dropped at any time and
+ * read again: eviction needs no write, and the order of writes is decided in one place.
+ *
+ * Least recently used first, bounded in bytes. A slice in use by a task that waits is pinned by holding
+ * `bytes`: an evicted slice's bytes stay readable, but a change to them would be lost; so writers `load`
+ * after every wait, and change and hand over without waiting in between.
+ */
+import { isPromise, type Task } from '@qcow2/block-device';
+
+export interface TableSlice {
+  readonly hostOffset: number;
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+}
+
+export interface CacheCounters {
+  readonly hits: number;
+  readonly misses: number;
+  readonly evictions: number;
+  readonly bytes: number;
+}
+
+/** Fill `into` with the newest content of the host range. */
+export type SliceLoader = (hostOffset: number, into: Uint8Array) => void | Promise<void>;
+
+export class TableCache {
+  readonly sliceBytes: number;
+  readonly #maxSlices: number;
+  readonly #load: SliceLoader;
+  /** In order of use, oldest first: a Map keeps insertion order, and a hit moves its slice to the end. */
+  readonly #slices = new Map<number, TableSlice>();
+  readonly #loading = new Map<number, Promise<void>>();
+  /** The slice asked for last: most lookups ask for it again. */
+  #recent: TableSlice | undefined;
+  #hits = 0;
+  #misses = 0;
+  #evictions = 0;
+
+  /** @param sliceBytes a power of two; every slice starts at a multiple of it */
+  constructor(options: { sliceBytes: number; maxBytes: number; load: SliceLoader }) {
+    this.sliceBytes = options.sliceBytes;
+    this.#maxSlices = Math.max(4, Math.floor(options.maxBytes / options.sliceBytes));
+    this.#load = options.load;
+  }
+
+  get counters(): CacheCounters {
+    return {
+      hits: this.#hits,
+      misses: this.#misses,
+      evictions: this.#evictions,
+      bytes: this.#slices.size * this.sliceBytes,
+    };
+  }
+
+  /** The slice that holds `hostOffset`, if it is in the cache. */
+  peek(hostOffset: number): TableSlice | undefined {
+    const start = hostOffset - (hostOffset % this.sliceBytes);
+    if (this.#recent !== undefined && this.#recent.hostOffset === start) {
+      this.#hits++;
+      return this.#recent;
+    }
+    const slice = this.#slices.get(start);
+    if (slice === undefined) return undefined;
+    this.#hits++;
+    this.#slices.delete(start);
+    this.#slices.set(start, slice);
+    this.#recent = slice;
+    return slice;
+  }
+
+  /**
+   * The slice that holds `hostOffset`, read where it is not in the cache. Two that ask at once share a read.
+   * @throws what the loader throws; nothing is cached then
+   */
+  *load(hostOffset: number): Task<TableSlice> {
+    const start = hostOffset - (hostOffset % this.sliceBytes);
+    for (;;) {
+      const cached = this.peek(start);
+      if (cached !== undefined) return cached;
+      const pending = this.#loading.get(start);
+      if (pending === undefined) break;
+      yield pending;
+    }
+    this.#misses++;
+    const bytes = new Uint8Array(this.sliceBytes);
+    const done = this.#load(start, bytes);
+    if (isPromise(done)) {
+      // Kept apart from `done` so that a waiter sees the failure only through its own, later, load.
+      const settled = done.then(
+        () => {},
+        () => {},
+      );
+      this.#loading.set(start, settled);
+      try {
+        yield done;
+      } finally {
+        this.#loading.delete(start);
+      }
+    }
+    const overtaken = this.#slices.get(start);
+    return overtaken ?? this.#insert(start, bytes);
+  }
+
+  /** Put a slice in whose content is known without reading: a table that was just made. */
+  put(hostOffset: number, bytes: Uint8Array): void {
+    this.#slices.delete(hostOffset);
+    this.#recent = undefined;
+    this.#insert(hostOffset, bytes);
+  }
+
+  /** Forget the slices of a range: what stood there is freed. */
+  drop(hostOffset: number, lengthBytes: number): void {
+    for (let at = hostOffset; at < hostOffset + lengthBytes; at += this.sliceBytes) this.#slices.delete(at);
+    this.#recent = undefined;
+  }
+
+  clear(): void {
+    this.#slices.clear();
+    this.#recent = undefined;
+  }
+
+  #insert(start: number, bytes: Uint8Array): TableSlice {
+    while (this.#slices.size >= this.#maxSlices) {
+      const oldest = this.#slices.keys().next();
+      if (oldest.done === true) break;
+      this.#slices.delete(oldest.value);
+      this.#evictions++;
+    }
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const slice: TableSlice = { hostOffset: start, bytes, view };
+    this.#slices.set(start, slice);
+    this.#recent = slice;
+    return slice;
+  }
+}
