@@ -1,3 +1,45 @@
+export { bitMask, reservedMask, type WordMask, wordMask } from './bit-masks.ts';
+export {
+  type BitmapDirectoryEntry,
+  type BitmapDirectoryOptions,
+  checkBitmapTableEntry,
+  decodeBitmapDirectory,
+  encodeBitmapDirectory,
+  readBitmapAllOnes,
+  writeBitmapTableEntry,
+} from './bitmap-directory.ts';
+export {
+  readCompressedLengthBytes,
+  readCompressedOffset,
+  writeCompressedEntry,
+} from './compressed-descriptor.ts';
+export {
+  decodeFeatureNames,
+  encodeFeatureNames,
+  type FeatureName,
+  type UnknownFeature,
+  unknownIncompatibleFeatures,
+} from './feature-names.ts';
+export { decodeClusterBytes, decodeHeader, encodeHeader, type Qcow2Header } from './header.ts';
+export {
+  type BitmapsExtension,
+  decodeBackingFormat,
+  decodeBitmapsExtension,
+  decodeEncryptionHeaderPointer,
+  decodeExternalDataFile,
+  decodeHeaderExtensions,
+  type EncryptionHeaderPointer,
+  type ExtensionDataOptions,
+  encodeBackingFormat,
+  encodeBitmapsExtension,
+  encodeEncryptionHeaderPointer,
+  encodeExternalDataFile,
+  encodeHeaderExtensions,
+  findHeaderExtension,
+  type HeaderExtension,
+  type HeaderExtensionArea,
+} from './header-extension.ts';
+export { l1EntriesFor } from './header-rules.ts';
 export {
   type BoundJournal,
   type ChainEnd,
@@ -43,4 +85,41 @@ export {
   verifyRecord,
   type WritePayloadDescriptor,
 } from './journal/v1.ts';
+export {
+  type ClusterKind,
+  checkL2Entry,
+  classifyL2Entry,
+  classifySubcluster,
+  clusterKind,
+  type L2Format,
+  l2EntriesPerTable,
+  l2EntryBytes,
+  readAllocatedSubclusters,
+  readZeroSubclusters,
+  writeExtendedEntry,
+  writeStandardEntry,
+  writeUnallocated,
+  writeZeroEntry,
+} from './l2-entry.ts';
 export { compileLayout, fieldBytes, type LayoutCodec, type LayoutOptions } from './layout-codec.ts';
+export { decodeName, encodeName } from './name-text.ts';
+export { type RefcountCodec, refcountCodec } from './refcount-block.ts';
+export {
+  type DecodedSnapshot,
+  decodeSnapshot,
+  decodeSnapshotTable,
+  encodeSnapshotTable,
+  type Snapshot,
+  type SnapshotTable,
+  type SnapshotTableOptions,
+} from './snapshot-table.ts';
+export {
+  checkL1Entry,
+  checkRefcountTableEntry,
+  readEntryCopied,
+  readEntryOffset,
+  readRefcountBlockOffset,
+  writeEntryCopied,
+  writeL1Entry,
+  writeRefcountTableEntry,
+} from './table-entry.ts';

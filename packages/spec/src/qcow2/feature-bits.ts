@@ -71,3 +71,17 @@ export const autoclearFeatures = {
 
 /** Which mask a row of the feature name table speaks of. */
 export const featureTypes = { incompatible: 0, compatible: 1, autoclear: 2 } as const;
+
+/** Rows of the feature name table that we write; the words are QEMU's where QEMU has some. */
+export const featureNames = [
+  { type: featureTypes.incompatible, bit: 0, name: 'dirty bit' },
+  { type: featureTypes.incompatible, bit: 1, name: 'corrupt bit' },
+  { type: featureTypes.incompatible, bit: 2, name: 'external data file' },
+  { type: featureTypes.incompatible, bit: 3, name: 'compression type' },
+  { type: featureTypes.incompatible, bit: 4, name: 'extended L2 entries' },
+  { type: featureTypes.incompatible, bit: 63, name: 'journal dirty' },
+  { type: featureTypes.compatible, bit: 0, name: 'lazy refcounts' },
+  { type: featureTypes.autoclear, bit: 0, name: 'bitmaps' },
+  { type: featureTypes.autoclear, bit: 1, name: 'raw external data' },
+  { type: featureTypes.autoclear, bit: 63, name: 'journal valid' },
+] as const;

@@ -20,7 +20,7 @@ export const qcow2Limits = {
   maxBitmapNameBytes: 1023,
   maxBitmapTableEntries: 0x8000000,
   maxBitmapDataBytes: 512 * MiB,
-  maxEncryptionHeaderClusters: 32,
+  maxEncryptionHeaderBytes: 16 * MiB,
   maxOffset: Number.MAX_SAFE_INTEGER,
   maxRefcount: Number.MAX_SAFE_INTEGER,
 } as const;
