@@ -2,10 +2,12 @@
  * A release without the registry: the tarballs that would be published, installed by npm into an empty
  * project under the oldest and the newest Node that are supported, each entry imported, the command run.
  *
+ * Before that, the versions: the pending changesets are applied to a copy of the manifests.
+ *
  * It proves what no test on sources can: that manifests name what the code needs, that `files` and `exports`
  * agree with what was packed, that the workspace's ranges were rewritten, that the bin starts.
  */
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { type CommandResult, runCommand } from './command.ts';
@@ -24,7 +26,7 @@ const trials: readonly Trial[] = [
   { label: 'Node 26', node: 'node_modules/node/bin/node' },
 ];
 
-/** Expects the tarballs of turbo's task `tarball`. Counts one pass or failure per Node, and one for the tarballs. */
+/** Expects the tarballs of turbo's task `tarball`. Counts one pass or failure for the versions, the tarballs and each Node. */
 export async function runReleaseDryRun(root: string): Promise<StageResult> {
   const published = loadWorkspace(root).packages.filter((one) => one.published);
   const folder = mkdtempSync(join(tmpdir(), 'qcow2-release-'));
@@ -40,13 +42,35 @@ export async function runReleaseDryRun(root: string): Promise<StageResult> {
     }
   };
   try {
+    await attempt('versions', () => tryVersions(root, folder, published));
     await attempt('tarballs', () => checkTarballs(root, folder, published));
     for (const trial of trials) await attempt(trial.label, () => tryRelease(root, folder, published, trial));
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
   const note = `${published.length} packages under ${trials.map((trial) => trial.label).join(' and ')}`;
-  return { passed: trials.length + 1 - failed, failed, note, details: troubles.join('\n') };
+  return { passed: trials.length + 2 - failed, failed, note, details: troubles.join('\n') };
+}
+
+/** Apply the pending changesets to a copy of the manifests: none may be unreadable, and nothing stays at 0.0.0. */
+async function tryVersions(
+  root: string,
+  folder: string,
+  published: readonly WorkspacePackage[],
+): Promise<void> {
+  const copy = join(folder, 'versions');
+  const manifests = loadWorkspace(root).packages.map((one) => `${one.folder}/package.json`);
+  for (const path of ['package.json', 'pnpm-workspace.yaml', '.changeset', ...manifests]) {
+    cpSync(join(root, path), join(copy, path), { recursive: true });
+  }
+  symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
+  await must(join(root, 'node_modules/.bin/changeset'), ['version'], copy);
+  for (const one of published) {
+    const { version } = readJson<Manifest>(join(copy, one.folder, 'package.json'));
+    if (version === undefined || version === '0.0.0') {
+      throw new HouseError(`${one.manifest.name} would be released as ${version}: no changeset names it`);
+    }
+  }
 }
 
 /** Unpack each tarball and look at what a user would get. */

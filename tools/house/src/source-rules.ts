@@ -58,6 +58,7 @@ const machineRules: readonly WordRule[] = [
   {
     pattern: /(?<![\w./])\.\.\/(?:shared|main)\b/g,
     message: (path) => `${path} lies outside the repository`,
+    allowedIn: ['packages/', 'tools/'],
   },
 ];
 
