@@ -88,7 +88,7 @@ const stages: Stage[] = [
   program('build', 'tsc', ['-b']),
   program('types of tests', 'tsc', ['-p', 'tsconfig.test.json']),
   program('lint and format', 'biome', ['check', '--max-diagnostics=200']),
-  program('unused code', 'knip', []),
+  program('unused code', 'knip', ['--no-config-hints']),
   rulesStage,
   program(
     'packages',

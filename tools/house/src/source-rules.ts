@@ -109,7 +109,7 @@ function* textFilesOf(root: string): Generator<string> {
 
 /** The rules' own source and tests have to spell out what they reject. */
 function isOwnExample(path: string): boolean {
-  return path.startsWith('tools/house/') && /source-rules/.test(path);
+  return path.startsWith('tools/house/') && /source-rules|planted-repository/.test(path);
 }
 
 function* folderOrNothing(root: string, folder: string): Generator<string> {
