@@ -9,9 +9,27 @@ export type {
   WriteOptions,
   WriteZeroesOptions,
 } from './block-device.ts';
+export {
+  type ActiveFault,
+  type Fault,
+  FaultDevice,
+  type FaultDeviceOptions,
+  type FaultErrno,
+  type FaultOperation,
+  type FaultRequest,
+  type FaultRule,
+} from './fault-device.ts';
+export {
+  type FaultScheduler,
+  ImmediateScheduler,
+  ManualScheduler,
+  ShuffledScheduler,
+} from './fault-scheduler.ts';
 export { MemoryDevice, type MemoryDeviceOptions } from './memory-device.ts';
 export { Mutex } from './mutex.ts';
+export { OverlayDevice, type OverlayDeviceOptions } from './overlay-device.ts';
 export { PatchMap, type PatchRun } from './patch-map.ts';
+export { ReadOnlyDevice } from './read-only-device.ts';
 export {
   applyRecorded,
   type DeviceCounters,
