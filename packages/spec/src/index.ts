@@ -14,6 +14,16 @@ export {
   UnsupportedFeatureError,
 } from './errors.ts';
 export {
+  draftCopyChunkLayout,
+  draftDescriptorBlockLayout,
+  draftDescriptorHeadLayout,
+  draftJournal,
+  draftJournalHeaderLayout,
+  draftRevokeRangeLayout,
+  draftWriteChunkLayout,
+} from './journal/draft-2013.ts';
+export { journalBitLayouts, journalConstantTables, journalLayouts } from './journal/tables.ts';
+export {
   journalCopyLayout,
   journalDescriptorHeadLayout,
   journalExtensionEntryLayout,

@@ -1,9 +1,10 @@
 /** All tables of both specification documents, by name: what `@qcow2/conformance` compares with docs/specs. */
+import { journalBitLayouts, journalConstantTables, journalLayouts } from './journal/tables.ts';
 import { qcow2BitLayouts, qcow2ConstantTables, qcow2Layouts } from './qcow2/tables.ts';
 
 /** Structures of fixed-width fields; each says in `document` which SPEC.md it stands in. */
-export const layouts = { ...qcow2Layouts } as const;
+export const layouts = { ...qcow2Layouts, ...journalLayouts } as const;
 /** Bit fields of integer entries and masks. */
-export const bitLayouts = { ...qcow2BitLayouts } as const;
+export const bitLayouts = { ...qcow2BitLayouts, ...journalBitLayouts } as const;
 /** Named values, by table and by name. */
-export const constantTables = { ...qcow2ConstantTables } as const;
+export const constantTables = { ...qcow2ConstantTables, ...journalConstantTables } as const;
