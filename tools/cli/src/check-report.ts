@@ -1,0 +1,76 @@
+/** The result of a check in qemu-img's words and members, and the exit code that says the same. */
+import type { JsonValue } from './json-text.ts';
+
+/** What the report is made of: a CheckReport of the driver has all of it. */
+export interface CheckFigures {
+  readonly corruptions: number;
+  readonly leaks: number;
+  readonly checkErrors: number;
+  readonly totalClusters: number;
+  readonly allocatedClusters: number;
+  readonly fragmentedClusters: number;
+  readonly compressedClusters: number;
+  readonly imageEndOffset: number;
+}
+
+/** qemu-img's exit codes of `check`, beside 0. */
+export const checkExitCodes = { failed: 1, corrupt: 2, leaks: 3, unsupported: 63 } as const;
+
+export function checkExitCode(figures: CheckFigures): number {
+  if (figures.checkErrors > 0) return checkExitCodes.failed;
+  if (figures.corruptions > 0) return checkExitCodes.corrupt;
+  return figures.leaks > 0 ? checkExitCodes.leaks : 0;
+}
+
+/** Members in qemu-img's order; zero figures are left out where it leaves them out. */
+export function checkJson(path: string, figures: CheckFigures): { [key: string]: JsonValue | undefined } {
+  return {
+    'image-end-offset': unlessZero(figures.imageEndOffset),
+    'compressed-clusters': unlessZero(figures.compressedClusters),
+    'total-clusters': unlessZero(figures.totalClusters),
+    corruptions: unlessZero(figures.corruptions),
+    'check-errors': figures.checkErrors,
+    leaks: unlessZero(figures.leaks),
+    'allocated-clusters': unlessZero(figures.allocatedClusters),
+    filename: path,
+    format: 'qcow2',
+    'fragmented-clusters': unlessZero(figures.fragmentedClusters),
+  };
+}
+
+export function checkText(figures: CheckFigures): string {
+  const { corruptions, leaks, checkErrors } = figures;
+  let text = '';
+  if (corruptions === 0 && leaks === 0 && checkErrors === 0) text += 'No errors were found on the image.\n';
+  if (corruptions > 0) {
+    text += `\n${corruptions} errors were found on the image.\n`;
+    text += 'Data may be corrupted, or further writes to the image may corrupt it.\n';
+  }
+  if (leaks > 0) {
+    text += `\n${leaks} leaked clusters were found on the image.\n`;
+    text += 'This means waste of disk space, but no harm to data.\n';
+  }
+  if (checkErrors > 0) text += `\n${checkErrors} internal errors have occurred during the check.\n`;
+  if (figures.totalClusters > 0 && figures.allocatedClusters > 0) text += allocationText(figures);
+  if (figures.imageEndOffset > 0) text += `Image end offset: ${figures.imageEndOffset}\n`;
+  return text;
+}
+
+function allocationText(figures: CheckFigures): string {
+  const { totalClusters, allocatedClusters, fragmentedClusters, compressedClusters } = figures;
+  const allocated = percent(allocatedClusters, totalClusters);
+  const fragmented = percent(fragmentedClusters, allocatedClusters);
+  const compressed = percent(compressedClusters, allocatedClusters);
+  return (
+    `${allocatedClusters}/${totalClusters} = ${allocated} allocated, ` +
+    `${fragmented} fragmented, ${compressed} compressed clusters\n`
+  );
+}
+
+function percent(part: number, whole: number): string {
+  return `${((part * 100) / whole).toFixed(2)}%`;
+}
+
+function unlessZero(value: number): number | undefined {
+  return value === 0 ? undefined : value;
+}

@@ -1,0 +1,52 @@
+/** The subcommands. Each is loaded when it is called and not before: `info` does not pay for `serve`. */
+import type { CommandEntry } from './command.ts';
+
+export const commandTable: readonly CommandEntry[] = [
+  {
+    name: 'create',
+    summary: 'make an image',
+    load: async () => (await import('./commands/create.ts')).create,
+  },
+  {
+    name: 'info',
+    summary: 'say what an image is: format, sizes, features, snapshots, bitmaps, journal',
+    load: async () => (await import('./commands/info.ts')).info,
+  },
+  {
+    name: 'check',
+    summary: 'look for corruptions and leaks, changing nothing',
+    load: async () => (await import('./commands/check.ts')).check,
+  },
+  {
+    name: 'serve',
+    summary: 'export an image over NBD',
+    load: async () => (await import('./commands/serve.ts')).serve,
+  },
+  {
+    name: 'journal',
+    summary: 'look at, make, remove or replay the journal of an image',
+    load: async () => (await import('./commands/journal.ts')).journal,
+  },
+  {
+    name: 'start',
+    summary: 'serve an image on this machine, making it where it is missing',
+    hidden: true,
+    load: async () => (await import('./commands/start.ts')).start,
+  },
+];
+
+/** Subcommands of qemu-img that are not there yet: calling one says so, instead of "not found". */
+export const missingCommands: readonly string[] = [
+  'amend',
+  'bench',
+  'bitmap',
+  'commit',
+  'compare',
+  'convert',
+  'dd',
+  'map',
+  'measure',
+  'rebase',
+  'resize',
+  'snapshot',
+];

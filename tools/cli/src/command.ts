@@ -1,0 +1,38 @@
+/** What a subcommand is: data for help and for the parser of its arguments, and one function. */
+import type { OptionSpec, ParsedArguments } from './arguments.ts';
+
+/** The outside of a command: its name and its two streams. Tests give their own. */
+export interface CommandContext {
+  /** What the program was called as: `qcow2`, or `qemu-img` through a link of that name. */
+  readonly programName: string;
+  /** Write to standard output, as it stands. */
+  out(text: string): void;
+  /** Write to standard error, as it stands. */
+  err(text: string): void;
+  /** Aborted when the program is asked to end (SIGINT, SIGTERM). Only commands that wait look at it. */
+  readonly stop: AbortSignal;
+}
+
+export interface Command {
+  readonly options: readonly OptionSpec[];
+  /** The operands, for the usage line: `FILE [SIZE]`. */
+  readonly operands: string;
+  /** What else help says: a paragraph, examples. */
+  readonly notes?: string;
+  /**
+   * @returns the exit code
+   * @throws CommandFailure, and every Qcow2Error of the layers below
+   */
+  run(args: ParsedArguments, context: CommandContext): number | Promise<number>;
+}
+
+/** One line of the table of subcommands: what `--help` shows without loading the command. */
+export interface CommandEntry {
+  readonly name: string;
+  readonly summary: string;
+  /** Not listed by `--help`. */
+  readonly hidden?: boolean;
+  load(): Promise<Command>;
+}
+
+export const helpOption: OptionSpec = { name: 'help', short: 'h', help: 'show this help' };

@@ -1,0 +1,128 @@
+/** `journal info|enable|disable|replay`: what can be done to an image's journal while nobody uses the image. */
+import { openImage } from '@qcow2/driver';
+import type { ParsedArguments } from '../arguments.ts';
+import type { Command, CommandContext } from '../command.ts';
+import { CommandFailure, usageFailure } from '../failures.ts';
+import { journalJson, treeText } from '../image-report.ts';
+import { jsonText } from '../json-text.ts';
+import { explainingOpen, imageFacts, openImageFile, requireQcow2 } from '../open-image.ts';
+import { outputFormat, outputOption } from '../output-format.ts';
+import { parseSize } from '../sizes.ts';
+
+export const journal: Command = {
+  operands: 'info|enable|disable|replay FILE',
+  options: [
+    { name: 'size', argument: 'SIZE', help: 'enable: bytes that the journal takes in the image' },
+    { name: 'block-size', argument: 'SIZE', help: 'enable: the unit of records, 512 to 2M (default 4k)' },
+    outputOption,
+    { name: 'quiet', short: 'q', help: 'print nothing but errors' },
+  ],
+  notes:
+    'info     what the header says: where it stands, whether it is to be replayed\n' +
+    'enable   make a journal in an image that has none\n' +
+    'disable  write everything back and take the journal away\n' +
+    'replay   recover an image that was not closed, so that programs that know no journal can open it',
+  run: runJournal,
+};
+
+const actions: Readonly<
+  Record<string, (name: string, args: ParsedArguments, context: CommandContext) => Promise<void>>
+> = { info: showJournal, enable: enableJournal, disable: disableJournal, replay: replayJournal };
+
+async function runJournal(args: ParsedArguments, context: CommandContext): Promise<number> {
+  const [verb, name, ...extra] = args.operands;
+  const action = verb === undefined || !Object.hasOwn(actions, verb) ? undefined : actions[verb];
+  if (action === undefined) {
+    throw usageFailure(
+      `Expecting journal info, enable, disable or replay${verb === undefined ? '' : `, not '${verb}'`}`,
+    );
+  }
+  if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
+  if (verb !== 'enable') {
+    for (const option of ['size', 'block-size']) {
+      if (args.has(option)) throw usageFailure(`--${option} belongs to journal enable`);
+    }
+  }
+  await action(name, args, context);
+  return 0;
+}
+
+async function showJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
+  const output = outputFormat(args);
+  const facts = await imageFacts(name, undefined);
+  const found = facts.qcow2?.journal;
+  if (found === undefined) throw new CommandFailure(`'${name}' has no journal`);
+  context.out(
+    output === 'json'
+      ? `${jsonText({ filename: name, ...journalJson(found) })}\n`
+      : `${[`image: ${name}`, ...treeText(journalJson(found), 0)].join('\n')}\n`,
+  );
+}
+
+async function enableJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
+  const sizeBytes = sizeOption(args, 'size');
+  const blockBytes = sizeOption(args, 'block-size');
+  await withImage(name, async (image) => {
+    if (image.journalStatus() !== undefined) throw new CommandFailure(`'${name}' has a journal already`);
+    await image.enableJournal({
+      ...(sizeBytes === undefined ? {} : { sizeBytes }),
+      ...(blockBytes === undefined ? {} : { blockBytes }),
+    });
+    const status = image.journalStatus();
+    if (!args.has('quiet') && status !== undefined) {
+      context.out(`Journal of ${status.lengthBytes} bytes at offset ${status.hostOffset} in '${name}'\n`);
+    }
+  });
+}
+
+async function disableJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
+  await withImage(name, async (image) => {
+    if (image.journalStatus() === undefined) throw new CommandFailure(`'${name}' has no journal`);
+    await image.disableJournal();
+    if (!args.has('quiet')) context.out(`Journal taken out of '${name}'\n`);
+  });
+}
+
+/** Opening for writing replays; closing leaves an image that every program can open. */
+async function replayJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
+  const before = (await imageFacts(name, undefined)).qcow2?.journal;
+  if (before === undefined) throw new CommandFailure(`'${name}' has no journal`);
+  if (before.state !== 'dirty') {
+    if (!args.has('quiet')) context.out(`Nothing to replay in '${name}'\n`);
+    return;
+  }
+  await withImage(name, async () => undefined);
+  if (!args.has('quiet')) context.out(`Replayed the journal of '${name}'\n`);
+}
+
+/**
+ * Open an image for writing, without the files behind it, and close it. Not following the backing file is
+ * right for `enable` and `disable`, which touch no guest data.
+ */
+async function withImage(
+  name: string,
+  action: (image: Awaited<ReturnType<typeof openImage>>) => Promise<void>,
+): Promise<void> {
+  const opened = await openImageFile(name, { readOnly: false });
+  let image: Awaited<ReturnType<typeof openImage>>;
+  try {
+    requireQcow2(opened, 'journal');
+    image = await explainingOpen(name, () => openImage(opened.device, { backing: 'none' }));
+  } catch (error) {
+    await opened.device.close();
+    throw error;
+  }
+  try {
+    await action(image);
+  } finally {
+    await image.close();
+  }
+}
+
+function sizeOption(args: ParsedArguments, name: string): number | undefined {
+  const text = args.value(name);
+  if (text === undefined) return undefined;
+  const size = parseSize(text);
+  if (typeof size === 'object' && size.bytes <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(size.bytes);
+  throw new CommandFailure(`--${name}: '${text}' is not a size`);
+}

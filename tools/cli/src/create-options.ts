@@ -1,0 +1,234 @@
+/**
+ * The `-o` options of `create`, as data: what there is, in the order in which "Formatting …" echoes it, and
+ * what is known to QEMU and refused here. Then the rules that hold between them, in the order in which
+ * qemu-img checks them and in its words.
+ */
+import { CommandFailure } from './failures.ts';
+import { escapeCommas, type ListedOption, type OptionValues } from './option-list.ts';
+
+const notYet = 'not supported yet';
+
+const sizeOption: ListedOption = { name: 'size', type: 'size', help: 'Virtual disk size' };
+
+export const rawOptions: readonly ListedOption[] = [sizeOption];
+
+/** In the order of the "Formatting" line. */
+export const qcow2Options: readonly ListedOption[] = [
+  refusedText('encryption', 'bool', ['off', 'no', 'false', 'n']),
+  ...['format', 'key-secret', 'cipher-alg', 'cipher-mode', 'ivgen-alg', 'ivgen-hash-alg', 'hash-alg'].map(
+    (name) => refusedText(`encrypt.${name}`, 'string'),
+  ),
+  refusedText('encrypt.iter-time', 'number'),
+  { name: 'cluster_size', type: 'size', help: 'qcow2 cluster size', defaultText: '65536' },
+  { ...refusedText('extended_l2', 'bool', ['off', 'no', 'false', 'n']), defaultText: 'off' },
+  {
+    name: 'preallocation',
+    type: 'string',
+    help: 'Preallocation mode (allowed values: off, metadata)',
+  },
+  { ...refusedText('compression_type', 'string', ['zlib']), defaultText: 'zlib' },
+  sizeOption,
+  { name: 'compat', type: 'string', help: 'Compatibility level (v2 [0.10] or v3 [1.1])' },
+  { name: 'backing_file', type: 'string', help: 'File name of a base image' },
+  { name: 'backing_fmt', type: 'string', help: 'Image format of the base image' },
+  refusedText('data_file', 'string'),
+  refusedText('data_file_raw', 'bool', ['off', 'no', 'false', 'n']),
+  { name: 'lazy_refcounts', type: 'bool', help: 'Postpone refcount updates', defaultText: 'off' },
+  {
+    name: 'refcount_bits',
+    type: 'number',
+    help: 'Width of a reference count entry in bits',
+    defaultText: '16',
+  },
+  refusedText('nocow', 'bool', ['off', 'no', 'false', 'n']),
+  refusedText('extent_size_hint', 'size', ['0']),
+  { name: 'journal', type: 'bool', help: 'Journal for metadata and small synchronous writes' },
+  { name: 'journal_size', type: 'size', help: 'Size of the journal' },
+  { name: 'journal_block_size', type: 'size', help: 'Block size of the journal' },
+];
+
+function refusedText(
+  name: string,
+  type: ListedOption['type'],
+  refusedUnless: readonly string[] = [],
+): ListedOption {
+  return { name, type, help: '', refused: notYet, refusedUnless };
+}
+
+/** What `-o help` prints: options in the order of their names, the refused ones left out. */
+export function optionsHelp(format: string, options: readonly ListedOption[]): string {
+  const types = { string: 'str', number: 'num', size: 'size', bool: 'bool (on/off)' } as const;
+  const lines = options
+    .filter((option) => option.refused === undefined)
+    .map((option) => `  ${`${option.name}=<${types[option.type]}>`.padEnd(22)} - ${option.help}\n`)
+    .sort();
+  return `Supported ${format} options:\n${lines.join('')}`;
+}
+
+/** @throws CommandFailure where a value asks for what is not served here */
+export function refuseUnsupported(
+  options: readonly ListedOption[],
+  values: OptionValues,
+  subject: string,
+): void {
+  for (const option of options) {
+    const given = values.get(option.name);
+    if (given === undefined || option.refused === undefined) continue;
+    if (option.refusedUnless?.includes(given.text) === true) continue;
+    throw new CommandFailure(`${subject}: Parameter '${option.name}' is ${option.refused}`);
+  }
+}
+
+/** The line that qemu-img prints before it creates anything. */
+export function formattingLine(
+  path: string,
+  format: string,
+  options: readonly ListedOption[],
+  values: OptionValues,
+): string {
+  const shown = options.flatMap((option) => {
+    const given = values.get(option.name);
+    const text = given === undefined ? option.defaultText : echoed(option, given.text, given.value);
+    return text === undefined ? [] : [`${option.name}=${escapeCommas(text)}`];
+  });
+  return `Formatting '${path}', fmt=${format} ${shown.join(' ')}\n`;
+}
+
+/** Sizes are echoed in bytes, numbers as signed, everything else as it was given. */
+function echoed(option: ListedOption, text: string, value: bigint | boolean | string): string {
+  if (typeof value !== 'bigint') return text;
+  return String(option.type === 'number' ? BigInt.asIntN(64, value) : value);
+}
+
+export interface Qcow2CreateSettings {
+  readonly version: 2 | 3;
+  readonly clusterBytes: number;
+  readonly refcountBits: number;
+  readonly lazyRefcounts: boolean;
+  readonly preallocation: 'off' | 'metadata';
+  readonly sizeBytes: number;
+  readonly backingFile?: string;
+  readonly backingFormat?: string;
+  readonly journal: false | { readonly sizeBytes?: number; readonly blockBytes?: number };
+}
+
+const sectorBytes = 512n;
+const l1EntryBytes = 8n;
+const maxL1Bytes = 32n * 1024n * 1024n;
+
+/**
+ * The options as settings.
+ * @param values parsed, `size` among them
+ * @throws CommandFailure, with qemu-img's words, where they do not go together
+ */
+export function qcow2Settings(values: OptionValues, subject: string): Qcow2CreateSettings {
+  const refuse = (message: string): never => {
+    throw new CommandFailure(`${subject}: ${message}`);
+  };
+  const preallocation = preallocationOf(values, refuse);
+  const version = versionOf(values, refuse);
+  const clusterBytes = clusterBytesOf(values, refuse);
+  const backingFile = textOf(values, 'backing_file');
+  const backingFormat = textOf(values, 'backing_fmt');
+  if (backingFile !== undefined && preallocation !== 'off') {
+    refuse('Backing file and preallocation can only be used at the same time if extended_l2 is on');
+  }
+  if (backingFile === undefined && backingFormat !== undefined) {
+    refuse('Backing format cannot be used without backing file');
+  }
+  const lazyRefcounts = values.get('lazy_refcounts')?.value === true;
+  if (version < 3 && lazyRefcounts) {
+    refuse(
+      'Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)',
+    );
+  }
+  const refcountBits = refcountBitsOf(values, version, refuse);
+  return {
+    version,
+    clusterBytes: Number(clusterBytes),
+    refcountBits,
+    lazyRefcounts,
+    preallocation,
+    sizeBytes: sizeBytesOf(values, clusterBytes, refuse),
+    ...(backingFile === undefined ? {} : { backingFile }),
+    ...(backingFormat === undefined ? {} : { backingFormat }),
+    journal: journalOf(values, version, refuse),
+  };
+}
+
+type Refuse = (message: string) => never;
+
+function preallocationOf(values: OptionValues, refuse: Refuse): 'off' | 'metadata' {
+  const text = textOf(values, 'preallocation') ?? 'off';
+  if (text === 'off' || text === 'metadata') return text;
+  if (text === 'falloc' || text === 'full')
+    return refuse(`Parameter 'preallocation': '${text}' is ${notYet}`);
+  return refuse(`Parameter 'preallocation' does not accept value '${text}'`);
+}
+
+function versionOf(values: OptionValues, refuse: Refuse): 2 | 3 {
+  const text = textOf(values, 'compat') ?? '1.1';
+  if (text === '0.10' || text === 'v2') return 2;
+  if (text === '1.1' || text === 'v3') return 3;
+  return refuse(`Parameter 'version' does not accept value '${text}'`);
+}
+
+function clusterBytesOf(values: OptionValues, refuse: Refuse): bigint {
+  const value = integerOf(values, 'cluster_size') ?? 65536n;
+  if (value < 512n || value > 2048n * 1024n || (value & (value - 1n)) !== 0n) {
+    refuse('Cluster size must be a power of two between 512 and 2048k');
+  }
+  return value;
+}
+
+function refcountBitsOf(values: OptionValues, version: 2 | 3, refuse: Refuse): number {
+  const value = integerOf(values, 'refcount_bits') ?? 16n;
+  if (value < 1n || value > 64n || (value & (value - 1n)) !== 0n) {
+    refuse('Refcount width must be a power of two and may not exceed 64 bits');
+  }
+  if (version < 3 && value !== 16n) {
+    refuse(
+      'Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)',
+    );
+  }
+  return Number(value);
+}
+
+function sizeBytesOf(values: OptionValues, clusterBytes: bigint, refuse: Refuse): number {
+  const wanted = integerOf(values, 'size') ?? 0n;
+  const sizeBytes = ((wanted + sectorBytes - 1n) / sectorBytes) * sectorBytes;
+  const bytesPerL1Entry = clusterBytes * (clusterBytes / l1EntryBytes);
+  const l1Entries = (sizeBytes + bytesPerL1Entry - 1n) / bytesPerL1Entry;
+  if (l1Entries * l1EntryBytes > maxL1Bytes) {
+    refuse("The image size is too large for file format 'qcow2' (try using a larger cluster size)");
+  }
+  if (sizeBytes > BigInt(Number.MAX_SAFE_INTEGER)) refuse('Sizes of 8 PiB and more are not supported');
+  return Number(sizeBytes);
+}
+
+function journalOf(values: OptionValues, version: 2 | 3, refuse: Refuse): Qcow2CreateSettings['journal'] {
+  const sizeBytes = integerOf(values, 'journal_size');
+  const blockBytes = integerOf(values, 'journal_block_size');
+  const wanted = values.get('journal')?.value;
+  if (wanted !== true) {
+    if (sizeBytes !== undefined) refuse("Parameter 'journal_size' needs journal=on");
+    if (blockBytes !== undefined) refuse("Parameter 'journal_block_size' needs journal=on");
+    return false;
+  }
+  if (version < 3) {
+    refuse('A journal is only supported with compatibility level 1.1 and above (use version=v3 or greater)');
+  }
+  return {
+    ...(sizeBytes === undefined ? {} : { sizeBytes: Number(sizeBytes) }),
+    ...(blockBytes === undefined ? {} : { blockBytes: Number(blockBytes) }),
+  };
+}
+
+function textOf(values: OptionValues, name: string): string | undefined {
+  return values.get(name)?.text;
+}
+
+function integerOf(values: OptionValues, name: string): bigint | undefined {
+  const value = values.get(name)?.value;
+  return typeof value === 'bigint' ? value : undefined;
+}

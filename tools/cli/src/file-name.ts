@@ -1,0 +1,57 @@
+/**
+ * File names as QEMU understands them: `file:` in front means a file, any other word before a colon names a
+ * protocol, and a backing file's name is relative to the image that holds it. Only local files are served.
+ */
+import { posix } from 'node:path';
+import { CommandFailure } from './failures.ts';
+
+/** The protocol that a name begins with: what stands before a colon that no slash precedes. */
+export function protocolOf(name: string): string | undefined {
+  return /^([^/:]*):/.exec(name)?.[1];
+}
+
+/**
+ * The path of a local file.
+ * @throws CommandFailure for a name that begins with a protocol other than `file:`
+ */
+export function localPath(name: string): string {
+  const protocol = protocolOf(name);
+  if (protocol === undefined) return name;
+  if (protocol === 'file') return name.slice('file:'.length);
+  throw new CommandFailure(
+    qemuProtocols.has(protocol)
+      ? `Protocol '${protocol}' is not supported`
+      : `Unknown protocol '${protocol}'`,
+  );
+}
+
+/** Protocols that QEMU knows, so that a name of one is not called unknown. */
+const qemuProtocols = new Set([
+  'blkdebug',
+  'blkverify',
+  'fat',
+  'ftp',
+  'ftps',
+  'gluster',
+  'host_device',
+  'http',
+  'https',
+  'iscsi',
+  'json',
+  'nbd',
+  'nfs',
+  'null-aio',
+  'null-co',
+  'nvme',
+  'rbd',
+  'sheepdog',
+  'ssh',
+  'vxhs',
+]);
+
+/** A backing file's name as seen by the one who named the image: put beside the image unless absolute. */
+export function besideImage(imagePath: string, name: string): string {
+  if (protocolOf(name) !== undefined || posix.isAbsolute(name)) return name;
+  const folderEnd = imagePath.lastIndexOf('/');
+  return folderEnd < 0 ? name : `${imagePath.slice(0, folderEnd + 1)}${name}`;
+}

@@ -1,0 +1,68 @@
+/**
+ * What `info` knows about one file: the facts, before they become text or JSON. Everything the reports show
+ * stands here, so that they can be tested without an image.
+ */
+import type { LuksFacts } from './luks-header.ts';
+
+export interface SnapshotFacts {
+  readonly id: string;
+  readonly name: string;
+  readonly vmStateBytes: number | bigint;
+  readonly dateSeconds: number;
+  readonly dateNanoseconds: number;
+  readonly vmClockNanoseconds: bigint;
+  /** Instructions executed, where the snapshot says so. */
+  readonly instructionCount?: bigint | undefined;
+}
+
+export interface BitmapFacts {
+  readonly name: string;
+  readonly granularityBytes: number | bigint;
+  readonly inUse: boolean;
+  readonly auto: boolean;
+}
+
+export interface JournalFacts {
+  readonly version: number;
+  readonly profile: string;
+  /** `clean`, `dirty` (to be replayed), or `lost` (a writer that does not know it has been there). */
+  readonly state: string;
+  readonly hostOffset: number;
+  readonly lengthBytes: number;
+  readonly blockBytes?: number | undefined;
+  readonly ringBytes?: number | undefined;
+  /** Bytes of the ring that hold live records. */
+  readonly usedBytes?: number | undefined;
+  readonly records?: number | undefined;
+}
+
+export interface Qcow2Facts {
+  readonly version: 2 | 3;
+  readonly clusterBytes: number;
+  readonly compressionType: string;
+  readonly lazyRefcounts: boolean;
+  readonly refcountBits: number;
+  readonly corrupt: boolean;
+  readonly extendedL2: boolean;
+  /** The dirty bit: not closed cleanly. */
+  readonly dirty: boolean;
+  readonly backingFile?: string | undefined;
+  readonly backingFormat?: string | undefined;
+  /** The backing file's name as seen from here: beside the image, not beside the caller. */
+  readonly fullBackingFile?: string | undefined;
+  readonly dataFile?: string | undefined;
+  readonly dataFileRaw?: boolean | undefined;
+  readonly encryption?: 'aes' | LuksFacts | undefined;
+  readonly snapshots: readonly SnapshotFacts[];
+  readonly bitmaps: readonly BitmapFacts[];
+  readonly journal?: JournalFacts | undefined;
+}
+
+export interface ImageFacts {
+  readonly path: string;
+  readonly format: 'qcow2' | 'raw';
+  readonly virtualSizeBytes: number;
+  /** What the file occupies on its disk. */
+  readonly diskBytes: number;
+  readonly qcow2?: Qcow2Facts | undefined;
+}

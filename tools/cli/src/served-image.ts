@@ -1,0 +1,67 @@
+/** An image opened for `serve` and `start`: its chain, its journal as asked for, and an orderly end. */
+import type { BlockDevice } from '@qcow2/block-device';
+import { openImage } from '@qcow2/driver';
+import { CommandFailure } from './failures.ts';
+import { explainingOpen, openChain } from './open-image.ts';
+
+/** What is done about the journal before serving: make one, take it away, leave it as it is. */
+export type JournalMode = 'on' | 'off' | 'auto';
+
+export interface ServedImage {
+  readonly device: BlockDevice;
+  /** Unallocated ranges show another file's bytes. */
+  readonly hasBacking: boolean;
+  /** Write back, clear the dirty bit, close every file. */
+  close(): Promise<void>;
+}
+
+export interface ServedImageOptions {
+  readonly format?: string | undefined;
+  readonly readOnly: boolean;
+  readonly journal: JournalMode;
+}
+
+/** @throws CommandFailure */
+export async function openServedImage(name: string, options: ServedImageOptions): Promise<ServedImage> {
+  if (options.readOnly && options.journal !== 'auto') {
+    throw new CommandFailure(`--journal ${options.journal} changes the image, which --read-only forbids`);
+  }
+  const chain = await openChain(name, options);
+  const { top, backing } = chain;
+  if (top.format === 'raw') {
+    refuseGuessedRaw(name, top.probed, options);
+    return { device: top.device, hasBacking: false, close: async () => top.device.close() };
+  }
+  try {
+    const image = await explainingOpen(name, async () =>
+      openImage(top.device, { readOnly: options.readOnly, backing: backing ?? 'none' }),
+    );
+    if (options.journal === 'on' && image.journalStatus() === undefined) await image.enableJournal();
+    if (options.journal === 'off' && image.journalStatus() !== undefined) await image.disableJournal();
+    return {
+      device: image,
+      hasBacking: backing !== undefined,
+      close: async () => {
+        await image.close();
+        await chain.closeBacking();
+      },
+    };
+  } catch (error) {
+    await top.device.close();
+    await chain.closeBacking();
+    throw error;
+  }
+}
+
+/**
+ * A guest that may write anywhere into a disk whose format was guessed can make it look like another format,
+ * and name any file as its backing file, for the next one who guesses.
+ */
+function refuseGuessedRaw(name: string, probed: boolean, options: ServedImageOptions): void {
+  if (options.journal === 'on') throw new CommandFailure(`'${name}' is a raw file and can have no journal`);
+  if (!probed || options.readOnly) return;
+  throw new CommandFailure(
+    `'${name}' seems to be raw. To serve it for writing, say so with -f raw: ` +
+      'a client could otherwise turn it into an image of another format',
+  );
+}
