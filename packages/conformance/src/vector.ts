@@ -108,7 +108,7 @@ export interface VectorManifest {
   readonly files: readonly VectorFile[];
   /** What the guest reads; absent where the disk is too large to be worth reading. */
   readonly guest?: GuestContent;
-  /** What the guest of each snapshot reads, by snapshot id. */
+  /** What `qemu-img convert -l` reads of each snapshot, by id: with the size of the active disk, whatever the snapshot's own. */
   readonly guestOfSnapshot?: Readonly<Record<string, GuestContent>>;
   readonly qemu: {
     readonly info: QemuInfo;
