@@ -113,7 +113,7 @@ function decodeEntry(
   const nameEnd = nameAt + head.nameLengthBytes;
   const endsAt = at + padded(nameEnd - at);
   if (endsAt > bytes.length) {
-    const context = { hostOffset, lengthBytes: endsAt - at, clause: 'BMD-015' };
+    const context = { hostOffset, lengthBytes: endsAt - at, field: 'bitmap', clause: 'BMD-015' };
     throw new FormatError('TRUNCATED', 'a bitmap directory entry is cut off', context);
   }
   if (bytes.subarray(nameEnd, endsAt).some((byte) => byte !== 0)) {
@@ -169,6 +169,29 @@ function checkDirectorySize(count: number, lengthBytes: number, hostOffset: numb
     const context = { hostOffset, field: 'directoryLengthBytes', value: lengthBytes, clause: 'LIM-010' };
     throw new FormatError('LIMIT_EXCEEDED', 'a bitmap directory above the limit', context);
   }
+}
+
+/**
+ * Entries of the table of a bitmap: one for each cluster of bitmap data. [BMT-005]
+ *
+ * @throws FormatError LIMIT_EXCEEDED for bitmap data above 512 MiB [LIM-013]
+ */
+export function bitmapTableEntriesFor(
+  diskSizeBytes: number,
+  granularityBits: number,
+  clusterBits: number,
+): number {
+  const dataBytes = Math.ceil(Math.ceil(diskSizeBytes / 2 ** granularityBits) / 8);
+  if (dataBytes > qcow2Limits.maxBitmapDataBytes) {
+    const context = {
+      lengthBytes: dataBytes,
+      field: 'granularityBits',
+      value: granularityBits,
+      clause: 'LIM-013',
+    };
+    throw new FormatError('LIMIT_EXCEEDED', 'the data of a bitmap above 512 MiB', context);
+  }
+  return Math.ceil(dataBytes / 2 ** clusterBits);
 }
 
 /** A cluster of the bitmap without a host cluster is all ones, not all zeros. [BMT-002] */

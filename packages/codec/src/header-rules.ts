@@ -22,7 +22,7 @@ import {
 } from './header-extension.ts';
 
 type HeaderField = (typeof headerLayout)['fields'][number]['name'];
-type FaultCode = 'BAD_FIELD' | 'LIMIT_EXCEEDED' | 'OVERLAP' | 'TRUNCATED';
+type FaultCode = 'BAD_FIELD' | 'LIMIT_EXCEEDED' | 'OFFSET_TOO_LARGE' | 'OVERLAP' | 'TRUNCATED';
 
 const fieldOffsets: ReadonlyMap<string, number> = new Map(
   headerLayout.fields.map(({ name, at }) => [name, at]),
@@ -161,7 +161,7 @@ function checkTablesDisjoint(header: Qcow2Header): void {
   const tables = tablesOf(header).sort((a, b) => a.start - b.start);
   for (const { field, start, end } of tables) {
     if (end > qcow2Limits.maxOffset) {
-      throw fault('LIMIT_EXCEEDED', 'a table reaches beyond 2^53 - 1', field, start, 'LIM-015');
+      throw fault('OFFSET_TOO_LARGE', 'a table reaches beyond 2^53 - 1', field, start, 'LIM-015');
     }
     if (start < previousEnd) {
       throw fault('OVERLAP', 'a table overlaps the header or another table', field, start, 'HDR-032');

@@ -253,7 +253,7 @@ function encodableFields(header: Qcow2Header): HeaderFields {
 }
 
 function tooShort(lengthBytes: number, neededBytes: number): FormatError {
-  const context = { hostOffset: 0, lengthBytes, clause: 'HDR-024' };
+  const context = { hostOffset: 0, lengthBytes, field: 'header', clause: 'HDR-024' };
   return new FormatError('TRUNCATED', `an image header has at least ${neededBytes} bytes`, context);
 }
 

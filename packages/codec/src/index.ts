@@ -2,6 +2,7 @@ export { bitMask, reservedMask, type WordMask, wordMask } from './bit-masks.ts';
 export {
   type BitmapDirectoryEntry,
   type BitmapDirectoryOptions,
+  bitmapTableEntriesFor,
   checkBitmapTableEntry,
   decodeBitmapDirectory,
   encodeBitmapDirectory,
@@ -94,6 +95,7 @@ export {
   type L2Format,
   l2EntriesPerTable,
   l2EntryBytes,
+  l2FormatOf,
   readAllocatedSubclusters,
   readZeroSubclusters,
   writeExtendedEntry,

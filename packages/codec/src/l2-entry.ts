@@ -7,7 +7,7 @@
  * `checkL2Entry` first, once, where an entry comes from disk; `classifyL2Entry` then says what kind it is
  * and never throws.
  */
-import { l2EntryBits, standardClusterBits, subclusterBitmapBits } from '@qcow2/spec';
+import { incompatibleFeatures, l2EntryBits, standardClusterBits, subclusterBitmapBits } from '@qcow2/spec';
 import { bitMask, reservedMask, wordMask } from './bit-masks.ts';
 import { compressedFault } from './compressed-descriptor.ts';
 import { entryError } from './table-entry.ts';
@@ -21,6 +21,21 @@ export interface L2Format {
   readonly extended: boolean;
   /** Guest clusters are in an external data file: host offset 0 is a place there. */
   readonly externalData: boolean;
+}
+
+/** What a header says about the L2 entries of its image. [FEA-003] [FEA-005] */
+export function l2FormatOf(header: {
+  readonly version: number;
+  readonly clusterBits: number;
+  readonly incompatibleFeatures: bigint;
+}): L2Format {
+  const has = (feature: bigint): boolean => (header.incompatibleFeatures & feature) !== 0n;
+  return {
+    clusterBits: header.clusterBits,
+    version: header.version,
+    extended: has(incompatibleFeatures.extendedL2),
+    externalData: has(incompatibleFeatures.externalDataFile),
+  };
 }
 
 /** Kinds of clusters, and of sub-clusters (the first six). Small integers: they are switched on for every request. */

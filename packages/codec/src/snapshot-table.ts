@@ -103,6 +103,7 @@ export function decodeSnapshot(
     const context = {
       hostOffset: (options.hostOffset ?? 0) + at,
       lengthBytes: endsAt - at,
+      field: 'snapshot',
       clause: 'SNP-018',
     };
     throw new FormatError('TRUNCATED', 'a snapshot table entry is cut off', context);

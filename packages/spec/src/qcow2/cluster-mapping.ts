@@ -38,6 +38,7 @@ export const standardClusterBits = defineBits({
     { name: 'reservedLow', bit: 1, width: 8, reserved: 'must-be-zero', clause: 'L2E-007' },
     { name: 'hostClusterOffset', bit: 9, width: 47, clause: 'L2E-008' },
     { name: 'reservedHigh', bit: 56, width: 6, reserved: 'must-be-zero', clause: 'L2E-007' },
+    { name: 'entryBits', bit: 62, width: 2, clause: 'L2E-002' },
   ],
 });
 

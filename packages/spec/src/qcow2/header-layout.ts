@@ -39,7 +39,15 @@ export const headerLayout = defineLayout({
     { name: 'compatibleFeatures', at: 80, type: 'mask64', sinceVersion: 3, clause: 'HDR-016' },
     { name: 'autoclearFeatures', at: 88, type: 'mask64', sinceVersion: 3, clause: 'HDR-017' },
     { name: 'refcountOrder', at: 96, type: 'u32', sinceVersion: 3, min: 0, max: 6, clause: 'HDR-018' },
-    { name: 'headerLengthBytes', at: 100, type: 'u32', sinceVersion: 3, multipleOf: 8, clause: 'HDR-019' },
+    {
+      name: 'headerLengthBytes',
+      at: 100,
+      type: 'u32',
+      sinceVersion: 3,
+      min: 104,
+      multipleOf: 8,
+      clause: 'HDR-019',
+    },
     { name: 'compressionType', at: 104, type: 'u8', sinceVersion: 3, optional: true, clause: 'HDR-020' },
     {
       name: 'unknownFields',
