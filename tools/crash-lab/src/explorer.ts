@@ -1,0 +1,389 @@
+/**
+ * Takes one system through workloads and crashes: records each workload, walks its crash points, makes the
+ * states of each, recovers them, and holds what comes out against the oracle.
+ *
+ * Three prunings, none of which leaves out a state:
+ *
+ * - Crash points are the last moments before something becomes durable or acknowledged (`crash-point.ts`).
+ * - An image is recovered once. Recovery is a function of the image (`recovery.ts`), so when another choice,
+ *   another crash point or another workload leads to the same bytes, only the oracle's question is asked again,
+ *   of the content that recovery is known to give. Images are known by a 64-bit hash.
+ * - Workloads share beginnings. A system is deterministic, so what happens before the last operation of a
+ *   sequence is what happened in the sequence without it: only crash points that come after the last operation's
+ *   start are looked at, as long as the shorter sequences are explored too.
+ *
+ * A recovery is crashed in its turn (G4): at its own crash points, and what the second recovery gives must be
+ * what the first gave.
+ */
+import { randomChoice, structuredChoices } from './choices.ts';
+import { type CrashPoint, crashPoints } from './crash-point.ts';
+import { type CrashChoice, CrashSpace } from './crash-space.ts';
+import type { AllowedContent, GuestViolation } from './guest-oracle.ts';
+import type { DeviceMutation } from './mutation.ts';
+import type { QemuCheck } from './qemu-check.ts';
+import { hashText, SeededRandom } from './random.ts';
+import { type Recording, record } from './recording.ts';
+import {
+  describeDifference,
+  describeError,
+  fullDepth,
+  type Guarantee,
+  type Problem,
+  type Recovery,
+  recover,
+  showBytes,
+} from './recovery.ts';
+import { SectorDevice } from './sector-device.ts';
+import { SectorImage } from './sector-image.ts';
+import { type CrashStep, formatStateId } from './state-id.ts';
+import type { SystemUnderTest } from './system-under-test.ts';
+import { describeOperation, type Workload } from './workload.ts';
+
+export interface Failure {
+  readonly id: string;
+  readonly guarantee: Guarantee;
+  readonly message: string;
+  readonly operations: readonly string[];
+}
+
+/** What was looked at. Plain numbers, so that those of several explorers can be added up. */
+export interface Tally {
+  workloads: number;
+  crashPoints: number;
+  /** Crash states judged: `exhaustive` + `sampled`. */
+  states: number;
+  /** States of points whose whole space was gone through. */
+  exhaustive: number;
+  /** States picked from spaces that were too large, and all states of second crashes that were picked. */
+  sampled: number;
+  /** Of the states, those of a crash in a recovery. */
+  secondCrashes: number;
+  /** Crash points whose space was too large to go through. */
+  pointsSampled: number;
+  /** Different images that were recovered. */
+  distinct: number;
+  qemuChecks: number;
+  leakedImages: number;
+  failures: number;
+}
+
+export function emptyTally(): Tally {
+  return {
+    workloads: 0,
+    crashPoints: 0,
+    states: 0,
+    exhaustive: 0,
+    sampled: 0,
+    secondCrashes: 0,
+    pointsSampled: 0,
+    distinct: 0,
+    qemuChecks: 0,
+    leakedImages: 0,
+    failures: 0,
+  };
+}
+
+export interface ExplorerOptions {
+  readonly seed: number;
+  /** A space with more states than this is sampled. */
+  readonly bound: number;
+  /** States drawn at random from a space that is too large, besides the structured families. */
+  readonly samplesPerPoint: number;
+  /** Of the images recovered in other workloads, one in so many is crashed again; 0 for none. */
+  readonly secondCrashOneIn: number;
+  readonly mutation?: DeviceMutation | undefined;
+  readonly disturb?: boolean;
+  readonly qemu?: QemuCheck | undefined;
+  readonly onFailure?: (failure: Failure) => void;
+  /** Asked often: true stops the exploration, leaving the tally as it is. */
+  readonly isOver?: () => boolean;
+}
+
+export interface WorkloadPlan {
+  /** Crash points before this operation belong to other workloads. */
+  readonly fromOperation: number;
+  /** `all`: spaces within the bound whole. A number: so many random states of each point, whatever its size. */
+  readonly states: 'all' | number;
+  /** Crash every recovery of this workload at all its points, in all states of each that is within the bound. */
+  readonly secondCrashes: 'all' | 'some';
+}
+
+interface Scene {
+  readonly workload: Workload;
+  readonly plan: WorkloadPlan;
+  readonly random: SeededRandom;
+}
+
+export class Explorer {
+  readonly tally = emptyTally();
+  readonly failures: Failure[] = [];
+  readonly #system: SystemUnderTest;
+  readonly #options: ExplorerOptions;
+  #base: SectorImage | undefined;
+  /** By image: number of the content that recovery gives, -1 where it fails. */
+  readonly #recovered = new Map<string, number>();
+  readonly #contents: Uint8Array[] = [];
+  readonly #contentNumbers = new Map<string, number>();
+
+  constructor(system: SystemUnderTest, options: ExplorerOptions) {
+    this.#system = system;
+    this.#options = options;
+  }
+
+  /** Keys of all images recovered so far, to count the distinct ones of several explorers. */
+  imageKeys(): IterableIterator<string> {
+    return this.#recovered.keys();
+  }
+
+  async explore(workload: Workload, plan: WorkloadPlan): Promise<void> {
+    const recording = await this.#record(workload);
+    if (recording === undefined) return;
+    this.tally.workloads++;
+    const random = new SeededRandom(hashText(`${this.#system.name}/${workload.name}`), this.#options.seed);
+    const scene = { workload, plan, random };
+    const from = recording.operationTimes[plan.fromOperation] ?? 0;
+    for (const point of crashPoints(recording)) {
+      if (point.deviceTime < from) continue;
+      if (this.#isOver()) return;
+      await this.#explorePoint(scene, point);
+    }
+  }
+
+  /** Make one state again, judge it in full, and tell its story. */
+  async replay(workload: Workload, steps: readonly CrashStep[]): Promise<string[]> {
+    const recording = await this.#record(workload);
+    if (recording === undefined) return [];
+    const story = workload.operations.map((operation, index) => `op${index} ${describeOperation(operation)}`);
+    let timeline: Parameters<typeof crashPoints>[0] = recording;
+    let expected: Recovery | undefined;
+    let allowed: AllowedContent | undefined;
+    for (const [index, { point: wanted, state }] of steps.entries()) {
+      const point = [...crashPoints(timeline)][wanted];
+      if (point === undefined) return [...story, `there is no crash point ${wanted}`];
+      const space = new CrashSpace(point);
+      const choice = space.decode(state);
+      const image = space.image(choice);
+      if (index === 0) allowed = point.allowed;
+      story.push(
+        `crash point ${wanted} of device time ${point.deviceTime}, state ${state} of ${space.total}`,
+      );
+      story.push(...space.describe(choice).map((line) => `  ${line}`));
+      const recovery = await recover(this.#system, image, fullDepth);
+      const id = this.#id(workload, steps.slice(0, index + 1));
+      this.#report(workload, id, recovery.problems);
+      const violation = recovery.content && allowed?.firstViolation(recovery.content);
+      if (violation) this.#report(workload, id, [describeViolation(violation)]);
+      const difference = expected && describeDifference(expected.content, recovery.content);
+      if (difference) this.#report(workload, id, [secondCrashProblem(difference)]);
+      expected = recovery;
+      timeline = { base: image, log: this.#mutated(recovery), allowed: [] };
+    }
+    return story;
+  }
+
+  async #record(workload: Workload): Promise<Recording | undefined> {
+    try {
+      const base = await this.#baseImage();
+      return await record(this.#system, base, workload, {
+        baseContent: this.#system.initialContent(),
+        mutation: this.#options.mutation,
+        disturb: this.#options.disturb ?? false,
+      });
+    } catch (error) {
+      const problem: Problem = { guarantee: 'run', message: describeError(error) };
+      this.#report(workload, this.#id(workload, [{ point: 0, state: 0n }]), [problem]);
+      return undefined;
+    }
+  }
+
+  async #baseImage(): Promise<SectorImage> {
+    if (this.#base !== undefined) return this.#base;
+    const image = new SectorImage();
+    const random = new SeededRandom(hashText('create'));
+    await this.#system.create(new SectorDevice(image), (into) => random.fill(into));
+    this.#base = image;
+    return image;
+  }
+
+  async #explorePoint(scene: Scene, point: CrashPoint): Promise<void> {
+    this.tally.crashPoints++;
+    const space = new CrashSpace(point);
+    const verdicts = new Set<number>();
+    const { bound, samplesPerPoint } = this.#options;
+    const judge = (choice: CrashChoice) => this.#judgeState(scene, point, space, choice, verdicts);
+    if (scene.plan.states !== 'all') {
+      for (let drawn = 0; drawn < scene.plan.states; drawn++) {
+        this.tally.sampled++;
+        await judge(randomChoice(space, scene.random));
+      }
+      return;
+    }
+    if (space.complete && space.total <= BigInt(bound)) {
+      for (const choice of space.choices()) {
+        if (this.#isOver()) return;
+        this.tally.exhaustive++;
+        await judge(choice);
+      }
+      return;
+    }
+    this.tally.pointsSampled++;
+    let structured = 0;
+    for (const choice of structuredChoices(space)) {
+      if (this.#isOver() || structured++ === bound) break;
+      this.tally.sampled++;
+      await judge(choice);
+    }
+    for (let drawn = 0; drawn < samplesPerPoint && !this.#isOver(); drawn++) {
+      this.tally.sampled++;
+      await judge(randomChoice(space, scene.random));
+    }
+  }
+
+  /** @param verdicts numbers of the contents that were found to be as allowed at this point */
+  async #judgeState(
+    scene: Scene,
+    point: CrashPoint,
+    space: CrashSpace,
+    choice: CrashChoice,
+    verdicts: Set<number>,
+  ): Promise<void> {
+    this.tally.states++;
+    const image = space.image(choice);
+    const steps = () => [{ point: point.index, state: space.encode(choice) }];
+    const content = await this.#contentAfterRecovery(scene, image, steps);
+    if (content === -1 || verdicts.has(content)) return;
+    verdicts.add(content);
+    const violation = point.allowed?.firstViolation(this.#contents[content]!);
+    if (violation !== undefined) {
+      this.#report(scene.workload, this.#id(scene.workload, steps()), [describeViolation(violation)]);
+    }
+  }
+
+  /** The number of the content that recovery gives, -1 where it fails. Recovers each image once. */
+  async #contentAfterRecovery(
+    scene: Scene,
+    image: SectorImage,
+    steps: () => readonly CrashStep[],
+    mayCrashAgain = true,
+  ): Promise<number> {
+    const { low, high } = image.hash();
+    const key = high.toString(36) + low.toString(36).padStart(7, '0');
+    const known = this.#recovered.get(key);
+    if (known !== undefined) return known;
+    this.tally.distinct++;
+    const recovery = await recover(this.#system, image, {
+      reopen: low % 4 === 0,
+      twice: low % 16 === 1,
+      readOnly: low % 8 === 2,
+    });
+    const number = recovery.content === undefined ? -1 : this.#numberOf(recovery.content);
+    this.#recovered.set(key, number);
+    if (recovery.leaks > 0) this.tally.leakedImages++;
+    if (recovery.problems.length > 0) {
+      this.#report(scene.workload, this.#id(scene.workload, steps()), recovery.problems);
+    }
+    await this.#askQemu(scene, recovery, high, steps);
+    if (number !== -1 && mayCrashAgain)
+      await this.#crashRecovery(scene, image, recovery, number, high, steps);
+    return number;
+  }
+
+  async #crashRecovery(
+    scene: Scene,
+    image: SectorImage,
+    recovery: Recovery,
+    expected: number,
+    lot: number,
+    steps: () => readonly CrashStep[],
+  ): Promise<void> {
+    const { secondCrashOneIn, bound } = this.#options;
+    const all = scene.plan.secondCrashes === 'all';
+    if (!all && (secondCrashOneIn === 0 || lot % secondCrashOneIn !== 0)) return;
+    for (const point of crashPoints({ base: image, log: this.#mutated(recovery), allowed: [] })) {
+      if (this.#isOver()) return;
+      const space = new CrashSpace(point);
+      const whole = all && space.complete && space.total <= BigInt(bound);
+      const choices = whole ? space.choices() : [randomChoice(space, scene.random)];
+      for (const choice of choices) {
+        this.tally.states++;
+        this.tally.secondCrashes++;
+        if (whole) this.tally.exhaustive++;
+        else this.tally.sampled++;
+        const path = () => [...steps(), { point: point.index, state: space.encode(choice) }];
+        // A third crash follows one second crash in eight; deeper ones would find nothing that these do not.
+        const third = !all && steps().length === 1 && scene.random.chance(8);
+        const content = await this.#contentAfterRecovery(scene, space.image(choice), path, third);
+        if (content === expected || content === -1) continue;
+        const difference = describeDifference(this.#contents[expected], this.#contents[content]);
+        this.#report(scene.workload, this.#id(scene.workload, path()), [
+          secondCrashProblem(difference ?? ''),
+        ]);
+      }
+    }
+  }
+
+  async #askQemu(
+    scene: Scene,
+    recovery: Recovery,
+    lot: number,
+    steps: () => readonly CrashStep[],
+  ): Promise<void> {
+    const { qemu } = this.#options;
+    if (qemu === undefined || recovery.closed === undefined || !qemu.wants(lot)) return;
+    this.tally.qemuChecks++;
+    const complaint = await qemu.check(recovery.closed.toBytes(), this.#system.leaksAreFailures);
+    if (complaint === undefined) return;
+    this.#report(scene.workload, this.#id(scene.workload, steps()), [
+      { guarantee: 'G3', message: complaint },
+    ]);
+  }
+
+  #numberOf(content: Uint8Array): number {
+    const key = SectorImage.fromBytes(content).key();
+    const known = this.#contentNumbers.get(key);
+    if (known !== undefined) return known;
+    this.#contents.push(content);
+    this.#contentNumbers.set(key, this.#contents.length - 1);
+    return this.#contents.length - 1;
+  }
+
+  #mutated(recovery: Recovery): Recovery['log'] {
+    return this.#options.mutation?.apply(recovery.log) ?? recovery.log;
+  }
+
+  #isOver(): boolean {
+    return this.#options.isOver?.() ?? false;
+  }
+
+  #id(workload: Workload, steps: readonly CrashStep[]): string {
+    return formatStateId({
+      system: this.#system.name,
+      mutation: this.#options.mutation?.name,
+      workload: workload.name,
+      steps,
+    });
+  }
+
+  #report(workload: Workload, id: string, problems: readonly Problem[]): void {
+    const operations = workload.operations.map(describeOperation);
+    for (const { guarantee, message } of problems) {
+      this.tally.failures++;
+      const failure = { id, guarantee, message, operations };
+      // The first ones tell the story; a broken system has them by the thousand.
+      if (this.failures.length < 100) this.failures.push(failure);
+      this.#options.onFailure?.(failure);
+    }
+  }
+}
+
+function describeViolation({ guestSector, found, allowed }: GuestViolation): Problem {
+  const expected = allowed.map(({ bytes }) => showBytes(bytes)).join(' or ');
+  return {
+    guarantee: 'G1/G2',
+    message: `guest sector ${guestSector} holds ${showBytes(found.bytes)}, allowed: ${expected}`,
+  };
+}
+
+function secondCrashProblem(difference: string): Problem {
+  return { guarantee: 'G4', message: `a crash in recovery changed what recovery gives: ${difference}` };
+}

@@ -1,0 +1,182 @@
+/**
+ * What the guest may see after a crash, per 512-byte guest sector (G1 and G2 of the journal's guarantees):
+ * what was last made durable, or something that was written later; nothing else.
+ *
+ * The oracle keeps, for each sector, the writes that could be its content, each with the interval in which
+ * it was under way. A write may be there after a crash as soon as it has started. It must be there, or
+ * something that is not older, once a flush has completed that began after the write was done: then every
+ * write goes that was over before such a write began. Writes that overlap in time may end up either way.
+ *
+ * A write to part of a sector is kept as the whole sectors that it may produce. While one of those is among
+ * the candidates, the sector may also be a mixture, each byte from some candidate: the guest asked for
+ * less than a sector, and only bytes were promised. The mixture ends with the next flush.
+ *
+ * A discard adds zeros to what a sector may be and takes nothing away: "anything it held, or zeros".
+ */
+import { Sector, sectorBytes, sectorOf, zeroSector } from './sector.ts';
+
+/** One guest write, as the oracle remembers it. Times are the oracle's own counter. */
+interface GuestWrite {
+  readonly startedAt: number;
+  endedAt: number;
+  readonly supersedes: boolean;
+}
+
+interface Candidate {
+  readonly write: GuestWrite;
+  readonly sector: Sector;
+  readonly partial: boolean;
+}
+
+export type WriteToken = GuestWrite;
+
+/** What each sector may hold at one moment; a copy that later events do not change. */
+export interface AllowedContent {
+  /** A number that is the same for equal states of one oracle and different for others. */
+  readonly version: number;
+  /** Undefined where all is as allowed, else the first sector that is not. */
+  firstViolation(content: Uint8Array): GuestViolation | undefined;
+}
+
+export interface GuestViolation {
+  readonly guestSector: number;
+  readonly found: Sector;
+  readonly allowed: readonly Sector[];
+}
+
+export class GuestOracle {
+  readonly #candidates: (readonly Candidate[])[] = [];
+  /** What the sector holds if nothing crashes; several after a discard or writes that overlap in time. */
+  readonly #current: (readonly Sector[])[] = [];
+  #now = 0;
+  #version = 0;
+
+  /** @param initial the guest's content, durable; a multiple of 512 bytes */
+  constructor(initial: Uint8Array) {
+    const write: GuestWrite = { startedAt: -1, endedAt: -1, supersedes: true };
+    for (let offset = 0; offset < initial.length; offset += sectorBytes) {
+      const sector = sectorOf(initial.slice(offset, offset + sectorBytes));
+      this.#candidates.push([{ write, sector, partial: false }]);
+      this.#current.push([sector]);
+    }
+  }
+
+  /** A write is about to be asked for. `bytes` undefined writes zeros. */
+  beginWrite(offset: number, lengthBytes: number, bytes: Uint8Array | undefined): WriteToken {
+    const write: GuestWrite = { startedAt: this.#now++, endedAt: Infinity, supersedes: true };
+    this.#forEachSector(offset, lengthBytes, (index, start, from, count) => {
+      const part = bytes?.subarray(from, from + count) ?? zeroSector.bytes.subarray(0, count);
+      const partial = count < sectorBytes;
+      const sectors = partial
+        ? this.#current[index]!.map((sector) => sector.patched(start, part))
+        : [sectorOf(part.slice())];
+      // A write under way may still land after this one.
+      const under = this.#candidates[index]!.filter((other) => other.write.endedAt === Infinity);
+      this.#current[index] = [...sectors, ...under.map(({ sector }) => sector)];
+      this.#add(index, write, sectors, partial);
+    });
+    return write;
+  }
+
+  beginDiscard(offset: number, lengthBytes: number): WriteToken {
+    const write: GuestWrite = { startedAt: this.#now++, endedAt: Infinity, supersedes: false };
+    this.#forEachSector(offset, lengthBytes, (index, start, _from, count) => {
+      const zeros = zeroSector.bytes.subarray(0, count);
+      const partial = count < sectorBytes;
+      const sectors = partial
+        ? this.#current[index]!.map((sector) => sector.patched(start, zeros))
+        : [zeroSector];
+      this.#add(index, write, sectors, partial);
+      this.#current[index] = [...this.#current[index]!, ...sectors];
+    });
+    return write;
+  }
+
+  /** The write or discard is acknowledged. With `durable` (FUA) it is a flush of itself. */
+  endWrite(token: WriteToken, durable: boolean): void {
+    token.endedAt = this.#now++;
+    if (durable) this.#settle((write) => write === token);
+  }
+
+  /** A flush is about to be asked for; pass the answer to `endFlush`. */
+  beginFlush(): number {
+    return this.#now++;
+  }
+
+  endFlush(startedAt: number): void {
+    this.#settle((write) => write.endedAt < startedAt);
+  }
+
+  allowed(): AllowedContent {
+    const candidates = this.#candidates.slice();
+    return {
+      version: this.#version,
+      firstViolation: (content) => firstViolation(candidates, content),
+    };
+  }
+
+  #add(index: number, write: GuestWrite, sectors: readonly Sector[], partial: boolean): void {
+    this.#version++;
+    const added = sectors.map((sector) => ({ write, sector, partial }));
+    this.#candidates[index] = [...this.#candidates[index]!, ...added];
+  }
+
+  /** Drop every candidate that was over before a write began that is durable now. */
+  #settle(isDurable: (write: GuestWrite) => boolean): void {
+    this.#candidates.forEach((list, index) => {
+      let newestStart = -1;
+      for (const { write } of list) {
+        if (write.supersedes && isDurable(write)) newestStart = Math.max(newestStart, write.startedAt);
+      }
+      const kept = list.filter(({ write }) => write.endedAt >= newestStart);
+      const settled = kept.every(({ write }) => write === kept[0]!.write);
+      const mixtureEnds = settled && kept.some(({ partial }) => partial);
+      if (kept.length === list.length && !mixtureEnds) return;
+      this.#candidates[index] = settled ? kept.map((one) => ({ ...one, partial: false })) : kept;
+      this.#version++;
+    });
+  }
+
+  #forEachSector(
+    offset: number,
+    lengthBytes: number,
+    visit: (index: number, start: number, from: number, count: number) => void,
+  ): void {
+    for (let done = 0; done < lengthBytes; ) {
+      const index = Math.floor((offset + done) / sectorBytes);
+      const start = offset + done - index * sectorBytes;
+      const count = Math.min(lengthBytes - done, sectorBytes - start);
+      visit(index, start, done, count);
+      done += count;
+    }
+  }
+}
+
+function firstViolation(
+  candidates: readonly (readonly Candidate[])[],
+  content: Uint8Array,
+): GuestViolation | undefined {
+  for (let index = 0; index < candidates.length; index++) {
+    const found = content.subarray(index * sectorBytes, (index + 1) * sectorBytes);
+    const list = candidates[index]!;
+    if (!isAllowed(list, found)) {
+      return {
+        guestSector: index,
+        found: new Sector(found.slice()),
+        allowed: list.map(({ sector }) => sector),
+      };
+    }
+  }
+  return undefined;
+}
+
+function isAllowed(list: readonly Candidate[], found: Uint8Array): boolean {
+  if (list.some(({ sector }) => equalBytes(sector.bytes, found))) return true;
+  if (!list.some(({ partial }) => partial)) return false;
+  return found.every((byte, at) => list.some(({ sector }) => sector.bytes[at] === byte));
+}
+
+function equalBytes(left: Uint8Array, right: Uint8Array): boolean {
+  for (let index = 0; index < left.length; index++) if (left[index] !== right[index]) return false;
+  return left.length === right.length;
+}

@@ -1,0 +1,166 @@
+/**
+ * Run a workload on a system and keep everything that the crash model asks for: the device operations in
+ * their order and time, and what the guest asked for and got acknowledged, on the same clock.
+ *
+ * The device's clock is that of RecordingDevice: it moves whenever a device operation starts or completes.
+ * A guest event is stamped with the clock's reading: it happened after all device events before that time,
+ * and before all from that time on.
+ *
+ * With `disturb` the device answers some requests with promises and completes writes that overlap in time
+ * in an order drawn from the seed, so that a driver that does not wait where it has to shows it.
+ */
+import { type BlockDevice, type RecordedOperation, RecordingDevice } from '@qcow2/block-device';
+import { DelayingDevice } from './delaying-device.ts';
+import { type AllowedContent, GuestOracle } from './guest-oracle.ts';
+import type { DeviceMutation } from './mutation.ts';
+import { hashText, SeededRandom } from './random.ts';
+import { SectorDevice } from './sector-device.ts';
+import type { SectorImage } from './sector-image.ts';
+import type { OpenSystem, SystemUnderTest } from './system-under-test.ts';
+import { contentOf, type GuestOperation, type Workload } from './workload.ts';
+
+/** From this device time on, these are the contents that a crash may leave the guest with. */
+export interface AllowedFrom {
+  readonly deviceTime: number;
+  readonly allowed: AllowedContent;
+  /** The guest event that changed it took something away: a flush was acknowledged. */
+  readonly stricter: boolean;
+}
+
+export interface Recording {
+  readonly base: SectorImage;
+  readonly log: readonly RecordedOperation[];
+  readonly allowed: readonly AllowedFrom[];
+  /** Device time at which each operation of the workload was started. */
+  readonly operationTimes: readonly number[];
+  readonly endTime: number;
+}
+
+export interface RecordOptions {
+  /** The guest's content in `base`. */
+  readonly baseContent: Uint8Array;
+  readonly mutation?: DeviceMutation | undefined;
+  /** Complete requests late and out of order. */
+  readonly disturb?: boolean;
+}
+
+/** @throws what the system throws: a workload without faults must not fail */
+export async function record(
+  system: SystemUnderTest,
+  base: SectorImage,
+  workload: Workload,
+  options: RecordOptions,
+): Promise<Recording> {
+  const run = new Run(system, base, workload, options);
+  await run.all();
+  return run.recording();
+}
+
+class Run {
+  readonly #system: SystemUnderTest;
+  readonly #base: SectorImage;
+  readonly #workload: Workload;
+  readonly #options: RecordOptions;
+  readonly #device: RecordingDevice;
+  readonly #oracle: GuestOracle;
+  readonly #allowed: AllowedFrom[] = [];
+  readonly #operationTimes: number[] = [];
+  readonly #random = new SeededRandom(hashText('recording'));
+
+  constructor(system: SystemUnderTest, base: SectorImage, workload: Workload, options: RecordOptions) {
+    this.#system = system;
+    this.#base = base;
+    this.#workload = workload;
+    this.#options = options;
+    const disk: BlockDevice = new SectorDevice(base.clone());
+    const order = new SeededRandom(hashText('order'), hashText(workload.name));
+    this.#device = new RecordingDevice(options.disturb ? new DelayingDevice(disk, order) : disk);
+    this.#oracle = new GuestOracle(options.baseContent);
+    this.#note(false);
+  }
+
+  async all(): Promise<void> {
+    let system = await this.#open();
+    let underWay: Promise<void>[] = [];
+    for (const [index, operation] of this.#workload.operations.entries()) {
+      this.#operationTimes.push(this.#device.now);
+      if (operation.kind === 'reopen') {
+        await Promise.all(underWay);
+        underWay = [];
+        await this.#close(system);
+        system = await this.#open();
+        continue;
+      }
+      underWay.push(this.#perform(system.guest, operation, index));
+      if (underWay.length >= this.#workload.concurrency) {
+        await Promise.all(underWay);
+        underWay = [];
+        await system.settle();
+      }
+    }
+    await Promise.all(underWay);
+    this.#operationTimes.push(this.#device.now);
+    await this.#close(system);
+  }
+
+  recording(): Recording {
+    const log = this.#options.mutation?.apply(this.#device.log) ?? this.#device.log;
+    return {
+      base: this.#base,
+      log,
+      allowed: this.#allowed,
+      operationTimes: this.#operationTimes,
+      endTime: this.#device.now,
+    };
+  }
+
+  async #open(): Promise<OpenSystem> {
+    return this.#system.open(this.#device, {
+      random: (into) => this.#random.fill(into),
+      readOnly: false,
+    });
+  }
+
+  /** A clean close makes durable what was written, as a flush does. */
+  async #close(system: OpenSystem): Promise<void> {
+    const startedAt = this.#oracle.beginFlush();
+    await system.close();
+    this.#oracle.endFlush(startedAt);
+    this.#note(true);
+  }
+
+  async #perform(
+    guest: BlockDevice,
+    operation: Exclude<GuestOperation, { kind: 'reopen' }>,
+    index: number,
+  ): Promise<void> {
+    if (operation.kind === 'flush') {
+      const startedAt = this.#oracle.beginFlush();
+      await guest.flush();
+      this.#oracle.endFlush(startedAt);
+      this.#note(true);
+      return;
+    }
+    const { kind, offset, lengthBytes } = operation;
+    if (kind === 'discard') {
+      const token = this.#oracle.beginDiscard(offset, lengthBytes);
+      this.#note(false);
+      await guest.discard(offset, lengthBytes);
+      this.#oracle.endWrite(token, false);
+      return;
+    }
+    const bytes = kind === 'write' ? contentOf(index, offset, lengthBytes) : undefined;
+    const token = this.#oracle.beginWrite(offset, lengthBytes, bytes);
+    this.#note(false);
+    if (bytes === undefined)
+      await guest.writeZeroes(offset, lengthBytes, { mayUnmap: kind === 'zeroes' && operation.unmap });
+    else await guest.write(offset, bytes, { fua: kind === 'write' && operation.fua });
+    const durable = kind === 'write' && operation.fua;
+    this.#oracle.endWrite(token, durable);
+    if (durable) this.#note(true);
+  }
+
+  #note(stricter: boolean): void {
+    this.#allowed.push({ deviceTime: this.#device.now, allowed: this.#oracle.allowed(), stricter });
+  }
+}

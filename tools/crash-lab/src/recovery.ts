@@ -1,0 +1,219 @@
+/**
+ * Recover one crash state and look at what comes out: what the guest sees, whether the structure is whole
+ * (G3), whether it stays so after a clean close, whether a second recovery of the same state gives the
+ * same bytes (G4), and whether a read-only open sees the same and writes nothing (G9).
+ *
+ * What a recovery does is a function of the image alone: `random` is seeded with the image's hash, so each
+ * life has salts of its own, and the same state is always recovered in the same way.
+ */
+import { type BlockDevice, type RecordedOperation, RecordingDevice } from '@qcow2/block-device';
+import { SeededRandom } from './random.ts';
+import { SectorDevice } from './sector-device.ts';
+import type { SectorImage } from './sector-image.ts';
+import type { OpenSystem, SystemUnderTest } from './system-under-test.ts';
+
+/** The guarantees of the journal's design that the lab can see broken; `run` where a workload failed by itself. */
+export type Guarantee = 'G1/G2' | 'G3' | 'G4' | 'G9' | 'open' | 'run';
+
+export interface Problem {
+  readonly guarantee: Guarantee;
+  readonly message: string;
+}
+
+export interface RecoveryDepth {
+  /** Open once more after the clean close: same content. */
+  readonly reopen: boolean;
+  /** Recover a copy of the state too: same bytes. */
+  readonly twice: boolean;
+  /** Open a copy read-only: same content, nothing written. */
+  readonly readOnly: boolean;
+}
+
+export const fullDepth: RecoveryDepth = { reopen: true, twice: true, readOnly: true };
+
+export interface Recovery {
+  /** What the guest sees after recovery; undefined where it could not be opened or read. */
+  readonly content: Uint8Array | undefined;
+  readonly problems: readonly Problem[];
+  /** The device operations of recovery, reading and close, to crash in. */
+  readonly log: readonly RecordedOperation[];
+  /** The image after the clean close; undefined where it did not come to that. */
+  readonly closed: SectorImage | undefined;
+  readonly leaks: number;
+}
+
+export async function recover(
+  system: SystemUnderTest,
+  image: SectorImage,
+  depth: RecoveryDepth,
+): Promise<Recovery> {
+  const problems: Problem[] = [];
+  const first = await openReadClose(system, image);
+  const { content, closed } = first;
+  let leaks = 0;
+  if (content === undefined || closed === undefined) {
+    problems.push({ guarantee: 'open', message: first.failure ?? 'no content' });
+  } else {
+    leaks = await checkIntegrity(system, closed, 'after recovery and a clean close', problems);
+    if (depth.reopen) await checkReopened(system, closed, content, problems);
+    if (depth.twice) await checkSecondRecovery(system, image, closed, problems);
+  }
+  if (depth.readOnly) await checkReadOnly(system, image, content, problems);
+  return { content, problems, log: first.log, closed, leaks };
+}
+
+interface Passage {
+  readonly content: Uint8Array | undefined;
+  readonly closed: SectorImage | undefined;
+  readonly log: readonly RecordedOperation[];
+  readonly failure: string | undefined;
+}
+
+/** Open for writing, read all, close. Failures are part of the answer. */
+async function openReadClose(system: SystemUnderTest, image: SectorImage): Promise<Passage> {
+  const disk = new SectorDevice(image.clone());
+  const device = new RecordingDevice(disk);
+  let content: Uint8Array | undefined;
+  let opened: OpenSystem | undefined;
+  try {
+    opened = await openSystem(system, device, image, false);
+    content = await readAll(opened.guest, system.guestBytes);
+    await opened.settle();
+    await opened.close();
+    return { content, closed: disk.image, log: device.log, failure: undefined };
+  } catch (error) {
+    opened?.abandon();
+    const what = opened === undefined ? 'open' : content === undefined ? 'read' : 'close';
+    return { content, closed: undefined, log: device.log, failure: `${what}: ${describeError(error)}` };
+  }
+}
+
+function openSystem(
+  system: SystemUnderTest,
+  device: BlockDevice,
+  image: SectorImage,
+  readOnly: boolean,
+): OpenSystem | Promise<OpenSystem> {
+  const { low, high } = image.hash();
+  const random = new SeededRandom(low, high);
+  return system.open(device, { random: (into) => random.fill(into), readOnly });
+}
+
+async function readAll(guest: BlockDevice, guestBytes: number): Promise<Uint8Array> {
+  const content = new Uint8Array(guestBytes);
+  const done = guest.read(0, content);
+  if (done !== undefined) await done;
+  return content;
+}
+
+async function checkIntegrity(
+  system: SystemUnderTest,
+  image: SectorImage,
+  when: string,
+  problems: Problem[],
+): Promise<number> {
+  if (system.check === undefined) return 0;
+  const device = new SectorDevice(image.clone());
+  try {
+    const report = await system.check(device);
+    const bad = report.errors > 0 || (system.leaksAreFailures && report.leaks > 0);
+    if (bad) {
+      const found = `${report.errors} errors, ${report.leaks} leaks ${when}`;
+      problems.push({ guarantee: 'G3', message: [found, ...report.findings].join('\n  ') });
+    }
+    return report.leaks;
+  } catch (error) {
+    problems.push({ guarantee: 'G3', message: `the check failed ${when}: ${describeError(error)}` });
+    return 0;
+  }
+}
+
+async function checkReopened(
+  system: SystemUnderTest,
+  closed: SectorImage,
+  content: Uint8Array,
+  problems: Problem[],
+): Promise<void> {
+  const again = await openReadClose(system, closed);
+  const difference = describeDifference(content, again.content);
+  if (again.failure !== undefined) {
+    problems.push({ guarantee: 'G4', message: `after a clean close, ${again.failure}` });
+  } else if (difference !== undefined) {
+    problems.push({
+      guarantee: 'G4',
+      message: `a clean close and reopen changed the content: ${difference}`,
+    });
+  }
+}
+
+async function checkSecondRecovery(
+  system: SystemUnderTest,
+  image: SectorImage,
+  closed: SectorImage,
+  problems: Problem[],
+): Promise<void> {
+  const again = await openReadClose(system, image);
+  const sector = again.closed?.firstDifference(closed);
+  if (again.closed === undefined || sector !== undefined) {
+    const where = sector === undefined ? again.failure : `first at sector ${sector}`;
+    problems.push({ guarantee: 'G4', message: `recovered twice, the images differ: ${where}` });
+  }
+}
+
+async function checkReadOnly(
+  system: SystemUnderTest,
+  image: SectorImage,
+  content: Uint8Array | undefined,
+  problems: Problem[],
+): Promise<void> {
+  const device = new SectorDevice(image.clone());
+  try {
+    const opened = await openSystem(system, device, image, true);
+    const seen = await readAll(opened.guest, system.guestBytes);
+    await opened.close();
+    const difference = describeDifference(content, seen);
+    if (difference !== undefined) {
+      problems.push({ guarantee: 'G9', message: `a read-only open sees something else: ${difference}` });
+    }
+  } catch (error) {
+    problems.push({ guarantee: 'G9', message: `read-only open: ${describeError(error)}` });
+  }
+  if (device.changes > 0) problems.push({ guarantee: 'G9', message: 'a read-only open wrote to the device' });
+}
+
+/** The first byte at which two contents differ, in words; undefined where they do not. */
+export function describeDifference(
+  left: Uint8Array | undefined,
+  right: Uint8Array | undefined,
+): string | undefined {
+  if (left === undefined || right === undefined) return left === right ? undefined : 'one can not be read';
+  for (let at = 0; at < left.length; at++) {
+    if (left[at] !== right[at]) {
+      return `first at guest offset ${at}: ${showBytes(left, at)} became ${showBytes(right, at)}`;
+    }
+  }
+  return undefined;
+}
+
+/** The head of a sector for people: as text where it is text. */
+export function showBytes(bytes: Uint8Array, at = 0): string {
+  const head = bytes.subarray(at, at + 24);
+  if (head.every((byte) => byte === 0)) return 'zeros';
+  const text = String.fromCharCode(...head);
+  const stamp = /^<[^>]*>/.exec(text);
+  return (
+    stamp?.[0] ?? Array.from(head.subarray(0, 8), (byte) => byte.toString(16).padStart(2, '0')).join(' ')
+  );
+}
+
+export function describeError(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const code = 'code' in error && typeof error.code === 'string' ? `${error.code} ` : '';
+  const place =
+    error.stack
+      ?.split('\n')
+      .slice(1, 4)
+      .map((line) => line.trim())
+      .join(' ') ?? '';
+  return `${code}${error.message} ${place}`;
+}

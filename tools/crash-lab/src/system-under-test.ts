@@ -1,0 +1,52 @@
+/**
+ * What the lab asks of a thing that it crashes: make one on a device, open it (which recovers it), use it
+ * as a block device, close it. The lab knows nothing of images, journals or logs beyond this.
+ *
+ * A system must be deterministic: the same device content, the same requests and the same `random` give the
+ * same device operations. The whole lab, and the ids of its states, stand on that.
+ */
+import type { BlockDevice } from '@qcow2/block-device';
+
+export type FillRandom = (into: Uint8Array) => void;
+
+export interface OpenSystemOptions {
+  readonly random: FillRandom;
+  /** Recover into memory, write nothing. */
+  readonly readOnly: boolean;
+}
+
+export interface OpenSystem {
+  /** What the guest sees. */
+  readonly guest: BlockDevice;
+  /** Wait until the system has nothing more to do on its own. */
+  settle(): void | Promise<void>;
+  /** A clean end: everything that was written is durable on return. */
+  close(): void | Promise<void>;
+  /** Forget everything without writing, as a crash would. */
+  abandon(): void;
+}
+
+export interface IntegrityReport {
+  readonly errors: number;
+  readonly leaks: number;
+  /** One line for each finding, for people. */
+  readonly findings: readonly string[];
+}
+
+export interface SystemUnderTest {
+  /** Names the configuration in the ids of states: letters, digits, `+`, `-`. */
+  readonly name: string;
+  /** Guest size; a multiple of 512. */
+  readonly guestBytes: number;
+  /** The unit that workloads think in: a cluster, for an image. */
+  readonly clusterBytes: number;
+  /** After recovery nothing may be leaked (G3); otherwise leaks are counted but allowed. */
+  readonly leaksAreFailures: boolean;
+  /** Format the empty device, durable on return. */
+  create(device: BlockDevice, random: FillRandom): void | Promise<void>;
+  /** The guest's content right after `create`. */
+  initialContent(): Uint8Array;
+  open(device: BlockDevice, options: OpenSystemOptions): OpenSystem | Promise<OpenSystem>;
+  /** Check what stands on the device, without writing to it. Absent: there is nothing to check. */
+  check?(device: BlockDevice): IntegrityReport | Promise<IntegrityReport>;
+}

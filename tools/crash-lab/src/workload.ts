@@ -1,0 +1,180 @@
+/**
+ * What a guest does before the crash: a list of operations, small enough to write into a state's id.
+ *
+ * The exhaustive workloads are all sequences over an alphabet of named operations that meet in the same few
+ * clusters, so that each can spoil the other: clusters are filled in part, overwritten, zeroed, discarded and
+ * (through the free clusters of those) reused. Random workloads are long, and come from a seed.
+ *
+ * The content written is a function of the operation's place in the workload and of the guest sector: no two
+ * writes of a workload, and no two sectors, carry the same bytes, so stale or misplaced content never
+ * passes for the right one.
+ */
+import { StateError } from '@qcow2/spec';
+import { hashText, SeededRandom } from './random.ts';
+import { sectorBytes } from './sector.ts';
+
+export type GuestOperation =
+  | { readonly kind: 'write'; readonly offset: number; readonly lengthBytes: number; readonly fua: boolean }
+  | {
+      readonly kind: 'zeroes';
+      readonly offset: number;
+      readonly lengthBytes: number;
+      readonly unmap: boolean;
+    }
+  | { readonly kind: 'discard'; readonly offset: number; readonly lengthBytes: number }
+  | { readonly kind: 'flush' }
+  | { readonly kind: 'reopen' };
+
+export interface Workload {
+  /** How the workload is written in an id: letters of the alphabet, or `r` and the random workload's number. */
+  readonly name: string;
+  readonly operations: readonly GuestOperation[];
+  /** How many guest requests may be under way at once. */
+  readonly concurrency: number;
+}
+
+export interface Geometry {
+  readonly guestBytes: number;
+  readonly clusterBytes: number;
+}
+
+/** The alphabet of the exhaustive workloads: one letter each. */
+export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation> {
+  const cluster = geometry.clusterBytes;
+  const half = cluster / 2;
+  const write = (offset: number, lengthBytes: number, fua = false): GuestOperation => ({
+    kind: 'write',
+    offset,
+    lengthBytes,
+    fua,
+  });
+  return new Map<string, GuestOperation>([
+    ['s', write(2 * cluster + half, half)], // sub-cluster: the second half of cluster 2
+    ['w', write(2 * cluster, cluster)], // cluster 2, whole
+    ['x', write(2 * cluster + half, cluster)], // spanning: half of 2, half of 3
+    ['o', write(0, cluster)], // overwrite: cluster 0, which a filled image holds
+    ['z', { kind: 'zeroes', offset: 2 * cluster, lengthBytes: cluster, unmap: false }],
+    ['d', { kind: 'discard', offset: 0, lengthBytes: 3 * cluster }],
+    ['f', { kind: 'flush' }],
+    ['u', write(2 * cluster, half, true)], // FUA: the first half of cluster 2
+    ['c', { kind: 'reopen' }],
+  ]);
+}
+
+/** All sequences of exactly `length` operations of the alphabet. */
+export function* sequences(geometry: Geometry, length: number): Generator<Workload> {
+  const letters = [...alphabet(geometry).keys()];
+  const count = letters.length ** length;
+  for (let number = 0; number < count; number++) {
+    let name = '';
+    for (let rest = number, place = 0; place < length; place++, rest = Math.floor(rest / letters.length)) {
+      name = letters[rest % letters.length]! + name;
+    }
+    yield namedWorkload(geometry, name);
+  }
+}
+
+/** The random workload with a number under a seed: `operationCount` drawn between 30 and 60. */
+export function randomWorkload(geometry: Geometry, seed: number, number: number): Workload {
+  const random = new SeededRandom(hashText('workload'), seed, number);
+  const operations: GuestOperation[] = [];
+  const count = 30 + random.below(31);
+  while (operations.length < count) operations.push(randomOperation(geometry, random));
+  return { name: `r${seed}.${number}`, operations, concurrency: 1 + (number % 3) };
+}
+
+/**
+ * The workload that a name stands for.
+ * @throws INVALID_ARGUMENT for a letter that is not in the alphabet
+ */
+export function namedWorkload(geometry: Geometry, name: string): Workload {
+  const random = /^r(\d+)\.(\d+)$/.exec(name);
+  if (random !== null) return randomWorkload(geometry, Number(random[1]), Number(random[2]));
+  const letters = alphabet(geometry);
+  const operations = [...name].map((letter) => {
+    const operation = letters.get(letter);
+    if (operation === undefined) {
+      throw new StateError('INVALID_ARGUMENT', 'not a workload', { field: 'workload', value: name });
+    }
+    return operation;
+  });
+  return { name, operations, concurrency: 1 };
+}
+
+/** What operation number `index` of a workload writes at a guest range. */
+export function contentOf(index: number, offset: number, lengthBytes: number): Uint8Array {
+  const bytes = new Uint8Array(lengthBytes);
+  for (let done = 0; done < lengthBytes; ) {
+    const sector = Math.floor((offset + done) / sectorBytes);
+    const start = offset + done - sector * sectorBytes;
+    const count = Math.min(lengthBytes - done, sectorBytes - start);
+    bytes.set(stampedSector(index, sector).subarray(start, start + count), done);
+    done += count;
+  }
+  return bytes;
+}
+
+/** Content of the kind that `contentOf` makes, for what stood there before: a backing file, a filled image. */
+export function stampedContent(stamp: number, lengthBytes: number): Uint8Array {
+  return contentOf(-stamp, 0, lengthBytes);
+}
+
+export function describeOperation(operation: GuestOperation): string {
+  switch (operation.kind) {
+    case 'write':
+      return `write ${operation.lengthBytes} at ${operation.offset}${operation.fua ? ' fua' : ''}`;
+    case 'zeroes':
+      return `write zeroes ${operation.lengthBytes} at ${operation.offset}${operation.unmap ? ' unmap' : ''}`;
+    case 'discard':
+      return `discard ${operation.lengthBytes} at ${operation.offset}`;
+    default:
+      return operation.kind;
+  }
+}
+
+const stampCache = new Map<number, Uint8Array>();
+
+/** 512 bytes of which no 8 are those of another stamp: a readable head, then numbers drawn from both. */
+function stampedSector(index: number, sector: number): Uint8Array {
+  const cacheKey = (index + 0x8000) * 0x10000 + sector;
+  const known = stampCache.get(cacheKey);
+  if (known !== undefined) return known;
+  const bytes = new Uint8Array(sectorBytes);
+  new SeededRandom(0x57a3b, index, sector).fill(bytes);
+  const head = `<${index < 0 ? `base${-index}` : `op${index}`} sector ${sector}>`;
+  for (let at = 0; at < head.length; at++) bytes[at] = head.charCodeAt(at);
+  stampCache.set(cacheKey, bytes);
+  return bytes;
+}
+
+function randomOperation(geometry: Geometry, random: SeededRandom): GuestOperation {
+  const { guestBytes, clusterBytes } = geometry;
+  const dice = random.below(100);
+  if (dice < 22) return { kind: 'flush' };
+  if (dice < 25) return { kind: 'reopen' };
+  const { offset, lengthBytes } = randomRange(guestBytes, clusterBytes, random);
+  if (dice < 35) return { kind: 'zeroes', offset, lengthBytes, unmap: random.chance(2) };
+  if (dice < 45) {
+    // Mostly whole clusters: a discard of less is rarely carried out.
+    const start = offset - (offset % clusterBytes);
+    const clusters = 1 + random.below(4);
+    return {
+      kind: 'discard',
+      offset: start,
+      lengthBytes: Math.min(clusters * clusterBytes, guestBytes - start),
+    };
+  }
+  return { kind: 'write', offset, lengthBytes, fua: dice < 52 };
+}
+
+/** Half of the requests meet in the first eight clusters; one in twenty is not aligned to sectors. */
+function randomRange(guestBytes: number, clusterBytes: number, random: SeededRandom) {
+  const space = random.chance(2) ? Math.min(guestBytes, 8 * clusterBytes) : guestBytes;
+  const sectors = space / sectorBytes;
+  const longest = Math.min(sectors, random.chance(8) ? 16 : (2 * clusterBytes) / sectorBytes);
+  const count = 1 + random.below(longest);
+  const first = random.below(sectors - count + 1);
+  if (!random.chance(20)) return { offset: first * sectorBytes, lengthBytes: count * sectorBytes };
+  const cut = 1 + random.below(sectorBytes - 2);
+  return { offset: first * sectorBytes + cut, lengthBytes: count * sectorBytes - cut - 1 };
+}
