@@ -14,8 +14,11 @@ export interface RefcountCodec {
   readonly maxValue: number;
   /** Refcounts in one refcount block. [RCB-001] */
   entriesPerBlock(clusterBytes: number): number;
-  /** @throws FormatError LIMIT_EXCEEDED for a 64-bit refcount above 2^53 - 1 */
-  get(view: DataView, index: number): number;
+  /**
+   * @param blockOffset host offset of the view's first byte, for the error
+   * @throws FormatError LIMIT_EXCEEDED for a 64-bit refcount above 2^53 - 1
+   */
+  get(view: DataView, index: number, blockOffset?: number): number;
   /** @throws StateError INVALID_ARGUMENT for a value that is no integer from 0 to `maxValue` */
   set(view: DataView, index: number, value: number): void;
 }
@@ -76,11 +79,15 @@ function subByteAccessors(order: number, max: number): Pick<RefcountCodec, 'get'
   };
 }
 
-function get64(view: DataView, index: number): number {
+function get64(view: DataView, index: number, blockOffset = 0): number {
   const high = view.getUint32(index * 8);
   if (high > 0x1fffff) {
-    const context = { field: 'refcount', value: view.getBigUint64(index * 8), clause: 'LIM-016' };
-    throw new FormatError('LIMIT_EXCEEDED', 'a refcount above 2^53 - 1', context);
+    throw new FormatError('LIMIT_EXCEEDED', 'a refcount above 2^53 - 1', {
+      hostOffset: blockOffset + index * 8,
+      field: 'refcount',
+      value: view.getBigUint64(index * 8),
+      clause: 'LIM-016',
+    });
   }
   return high * twoTo32 + view.getUint32(index * 8 + 4);
 }
