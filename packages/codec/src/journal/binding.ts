@@ -8,10 +8,13 @@ import {
   hostOffset,
   InvariantError,
   journalBinding,
+  journalExtensionEntryLayout,
+  journalExtensionLayout,
   journalV1Limits,
   UnsupportedFeatureError,
 } from '@qcow2/spec';
-import { badField, type FieldOrigin, isSafeRange, readU64, truncated, viewOf, writeU64 } from './fields.ts';
+import { compileLayout } from '../layout-codec.ts';
+import { badField, type FieldOrigin, isSafeRange, truncated, viewOf } from './fields.ts';
 
 /** The main journal orders everything; others serve single features (JRN-BIND-005). */
 export type JournalKind = 'main' | 'other';
@@ -38,8 +41,10 @@ export interface JournalGeometry {
   readonly ringBytes: number;
 }
 
-const headBytes = 8;
-const entryBytes = 24;
+const headBytes = journalExtensionLayout.sizeBytes;
+const entryBytes = journalExtensionEntryLayout.sizeBytes;
+const head = compileLayout(journalExtensionLayout);
+const entry = compileLayout(journalExtensionEntryLayout);
 
 /**
  * The value of the header extension `QJNL` (its data, without type and length).
@@ -52,8 +57,7 @@ export function decodeJournalExtension(
   context: FieldOrigin & { readonly clusterBytes: number },
 ): JournalExtension {
   if (data.length < headBytes) throw truncated('the journal extension', headBytes, 'JRN-BIND-001', context);
-  const view = viewOf(data);
-  const version = view.getUint32(0);
+  const version = viewOf(data).getUint32(0);
   if (version !== journalBinding.version) {
     throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', 'the journal has a version that is not known', {
       feature: 'journal',
@@ -63,10 +67,7 @@ export function decodeJournalExtension(
       hostOffset: context.hostOffset,
     });
   }
-  const count = view.getUint32(4);
-  if (count < 1 || count > journalBinding.maxJournals) {
-    throw badField('journalCount', count, 'JRN-BIND-003', context, 4, 'an image names 1 to 8 journals');
-  }
+  const count = head.decode(data, { hostOffset: context.hostOffset }).journalCount;
   const neededBytes = headBytes + count * entryBytes;
   if (data.length < neededBytes) {
     throw truncated('the journal extension', neededBytes, 'JRN-BIND-004', context);
@@ -80,54 +81,27 @@ export function decodeJournalExtension(
   }
   const journals: BoundJournal[] = [];
   for (let i = 0; i < count; i++) {
-    journals.push(decodeEntry(view, headBytes + i * entryBytes, context));
+    journals.push(decodeEntry(data, headBytes + i * entryBytes, context));
   }
   checkTogether(journals, context);
   return { version, journals };
 }
 
 function decodeEntry(
-  view: DataView,
+  data: Uint8Array,
   at: number,
   context: FieldOrigin & { readonly clusterBytes: number },
 ): BoundJournal {
-  const kind = view.getUint32(at);
-  if (kind !== journalBinding.kindMain && kind !== journalBinding.kindOther) {
-    throw badField('kind', kind, 'JRN-BIND-005', context, at, 'a journal is main (1) or other (2)');
-  }
-  const flags = view.getUint32(at + 4);
-  if (flags !== 0)
-    throw badField('flags', flags, 'JRN-BIND-006', context, at + 4, 'no journal flag is defined');
-  const start = readU64(view, at + 8, 'hostOffset', 'JRN-BIND-007', context);
-  if (start === 0 || start % context.clusterBytes !== 0) {
-    throw new FormatError('BAD_ALIGNMENT', 'a journal starts at a cluster other than the first', {
-      field: 'hostOffset',
-      value: start,
-      clause: 'JRN-BIND-007',
-      hostOffset: context.hostOffset + at + 8,
-    });
-  }
-  const lengthBytes = readU64(view, at + 16, 'lengthBytes', 'JRN-BIND-008', context);
-  if (lengthBytes % context.clusterBytes !== 0) {
-    throw new FormatError('BAD_ALIGNMENT', 'a journal takes whole clusters', {
-      field: 'lengthBytes',
-      value: lengthBytes,
-      clause: 'JRN-BIND-008',
-      hostOffset: context.hostOffset + at + 16,
-    });
-  }
-  if (
-    lengthBytes < journalV1Limits.minAreaBytes ||
-    lengthBytes > journalV1Limits.maxAreaBytes ||
-    !isSafeRange(start, lengthBytes)
-  ) {
-    const why = 'a journal is 64 KiB to 1 GiB long';
-    throw badField('lengthBytes', lengthBytes, 'JRN-BIND-008', context, at + 16, why);
+  const fields = entry.decode(data, { ...context, at });
+  const { kind, flags, lengthBytes } = fields;
+  if (fields.hostOffset === 0 || !isSafeRange(fields.hostOffset, lengthBytes)) {
+    const why = 'a journal starts at a cluster other than the first';
+    throw badField('hostOffset', fields.hostOffset, 'JRN-BIND-007', context, at + 8, why);
   }
   return {
     kind: kind === journalBinding.kindMain ? 'main' : 'other',
     flags,
-    hostOffset: hostOffset(start),
+    hostOffset: hostOffset(fields.hostOffset),
     lengthBytes,
   };
 }
@@ -150,20 +124,19 @@ function checkTogether(journals: readonly BoundJournal[], origin: FieldOrigin): 
   }
 }
 
-/** The extension's data, a new buffer. The caller adds type and length. */
+/**
+ * The extension's data, a new buffer. The caller adds type and length.
+ *
+ * @throws FormatError BAD_FIELD where a value is out of its field's range.
+ */
 export function encodeJournalExtension(value: JournalExtension): Uint8Array {
-  const bytes = new Uint8Array(headBytes + value.journals.length * entryBytes);
-  const view = viewOf(bytes);
-  view.setUint32(0, value.version);
-  view.setUint32(4, value.journals.length);
-  let at = headBytes;
-  for (const journal of value.journals) {
-    view.setUint32(at, journal.kind === 'main' ? journalBinding.kindMain : journalBinding.kindOther);
-    view.setUint32(at + 4, journal.flags);
-    writeU64(view, at + 8, journal.hostOffset);
-    writeU64(view, at + 16, journal.lengthBytes);
-    at += entryBytes;
-  }
+  const { version, journals } = value;
+  const bytes = new Uint8Array(headBytes + journals.length * entryBytes);
+  head.encode({ version, journalCount: journals.length }, bytes);
+  journals.forEach((journal, index) => {
+    const kind = journal.kind === 'main' ? journalBinding.kindMain : journalBinding.kindOther;
+    entry.encode({ ...journal, kind }, bytes, { at: headBytes + index * entryBytes });
+  });
   return bytes;
 }
 

@@ -9,21 +9,14 @@ import {
   FormatError,
   type HostOffset,
   hostOffset,
+  journalSlotLayout,
   journalV1Limits,
   UnsupportedFeatureError,
 } from '@qcow2/spec';
+import { compileLayout } from '../layout-codec.ts';
 import { isUsableGeometry, journalGeometry } from './binding.ts';
 import { crc32c } from './crc32c.ts';
-import {
-  badField,
-  checkReserved,
-  type FieldOrigin,
-  isSafeRange,
-  readU64,
-  truncated,
-  viewOf,
-  writeU64,
-} from './fields.ts';
+import { badField, type FieldOrigin, isSafeRange, truncated, viewOf } from './fields.ts';
 
 export interface JournalSlot {
   /** Counts slot writes; its lowest bit is the slot's index. */
@@ -47,9 +40,8 @@ export interface JournalSlot {
 }
 
 const magic = Uint8Array.from([0x71, 0x6a, 0x73, 0x6c, 0x6f, 0x74, 0x30, 0x31]); // qjslot01
-const version = 1;
-const crcAt = 508;
-const reservedAt = 88;
+const crcAt = journalV1Limits.slotBytes - 4;
+const layoutCodec = compileLayout(journalSlotLayout);
 
 /**
  * The slot in the first 512 of `bytes`, which stand at `hostOffset` in the image file.
@@ -62,23 +54,20 @@ export function decodeSlot(bytes: Uint8Array, origin: FieldOrigin): JournalSlot 
   if (bytes.length < journalV1Limits.slotBytes) {
     throw truncated('a journal slot', journalV1Limits.slotBytes, 'JRN-SLOT-001', origin);
   }
-  const view = viewOf(bytes);
-  checkEnvelope(bytes, view, origin);
-  checkReserved(bytes, reservedAt, crcAt, 'JRN-SLOT-015', origin);
-  const flags = view.getUint32(76);
-  if (flags !== 0) throw badField('flags', flags, 'JRN-SLOT-013', origin, 76, 'no slot flag is defined');
+  checkEnvelope(bytes, viewOf(bytes), origin);
+  const fields = layoutCodec.decode(bytes, { hostOffset: origin.hostOffset });
   const slot: JournalSlot = {
-    generation: readU64(view, 16, 'generation', 'JRN-SLOT-005', origin),
-    blockSizeOrder: view.getUint32(12),
-    journalId: view.getBigUint64(24),
-    areaHostOffset: hostOffset(readU64(view, 32, 'areaHostOffset', 'JRN-SLOT-007', origin)),
-    areaLengthBytes: readU64(view, 40, 'areaLengthBytes', 'JRN-SLOT-008', origin),
-    tailPosition: readU64(view, 48, 'tailPosition', 'JRN-SLOT-009', origin),
-    tailSequence: readU64(view, 56, 'tailSequence', 'JRN-SLOT-010', origin),
-    tailSalt: view.getBigUint64(64),
-    tailChain: view.getUint32(72),
-    flags,
-    durableSequence: readU64(view, 80, 'durableSequence', 'JRN-SLOT-014', origin),
+    generation: fields.generation,
+    blockSizeOrder: fields.blockSizeOrder,
+    journalId: fields.journalId,
+    areaHostOffset: hostOffset(fields.areaHostOffset),
+    areaLengthBytes: fields.areaLengthBytes,
+    tailPosition: fields.tailPosition,
+    tailSequence: fields.tailSequence,
+    tailSalt: fields.tailSalt,
+    tailChain: fields.tailChain,
+    flags: fields.flags,
+    durableSequence: fields.durableSequence,
   };
   checkArea(slot, origin);
   checkTail(slot, origin);
@@ -105,7 +94,7 @@ function checkEnvelope(bytes: Uint8Array, view: DataView, origin: FieldOrigin): 
       hostOffset: origin.hostOffset + crcAt,
     });
   }
-  if (view.getUint32(8) !== version) {
+  if (view.getUint32(8) !== journalV1Limits.slotVersion) {
     throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', 'the journal slot has a version not known', {
       feature: 'journal',
       field: 'version',
@@ -117,22 +106,14 @@ function checkEnvelope(bytes: Uint8Array, view: DataView, origin: FieldOrigin): 
 }
 
 function checkArea(slot: JournalSlot, origin: FieldOrigin): void {
-  const order = slot.blockSizeOrder;
-  if (order < journalV1Limits.minBlockSizeOrder || order > journalV1Limits.maxBlockSizeOrder) {
-    throw badField('blockSizeOrder', order, 'JRN-SLOT-004', origin, 12, 'a block has 2^9 to 2^21 bytes');
-  }
+  const blockBytes = 2 ** slot.blockSizeOrder;
   const lengthBytes = slot.areaLengthBytes;
-  if (
-    lengthBytes < journalV1Limits.minAreaBytes ||
-    lengthBytes > journalV1Limits.maxAreaBytes ||
-    !isSafeRange(slot.areaHostOffset, lengthBytes) ||
-    !isUsableGeometry(journalGeometry(lengthBytes, 2 ** order), 2 ** order)
-  ) {
-    const why = 'the area does not hold two slots and eight blocks, or is longer than 1 GiB';
+  const geometry = journalGeometry(lengthBytes, blockBytes);
+  if (!isSafeRange(slot.areaHostOffset, lengthBytes) || !isUsableGeometry(geometry, blockBytes)) {
+    const why = 'the area does not hold two slots and eight blocks';
     throw badField('areaLengthBytes', lengthBytes, 'JRN-SLOT-008', origin, 40, why);
   }
-  const { slotStrideBytes } = journalGeometry(lengthBytes, 2 ** order);
-  const expectedAt = slot.areaHostOffset + (slot.generation % 2) * slotStrideBytes;
+  const expectedAt = slot.areaHostOffset + (slot.generation % 2) * geometry.slotStrideBytes;
   if (expectedAt !== origin.hostOffset) {
     const why = 'the slot says that it stands elsewhere';
     throw badField('areaHostOffset', slot.areaHostOffset, 'JRN-SLOT-007', origin, 32, why);
@@ -154,32 +135,19 @@ function checkTail(slot: JournalSlot, origin: FieldOrigin): void {
     const why = 'the tail stands behind the ring';
     throw badField('tailPosition', slot.tailPosition, 'JRN-SLOT-009', origin, 48, why);
   }
-  if (slot.tailSequence < 1) {
-    throw badField('tailSequence', slot.tailSequence, 'JRN-SLOT-010', origin, 56, 'records count from 1');
-  }
   if (slot.durableSequence < slot.tailSequence - 1) {
     const why = 'a record before the tail was not durable';
     throw badField('durableSequence', slot.durableSequence, 'JRN-SLOT-014', origin, 80, why);
   }
 }
 
-/** The slot's 512 bytes, checksum included, in a new buffer. */
+/**
+ * The slot's 512 bytes, checksum included, in a new buffer.
+ *
+ * @throws FormatError BAD_FIELD where a value is out of its field's range.
+ */
 export function encodeSlot(slot: JournalSlot): Uint8Array {
-  const bytes = new Uint8Array(journalV1Limits.slotBytes);
-  const view = viewOf(bytes);
-  bytes.set(magic, 0);
-  view.setUint32(8, version);
-  view.setUint32(12, slot.blockSizeOrder);
-  writeU64(view, 16, slot.generation);
-  view.setBigUint64(24, slot.journalId);
-  writeU64(view, 32, slot.areaHostOffset);
-  writeU64(view, 40, slot.areaLengthBytes);
-  writeU64(view, 48, slot.tailPosition);
-  writeU64(view, 56, slot.tailSequence);
-  view.setBigUint64(64, slot.tailSalt);
-  view.setUint32(72, slot.tailChain);
-  view.setUint32(76, slot.flags);
-  writeU64(view, 80, slot.durableSequence);
-  view.setUint32(crcAt, crc32c(bytes.subarray(0, crcAt)));
+  const bytes = layoutCodec.encode({ ...slot, magic, version: journalV1Limits.slotVersion, crc: 0 });
+  viewOf(bytes).setUint32(crcAt, crc32c(bytes.subarray(0, crcAt)));
   return bytes;
 }

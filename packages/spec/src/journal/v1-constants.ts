@@ -22,6 +22,7 @@ export const journalV1Limits = {
   minAreaBytes: 0x10000,
   maxAreaBytes: 0x40000000,
   slotBytes: 512,
+  slotVersion: 1,
   minSlotStrideBytes: 4096,
   minRingBlocks: 8,
   minBlockSizeOrder: 9,
