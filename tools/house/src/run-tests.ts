@@ -24,7 +24,7 @@ function program(name: string, bin: string, args: readonly string[], needs: read
     name,
     needs,
     run: async () => {
-      const env = { TURBO_TELEMETRY_DISABLED: '1', NO_COLOR: '1', FORCE_COLOR: '0' };
+      const env = { TURBO_TELEMETRY_DISABLED: '1', NO_COLOR: '1' };
       const result = await runCommand(join(root, 'node_modules/.bin', bin), args, { cwd: root, env });
       const good = result.status === 0;
       const note = good ? '' : (result.trouble ?? `exit status ${result.status}`);
@@ -58,6 +58,7 @@ const suitesStage: Stage = {
       const args = ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${reportPath}`];
       const result = await runCommand(join(root, 'node_modules/.bin/vitest'), args, {
         cwd: root,
+        env: process.stdout.isTTY ? { FORCE_COLOR: '1' } : { NO_COLOR: '1' },
         live: true,
         limitMs: suitesLimitMs,
       });
