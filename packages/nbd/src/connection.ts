@@ -135,8 +135,9 @@ export class Connection implements TransmissionHost {
     clearTimeout(this.#timer);
     this.#socket.resume(); // the handshake's output may have paused it, and `drain` is no longer asked
     this.#session = session;
-    const queue = new ReplyQueue(this.#socket, this.#context.pool, () => this.#transmission?.pump());
-    this.#transmission = new Transmission(session, queue, this.#context.tally, this);
+    const { pool, tally } = this.#context;
+    const queue = new ReplyQueue(this.#socket, pool, () => this.#transmission?.pump());
+    this.#transmission = new Transmission(session, queue, pool, tally, this);
     this.#context.negotiated(this);
     this.#transmission.receive(session.rest);
   }

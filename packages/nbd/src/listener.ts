@@ -1,13 +1,14 @@
 /** Listening on an address: what node:net leaves open, a stale socket file above all. */
-import { lstatSync, unlinkSync } from 'node:fs';
+import { existsSync, lstatSync, unlinkSync } from 'node:fs';
 import { connect, type Server } from 'node:net';
-import { type ErrorContext, StorageError } from '@qcow2/spec';
+import { dirname } from 'node:path';
+import { type ErrorContext, type Qcow2Error, StateError, StorageError } from '@qcow2/spec';
 import type { NbdAddress } from './uri.ts';
 
 /**
  * Bind `server` and return where it listens; port 0 asks the system for a free port.
  * A socket file that nobody serves any more (its server was killed) is replaced.
- * @throws StorageError IN_USE, ACCESS_DENIED, NOT_FOUND
+ * @throws StorageError IN_USE, ACCESS_DENIED, NOT_FOUND; StateError INVALID_ARGUMENT
  */
 export async function listenOn(server: Server, address: NbdAddress): Promise<NbdAddress> {
   try {
@@ -54,16 +55,23 @@ function codeOf(error: unknown): string {
   return error instanceof Error && 'code' in error ? String(error.code) : '';
 }
 
-function listenError(error: unknown, address: NbdAddress): StorageError {
+function listenError(error: unknown, address: NbdAddress): Qcow2Error {
   const where = 'path' in address ? address.path : `${address.host}:${address.port}`;
   const context: ErrorContext = { path: where };
   const message = `can not listen on ${where}`;
   switch (codeOf(error)) {
-    case 'EACCES':
-    case 'EPERM':
-      return new StorageError('ACCESS_DENIED', message, context, error);
     case 'EADDRINUSE':
       return new StorageError('IN_USE', message, context, error);
+    case 'EACCES': // which libuv also says for a folder that is not there
+      return 'path' in address && !existsSync(dirname(address.path))
+        ? new StorageError('NOT_FOUND', message, context, error)
+        : new StorageError('ACCESS_DENIED', message, context, error);
+    case 'EPERM':
+      return new StorageError('ACCESS_DENIED', message, context, error);
+    case 'EINVAL':
+    case 'ENAMETOOLONG':
+    case 'ERR_SOCKET_BAD_PORT':
+      return new StateError('INVALID_ARGUMENT', message, context, error);
     default:
       return new StorageError('NOT_FOUND', message, context, error);
   }

@@ -31,6 +31,9 @@ interface Segment {
   end: number;
 }
 
+/** A slab for small replies: room for a batch of replies to 32 reads of 4 KiB and some. */
+const replySlabBytes = 256 * 1024;
+
 export class ReplyQueue {
   readonly #sink: ReplySink;
   readonly #pool: SlabPool;
@@ -55,7 +58,7 @@ export class ReplyQueue {
   reserve(lengthBytes: number): Reservation {
     let slab = this.#slab;
     if (slab === undefined || slab.bytes.length - slab.tail < lengthBytes) {
-      slab = this.#pool.take(lengthBytes);
+      slab = this.#pool.take(Math.max(replySlabBytes, lengthBytes));
       this.#slab = slab;
     }
     const start = slab.tail;

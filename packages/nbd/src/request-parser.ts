@@ -4,11 +4,13 @@
  * in flight. Nothing is allocated by a size that the client chose before it was held against the limit.
  *
  * A WRITE's payload that lies in one piece of input is handed out as a view of that piece, uncopied; one
- * that spans pieces is collected into a buffer of exactly its size. Either way the parser never touches
- * the bytes again: whoever took the request owns them.
+ * that spans pieces is collected into a buffer of its own, a large one into memory that the taker of the
+ * request may give back and that serves again. Either way the parser never touches the bytes again:
+ * whoever took the request owns them.
  */
 import { FormatError } from '@qcow2/spec';
 import { command, limits, magic, wireBytes } from './protocol.ts';
+import type { Slab, SlabPool } from './slab.ts';
 
 export interface NbdRequest {
   readonly flags: number;
@@ -22,11 +24,17 @@ export interface NbdRequest {
   readonly lengthBytes: number;
   /** the payload of a WRITE; absent for other commands, and where it was above the limit (it is skipped) */
   readonly payload: Uint8Array | undefined;
+  /** the memory under the payload where it came from the pool; it can be given back when nobody uses it */
+  readonly slab: Slab | undefined;
 }
+
+/** Payloads from this size on are collected in memory of the pool: below it, allocating costs less than keeping. */
+const pooledPayloadBytes = 16 * 1024;
 
 const nothing = new Uint8Array(0);
 
 export class RequestParser {
+  readonly #pool: SlabPool;
   readonly #maximumPayloadBytes: number;
   /** pieces that came while `#piece` was not used up yet */
   readonly #waiting: Uint8Array[] = [];
@@ -42,7 +50,8 @@ export class RequestParser {
   #payloadFilled = 0;
   #skipBytes = 0;
 
-  constructor(maximumPayloadBytes: number = limits.payloadBytes) {
+  constructor(pool: SlabPool, maximumPayloadBytes: number = limits.payloadBytes) {
+    this.#pool = pool;
     this.#maximumPayloadBytes = maximumPayloadBytes;
   }
 
@@ -77,7 +86,8 @@ export class RequestParser {
   }
 
   #enter(piece: Uint8Array): void {
-    this.#piece = piece;
+    // Views of a plain Uint8Array cost less than those of a Buffer.
+    this.#piece = new Uint8Array(piece.buffer, piece.byteOffset, piece.length);
     this.#view = new DataView(piece.buffer, piece.byteOffset, piece.length);
     this.#at = 0;
   }
@@ -106,6 +116,7 @@ export class RequestParser {
     const type = view.getUint16(at + 6);
     const lengthBytes = view.getUint32(at + 24);
     let payload: Uint8Array | undefined;
+    let slab: Slab | undefined;
     let whole = true;
     if (type === command.WRITE) {
       if (lengthBytes > this.#maximumPayloadBytes) {
@@ -114,7 +125,8 @@ export class RequestParser {
         payload = this.#piece.subarray(this.#at, this.#at + lengthBytes);
         this.#at += lengthBytes;
       } else {
-        payload = new Uint8Array(lengthBytes);
+        slab = lengthBytes < pooledPayloadBytes ? undefined : this.#pool.take(lengthBytes);
+        payload = slab === undefined ? new Uint8Array(lengthBytes) : slab.bytes.subarray(0, lengthBytes);
         whole = false;
       }
     }
@@ -126,6 +138,7 @@ export class RequestParser {
       offset: view.getUint32(at + 16) * 0x1_0000_0000 + view.getUint32(at + 20),
       lengthBytes,
       payload,
+      slab,
     };
     if (whole) return request;
     this.#collecting = request;

@@ -56,7 +56,7 @@ export interface NbdServer {
   /**
    * Listen on one more address; resolves to it, with the port that was bound where 0 was asked for.
    * A unix socket file that no server answers on is replaced.
-   * @throws StorageError IN_USE, ACCESS_DENIED, NOT_FOUND; StateError CLOSED
+   * @throws StorageError IN_USE, ACCESS_DENIED, NOT_FOUND; StateError CLOSED, INVALID_ARGUMENT
    */
   listen(address: NbdAddress): Promise<NbdAddress>;
   /**

@@ -1,11 +1,11 @@
 /**
- * Memory for replies, taken and given back instead of allocated: a read's data goes from the device into
+ * Memory for replies and large payloads, taken and given back instead of allocated: a read's data goes from the device into
  * a slab, right behind its header, and from there to the socket. Replies of a batch lie one after the
  * other in one slab, so that a batch usually leaves in one write of one piece.
  *
  * A slab's `users` counts replies that are reserved and not yet sent and writes that the socket has not
  * finished. Only at zero may its bytes be used again: that is the whole safety argument, and
- * `ReplyQueue` is the only one who counts.
+ * `ReplyQueue` is the only one who counts. A slab under a payload has no count: it belongs to one request.
  */
 
 export interface Slab {
@@ -16,8 +16,8 @@ export interface Slab {
   users: number;
 }
 
-/** Room of an ordinary slab: a batch of replies to 32 reads of 4 KiB and some. */
-const ordinaryBytes = 256 * 1024;
+/** Capacities are multiples of this, so that a slab fits many requests. */
+const stepBytes = 64 * 1024;
 /** The pool keeps at most this much for later; what is above it goes to the garbage collector. */
 const keptBytesLimit = 64 * 1024 * 1024;
 
@@ -33,7 +33,7 @@ export class SlabPool {
 
   /** An empty slab of at least `bytes`. Its content is whatever an earlier reply left there. */
   take(bytes: number): Slab {
-    const capacity = Math.max(1, Math.ceil(bytes / ordinaryBytes)) * ordinaryBytes;
+    const capacity = Math.max(1, Math.ceil(bytes / stepBytes)) * stepBytes;
     const kept = this.#free.get(capacity)?.pop();
     if (kept !== undefined) {
       this.#keptBytes -= capacity;

@@ -10,8 +10,8 @@
  * any other connection to the export, was done when the flush was called, and so is covered. Writes still in
  * flight are not, and need not be: the client has no reply for them. FUA is the device's own.
  *
- * Buffers: a payload belongs to the device from the call until it settles, and nobody writes to it after.
- * A read goes straight into the reply; the reply's room is kept until the device has settled.
+ * Buffers: a payload belongs to the device from the call until it settles; only then may its memory serve
+ * again. A read goes straight into the reply; the reply's room is kept until the device has settled.
  *
  * Back-pressure: with `limits.requestsInFlight` requests waiting for the device, or `limits.heldBytes` of
  * payloads and unsent replies, no further request is taken and the socket is not read, until it is less.
@@ -42,6 +42,7 @@ import {
 } from './reply.ts';
 import type { ReplyQueue, Reservation } from './reply-queue.ts';
 import { type NbdRequest, RequestParser } from './request-parser.ts';
+import type { SlabPool } from './slab.ts';
 
 /** What the transmission phase asks of its connection. */
 export interface TransmissionHost {
@@ -66,6 +67,7 @@ export class Transmission {
   readonly #readHeadBytes: number;
   readonly #parser: RequestParser;
   readonly #queue: ReplyQueue;
+  readonly #pool: SlabPool;
   readonly #tally: Tally;
   readonly #host: TransmissionHost;
   #inFlight = 0;
@@ -79,13 +81,14 @@ export class Transmission {
   #pumping = false;
   #wakeUp = false;
 
-  constructor(session: NbdSession, queue: ReplyQueue, tally: Tally, host: TransmissionHost) {
+  constructor(session: NbdSession, queue: ReplyQueue, pool: SlabPool, tally: Tally, host: TransmissionHost) {
+    this.#pool = pool;
     this.#served = session.served;
     this.#device = session.served.device;
     this.#structured = session.structured;
     this.#allocation = session.allocation;
     this.#readHeadBytes = readReplyHeadBytes(session.structured);
-    this.#parser = new RequestParser(session.served.maximumPayloadBytes);
+    this.#parser = new RequestParser(pool, session.served.maximumPayloadBytes);
     this.#queue = queue;
     this.#tally = tally;
     this.#host = host;
@@ -168,8 +171,10 @@ export class Transmission {
       return;
     }
     const refusal = refusalOf(request, this.#served, this.#structured, this.#allocation);
-    if (refusal !== undefined) this.#sendError(request, refusal.errno, refusal.message);
-    else if (request.type === command.READ) this.#read(request);
+    if (refusal !== undefined) {
+      this.#freePayload(request);
+      this.#sendError(request, refusal.errno, refusal.message);
+    } else if (request.type === command.READ) this.#read(request);
     else if (request.type === command.BLOCK_STATUS) this.#blockStatus(request);
     else this.#act(request);
   }
@@ -179,11 +184,21 @@ export class Transmission {
     try {
       pending = this.#perform(request);
     } catch (error) {
+      this.#freePayload(request);
       this.#fail(request, error);
       return;
     }
-    if (pending === undefined) this.#sendSimple(request, 0);
-    else this.#await(request, pending, () => this.#sendSimple(request, 0));
+    if (isPromise(pending)) {
+      this.#await(request, pending, () => this.#sendSimple(request, 0));
+      return;
+    }
+    this.#freePayload(request);
+    this.#sendSimple(request, 0);
+  }
+
+  /** The device is done with the payload: its memory may serve again. */
+  #freePayload(request: NbdRequest): void {
+    if (request.slab !== undefined) this.#pool.give(request.slab);
   }
 
   /** The commands whose reply is only that they are done. */
@@ -221,8 +236,8 @@ export class Transmission {
       this.#fail(request, error);
       return;
     }
-    if (pending === undefined) this.#sendRead(request, room);
-    else this.#await(request, pending, () => this.#sendRead(request, room), undo);
+    if (isPromise(pending)) this.#await(request, pending, () => this.#sendRead(request, room), undo);
+    else this.#sendRead(request, room);
   }
 
   #blockStatus(request: NbdRequest): void {
@@ -243,6 +258,7 @@ export class Transmission {
     this.#inFlight += 1;
     this.#payloadBytes += payloadBytes;
     const settled = (): void => {
+      this.#freePayload(request);
       this.#inFlight -= 1;
       this.#payloadBytes -= payloadBytes;
       this.#wake();
