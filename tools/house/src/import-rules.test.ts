@@ -156,6 +156,13 @@ describe('the browser rule', () => {
     );
   });
 
+  test('finds types of Node in the project file', () => {
+    const text = '{ "compilerOptions": { "types": ["node"] }, "references": [{ "path": "../spec" }] }';
+    expect(findings({ 'packages/cache/tsconfig.json': text, 'packages/fs/tsconfig.json': text })).toEqual([
+      'packages/cache/tsconfig.json: cache is compiled without the types of Node [browser-clean]',
+    ]);
+  });
+
   test('leaves alone adapters, tests, comments and properties of those names', () => {
     const node = "import 'node:fs';\nexport const a = Buffer.alloc(1);\n";
     const found = findings({

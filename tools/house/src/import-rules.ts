@@ -74,23 +74,35 @@ function checkManifest(
       found.push(finding('import-table', path, 0, `${name} is of this workspace: its range is workspace:^`));
     }
   }
-  return [...found, ...checkReferences(workspace, one, rooms)];
+  return [...found, ...checkProject(workspace, one, row, rooms)];
 }
 
-/** `tsc -b` builds what `tsconfig.json` refers to; it must be what the manifest depends on. */
-function checkReferences(workspace: Workspace, one: WorkspacePackage, rooms: readonly string[]): Finding[] {
+/**
+ * `tsc -b` builds what `tsconfig.json` refers to; it must be what the manifest depends on. A package that runs
+ * in a browser is compiled without the types of Node, so that the compiler sees what a rule might miss.
+ */
+function checkProject(
+  workspace: Workspace,
+  one: WorkspacePackage,
+  row: ImportRow,
+  rooms: readonly string[],
+): Finding[] {
   const path = `${one.folder}/tsconfig.json`;
   if (!existsSync(join(workspace.root, path))) return [];
   const text = readFileSync(join(workspace.root, path), 'utf8');
   const { references, compilerOptions } = JSON.parse(text) as {
     references?: { path: string }[];
-    compilerOptions?: { noEmit?: boolean };
+    compilerOptions?: { noEmit?: boolean; types?: string[] };
   };
   if (compilerOptions?.noEmit === true) return [];
   const referred = new Set((references ?? []).map((to) => posix.join(one.folder, to.path)));
   const missing = rooms.filter((room) => !referred.has(room));
   const extra = [...referred].filter((room) => !rooms.includes(room));
+  const nodeTypes = row.browser && compilerOptions?.types?.includes('node') === true;
   return [
+    ...(nodeTypes
+      ? [finding('browser-clean', path, 0, `${one.room} is compiled without the types of Node`)]
+      : []),
     ...missing.map((room) => finding('references', path, 0, `depends on ${room} without a reference to it`)),
     ...extra.map((room) => finding('references', path, 0, `refers to ${room} without depending on it`)),
   ];
