@@ -121,7 +121,7 @@ class Walker {
       const context = { hostOffset: at, field: kind, lengthBytes, clause };
       throw new FormatError('TRUNCATED', 'a structure reaches beyond the end of the file', context);
     }
-    this.structures.push({ kind, at, lengthBytes });
+    if (lengthBytes > 0) this.structures.push({ kind, at, lengthBytes });
     const present = this.bytes.subarray(at, at + lengthBytes);
     if (present.length === lengthBytes) return present;
     // What the last cluster lacks reads as zeros.

@@ -42,16 +42,16 @@ describe.each(vectorNames())('%s', (name) => {
   const { bytes } = loadVector(name);
   const walk = walkImage(bytes);
 
-  it('header, extensions and backing file name', () => {
+  it('[HDR-014, HDR-021, HDR-022, HDR-028, EXT-001, EXT-003, EXT-004, EXT-009, EXT-013] header, extensions and backing file name', () => {
     expectSame(encodeHeader(walk.header), bytes.slice(0, walk.clusterBytes));
   });
 
-  it('the data of each header extension', () => {
+  it('[EXT-002, EXT-008, FNT-001, FNT-002, FNT-003, FNT-004] the data of each header extension', () => {
     const again = walk.header.extensions.map((extension) => encodeAgain(extension));
     expect(again).toEqual(walk.header.extensions);
   });
 
-  it('snapshot table and bitmap directory', () => {
+  it('[SNP-001, SNP-015, BMD-001, BMD-016] snapshot table and bitmap directory', () => {
     // The padding of the last snapshot counts to no structure; where the file ends before it, it is not there.
     const { snapshots, bitmaps, header, clusterBytes } = walk;
     if (snapshots.length > 0) {
@@ -67,7 +67,7 @@ describe.each(vectorNames())('%s', (name) => {
     expect(hasTables).toBe(snapshots.length + bitmaps.length > 0);
   });
 
-  it('refcount table and blocks', () => {
+  it('[RCT-003, RCT-004, RCB-003, RCB-004] refcount table and blocks', () => {
     rewrite(walk.refcountTable, 8, (from, to, at) => {
       writeRefcountTableEntry(to, at, readRefcountBlockOffset(from, at));
     });
@@ -81,7 +81,7 @@ describe.each(vectorNames())('%s', (name) => {
     }
   });
 
-  it('L1 and L2 tables', () => {
+  it('[L1E-002, L2E-007, CMP-001, CMP-003] L1 and L2 tables', () => {
     for (const mapping of [walk.active, ...walk.snapshotMappings]) {
       rewrite(mapping.l1, 8, (from, to, at) => {
         writeL1Entry(to, at, readEntryOffset(from, at), readEntryCopied(from, at));
@@ -92,7 +92,7 @@ describe.each(vectorNames())('%s', (name) => {
     }
   });
 
-  it('bitmap tables', () => {
+  it('[BMT-003, BMT-004] bitmap tables', () => {
     for (const table of walk.bitmapTables) {
       rewrite(table, 8, (from, to, at) => {
         writeBitmapTableEntry(to, at, readEntryOffset(from, at), readBitmapAllOnes(from, at));

@@ -32,11 +32,11 @@ describe.each(vectorNames())('%s', (name) => {
   const { info, check, map } = vector.manifest.qemu;
   const walk = walkImage(vector.bytes);
 
-  it('has the header that qemu-img info describes', () => {
+  it('[HDR-003, HDR-004, HDR-005, HDR-006, HDR-007, HDR-015, HDR-016, HDR-017, HDR-018, EXT-010, EXT-011, EXT-012] has the header that qemu-img info describes', () => {
     expect(describeHeader(walk)).toEqual(describedByQemu(vector));
   });
 
-  it('has the snapshots that qemu-img info lists', () => {
+  it('[HDR-012, HDR-013, SNP-001, SNP-004, SNP-005, SNP-006, SNP-007, SNP-008, SNP-010, SNP-012, SNP-014, SNP-019] has the snapshots that qemu-img info lists', () => {
     const listed = (info.snapshots ?? []).map((snapshot) => ({
       id: snapshot.id,
       name: snapshot.name,
@@ -54,7 +54,7 @@ describe.each(vectorNames())('%s', (name) => {
     expect(walk.snapshots.map(({ diskSizeBytes }) => diskSizeBytes)).toEqual(sizes);
   });
 
-  it('has the bitmaps that qemu-img info lists', () => {
+  it('[BMX-001, BMX-002, BMX-004, BMX-005, BMD-001, BMD-004, BMD-010, BMD-011, BMD-015] has the bitmaps that qemu-img info lists', () => {
     const bitmaps = walk.bitmaps.map(({ name, granularityBits, flags }) => ({
       name,
       granularity: 2 ** granularityBits,
@@ -66,12 +66,12 @@ describe.each(vectorNames())('%s', (name) => {
     expect(bitmaps).toEqual(info['format-specific'].data.bitmaps ?? []);
   });
 
-  it('maps every guest cluster where qemu-img map says', () => {
+  it('[HDR-008, HDR-009, L1E-001, L1E-003, L1E-006, L2E-001, L2E-008, L2E-009, SUB-001] maps every guest cluster where qemu-img map says', () => {
     const extents = map.filter((extent) => extent.depth === 0 || !extent.present);
     expect(differences(walk, extents, vector)).toEqual([]);
   });
 
-  it('has the leaks, corruptions and cluster counts that qemu-img check found', () => {
+  it('[HDR-010, HDR-011, RCT-001, RCT-002, RCT-004, RCT-006, RCB-001, RCB-002, RCB-003, RCB-004, RCB-006, L1E-004, L2E-004, CMP-004] has the leaks, corruptions and cluster counts that qemu-img check found', () => {
     const counts = checkCounts(walk);
     expect(counts).toEqual({
       leaks: check.leaks ?? 0,
