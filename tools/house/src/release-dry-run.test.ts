@@ -9,6 +9,7 @@ const ourNodeModules = join(import.meta.dirname, '../../../node_modules');
 
 const command =
   '#!/usr/bin/env node\nif (process.argv[2] === "create" && !process.argv.includes("16M")) process.exit(1);\n';
+const readme = "# Planted\n\n```ts\nimport { here } from 'qcow2';\nif (!here) process.exit(1);\n```\n";
 const manifest = {
   name: 'qcow2',
   version: '0.0.0',
@@ -36,6 +37,7 @@ function plantRelease(files: Readonly<Record<string, string | undefined>>): stri
     '.changeset/config.json': '{ "changelog": false, "access": "public", "baseBranch": "main" }',
     '.changeset/first.md': "---\n'qcow2': minor\n---\n\nFirst.\n",
     'tools/cli/package.json': JSON.stringify(manifest),
+    'README.md': readme,
   };
   for (const [path, text] of Object.entries(inTarball)) all[`unpacked/package/${path}`] = text;
   for (const [path, text] of Object.entries(all)) {
@@ -83,6 +85,14 @@ describe('the dry run of a release', () => {
     const result = await runReleaseDryRun(plantRelease(files), []);
     expect(result).toMatchObject({ passed: 1, failed: 1 });
     expect(result.details).toContain(message);
+  });
+
+  test('finds an example of the README that does not run', async () => {
+    const root = plantRelease({});
+    writeFileSync(join(root, 'README.md'), "```ts\nimport { there } from 'qcow2';\n```\n");
+    const result = await tryHere(root);
+    expect(result).toMatchObject({ passed: 2, failed: 1 });
+    expect(result.details).toContain('readme-1.js: exit status 1');
   });
 
   test('finds a package that would be released as 0.0.0', async () => {

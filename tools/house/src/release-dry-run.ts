@@ -1,6 +1,7 @@
 /**
  * A release without the registry: the tarballs that would be published, installed by npm into an empty
- * project under the oldest and the newest Node that are supported, each entry imported, the command run.
+ * project under the oldest and the newest Node that are supported, each entry imported, the command run,
+ * and the README's examples too.
  *
  * Before that, the versions: the pending changesets are applied to a copy of the manifests.
  *
@@ -13,6 +14,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -135,6 +137,11 @@ async function tryRelease(
   writeFileSync(join(project, 'imports.js'), `${imports.join('\n')}\nconsole.log(process.version);\n`);
   await run(node, 'imports.js');
   await tryCommand(project, run);
+  for (const [index, example] of readmeExamples(root).entries()) {
+    const name = `readme-${index + 1}.js`;
+    writeFileSync(join(project, name), example);
+    await run(node, name);
+  }
 }
 
 /** The specifiers of all entries that hold code; a package without `exports` has none. */
@@ -142,6 +149,13 @@ function entriesOf(one: WorkspacePackage): string[] {
   return Object.keys(one.manifest.exports ?? {})
     .filter((entry) => entry !== './package.json')
     .map((entry) => `${one.manifest.name}${entry.slice(1)}`);
+}
+
+/** The blocks of code in the README, which a reader will try first. */
+function readmeExamples(root: string): string[] {
+  const path = join(root, 'README.md');
+  if (!existsSync(path)) return [];
+  return [...readFileSync(path, 'utf8').matchAll(/^```ts\n(.*?)^```/gms)].map((match) => match[1]!);
 }
 
 type Run = (command: string, ...args: string[]) => Promise<CommandResult>;
