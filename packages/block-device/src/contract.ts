@@ -54,7 +54,7 @@ export interface ContractSubject {
   readonly returns?: 'values' | 'promises';
   /** Sizes that are asked for are multiples of this; 1 if not given. */
   readonly sizeMultipleBytes?: number;
-  /** Size of the devices made, rounded up to the multiple; 256 KiB + 77 if not given. */
+  /** Size of the devices made, rounded up to the multiple; at least 64 KiB; 256 KiB + 77 if not given. */
   readonly sizeBytes?: number;
   /** Seeds of the random runs; 1, 2, 3 and a new one each time if not given. */
   readonly seeds?: readonly number[];

@@ -7,15 +7,11 @@
  *
  * Invariants:
  *  - No call touches a byte outside the range that was asked for.
- *  - A failed fdatasync is never repeated: the kernel may have dropped the dirty pages and would report
- *    success. From then on the device refuses writes and flushes (FAILED_EARLIER); reads still work.
- *  - `sizeBytes` is the file's size, given that nobody else changes it: writes only raise it, and what lowers
- *    it (or sets it by ftruncate) waits until no write is under way and is then one synchronous call.
+ *  - `sizeBytes` is the file's size, given that nobody else changes it: writes only raise it, and ftruncate, which
+ *    could lower it, runs only while no write that could have raised it is under way.
+ *  - Requests that overlap, one of them a write, never run at once (`range-locks.ts`).
  *  - A file descriptor is closed only when no call that uses it is under way.
- *
- * Flushes that come while one is under way in the thread pool share the next one: it starts after all of
- * them were asked for, so it covers what each has to cover. A flush with nothing done since the last one started
- * makes no system call.
+ *  - Once fdatasync has failed, writes and flushes are refused (`data-sync.ts`); reads still work.
  */
 import {
   type BlockDevice,
@@ -34,8 +30,10 @@ import {
 } from '@qcow2/block-device';
 import { StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
 import { errnoOf, fileError } from './file-error.ts';
-import { type FlushMode, FlushPolicy } from './flush-policy.ts';
+import type { FlushMode } from './flush-policy.ts';
+import { DataSync } from './internal/data-sync.ts';
 import { InFlight } from './internal/in-flight.ts';
+import { RangeLocks } from './internal/range-locks.ts';
 import type { FileCalls } from './system-calls.ts';
 
 /** The most that one system call is asked for; Node takes no more than 2^31 - 1. */
@@ -67,18 +65,11 @@ export class FileDevice implements BlockDevice {
   readonly #calls: FileCalls;
   readonly #async: boolean;
   readonly #maxSizeBytes: number;
-  readonly #policy: FlushPolicy;
+  readonly #sync: DataSync;
+  readonly #ranges = new RangeLocks();
   /** Every call in the thread pool. */
   readonly #inFlight = new InFlight();
-  /** Those that may write. */
-  readonly #writing = new InFlight();
   #sizeBytes: number;
-  /** Something may not be durable: at first, whatever was written before the file was opened here. */
-  #dirty = true;
-  #flushing: Promise<void> | undefined;
-  #nextFlush: Promise<void> | undefined;
-  #failure: unknown;
-  #failed = false;
   #closed = false;
   #closing: Promise<void> | undefined;
 
@@ -101,7 +92,7 @@ export class FileDevice implements BlockDevice {
     this.#async = state.io === 'async';
     this.#maxSizeBytes = state.maxSizeBytes;
     this.#sizeBytes = state.sizeBytes;
-    this.#policy = new FlushPolicy(state.flush);
+    this.#sync = new DataSync(state.path, state.fd, state.calls, state.flush, this.#inFlight);
   }
 
   get sizeBytes(): number {
@@ -111,26 +102,34 @@ export class FileDevice implements BlockDevice {
   read(offset: number, into: Uint8Array, _options?: ReadOptions): void | Promise<void> {
     this.#checkOpen();
     checkRange(offset, into.length, this.#sizeBytes);
-    if (this.#async) return this.#tracked(this.#readFully(offset, into, true));
+    const end = offset + into.length;
+    if (this.#async || this.#ranges.conflicts(offset, end, false)) {
+      return this.#tracked(this.#alone(offset, end, false, () => this.#read(offset, into)));
+    }
     const count = this.#attempt('read', offset, into);
     if (count < into.length) return run(this.#readFully(offset + count, into.subarray(count), false));
   }
 
   write(offset: number, bytes: Uint8Array, options?: WriteOptions): void | Promise<void> {
     this.#admitWrite(offset, bytes.length);
-    if (this.#async) return this.#tracked(this.#writeThrough(offset, bytes, options, true));
-    this.#dirty = true;
+    const end = offset + bytes.length;
+    if (this.#async || this.#ranges.conflicts(offset, end, true)) {
+      const writing = () => this.#writeFully(offset, bytes, this.#async);
+      return this.#tracked(this.#durably(options, this.#alone(offset, end, true, writing)));
+    }
+    this.#sync.touch();
     const count = this.#attempt('write', offset, bytes);
     this.#grownTo(offset, count);
     if (count < bytes.length) {
-      return run(this.#writeThrough(offset + count, bytes.subarray(count), options, false));
+      const rest = this.#writeFully(offset + count, bytes.subarray(count), false);
+      return this.#tracked(this.#durably(options, rest));
     }
-    if (options?.fua === true) return this.#flushOnce();
+    if (options?.fua === true) return this.#sync.flush();
   }
 
   flush(_options?: FlushOptions): void | Promise<void> {
     this.#checkOpen();
-    if (this.capabilities.write) return this.#flushOnce();
+    if (this.capabilities.write) return this.#sync.flush();
   }
 
   discard(offset: number, lengthBytes: number, _options?: WriteOptions): void {
@@ -141,9 +140,13 @@ export class FileDevice implements BlockDevice {
   /** Zeros are written where the file has bytes; beyond its end it is extended without being written. */
   writeZeroes(offset: number, lengthBytes: number, options?: WriteZeroesOptions): void | Promise<void> {
     this.#admitWrite(offset, lengthBytes);
-    const insideBytes = Math.max(0, Math.min(lengthBytes, this.#sizeBytes - offset));
-    const threaded = this.#async || insideBytes > syncZeroesLimitBytes;
-    return this.#tracked(this.#zero(offset, lengthBytes, insideBytes, options, threaded));
+    const end = offset + lengthBytes;
+    const threaded = this.#async || Math.min(end, this.#sizeBytes) - offset > syncZeroesLimitBytes;
+    // ftruncate must not cut off a write that is under way, so it needs everything beyond for itself.
+    const mayTruncate = end > this.#sizeBytes;
+    const lockedEnd = mayTruncate ? Number.POSITIVE_INFINITY : end;
+    const zeroing = () => this.#zero(offset, end, threaded, mayTruncate);
+    return this.#tracked(this.#durably(options, this.#alone(offset, lockedEnd, true, zeroing)));
   }
 
   extents(offset: number, lengthBytes: number): readonly Extent[] {
@@ -159,7 +162,7 @@ export class FileDevice implements BlockDevice {
     }
     checkSize(sizeBytes);
     this.#checkSpace(sizeBytes);
-    return this.#tracked(this.#resize(sizeBytes));
+    return this.#tracked(this.#alone(0, Number.POSITIVE_INFINITY, true, () => this.#truncate(sizeBytes)));
   }
 
   close(): void | Promise<void> {
@@ -179,13 +182,7 @@ export class FileDevice implements BlockDevice {
     if (!this.capabilities.write) {
       throw new StateError('READ_ONLY', `${this.path} was opened read-only`, { path: this.path });
     }
-    this.#checkHealthy();
-  }
-
-  #checkHealthy(): void {
-    if (!this.#failed) return;
-    const { path } = this;
-    throw new StateError('FAILED_EARLIER', `${path}: an earlier flush failed`, { path }, this.#failure);
+    this.#sync.checkHealthy();
   }
 
   #checkSpace(sizeBytes: number): void {
@@ -229,6 +226,29 @@ export class FileDevice implements BlockDevice {
     }
   }
 
+  /** Run when every earlier request that overlaps is done, and keep later ones waiting. */
+  *#alone<T>(from: number, end: number, writes: boolean, body: () => Task<T>): Task<T> {
+    const lock = yield* this.#ranges.acquire(from, end, writes);
+    try {
+      // While this waited, a flush may have failed.
+      if (writes) this.#sync.checkHealthy();
+      return yield* body();
+    } finally {
+      this.#ranges.release(lock);
+    }
+  }
+
+  *#durably(options: WriteOptions | undefined, writing: Task<void>): Task<void> {
+    yield* writing;
+    if (options?.fua === true) yield* wait(this.#sync.flush());
+  }
+
+  *#read(offset: number, into: Uint8Array): Task<void> {
+    // Again: the file may have been shortened while this waited.
+    checkRange(offset, into.length, this.#sizeBytes);
+    yield* this.#readFully(offset, into, this.#async);
+  }
+
   *#readFully(offset: number, into: Uint8Array, threaded: boolean): Task<void> {
     const call = threaded ? this.#calls.read : this.#calls.readSync;
     for (let done = 0; done < into.length; ) {
@@ -246,19 +266,8 @@ export class FileDevice implements BlockDevice {
     }
   }
 
-  *#writeThrough(
-    offset: number,
-    bytes: Uint8Array,
-    options: WriteOptions | undefined,
-    threaded: boolean,
-  ): Task<void> {
-    yield* this.#writeFully(offset, bytes, threaded);
-    if (options?.fua === true) yield* wait(this.#flushOnce());
-  }
-
   *#writeFully(offset: number, bytes: Uint8Array, threaded: boolean): Task<void> {
     const call = threaded ? this.#calls.write : this.#calls.writeSync;
-    this.#writing.enter();
     try {
       for (let done = 0; done < bytes.length; ) {
         const lengthBytes = Math.min(bytes.length - done, callLimitBytes);
@@ -272,8 +281,7 @@ export class FileDevice implements BlockDevice {
     } finally {
       // Also after a failure: some of it may have been written. At the end, because a flush that started
       // meanwhile need not have seen this write.
-      this.#dirty = true;
-      this.#writing.leave();
+      this.#sync.touch();
     }
   }
 
@@ -305,100 +313,25 @@ export class FileDevice implements BlockDevice {
     );
   }
 
-  *#zero(
-    offset: number,
-    lengthBytes: number,
-    insideBytes: number,
-    options: WriteOptions | undefined,
-    threaded: boolean,
-  ): Task<void> {
-    for (let done = 0; done < insideBytes; done += zeroes.length) {
-      const piece = zeroes.subarray(0, Math.min(zeroes.length, insideBytes - done));
-      yield* this.#writeFully(offset + done, piece, threaded);
+  *#zero(offset: number, end: number, threaded: boolean, mayTruncate: boolean): Task<void> {
+    // Without leave to truncate, zeros are written to the very end: the file was shortened while this waited.
+    const writtenEnd = mayTruncate ? Math.min(end, this.#sizeBytes) : end;
+    for (let at = offset; at < writtenEnd; at += zeroes.length) {
+      yield* this.#writeFully(at, zeroes.subarray(0, Math.min(zeroes.length, writtenEnd - at)), threaded);
     }
-    if (lengthBytes > insideBytes) yield* this.#extend(offset + lengthBytes);
-    if (options?.fua === true) yield* wait(this.#flushOnce());
+    if (end > offset && end > this.#sizeBytes) yield* this.#truncate(end);
   }
 
-  /** Grow to at least `sizeBytes`, never shrink. */
-  *#extend(sizeBytes: number): Task<void> {
-    yield* this.#noWrites();
-    // A write may have grown the file beyond this while we waited.
-    if (sizeBytes > this.#sizeBytes) this.#truncate(sizeBytes);
-  }
-
-  *#resize(sizeBytes: number): Task<void> {
-    yield* this.#noWrites();
-    this.#truncate(sizeBytes);
-  }
-
-  *#noWrites(): Task<void> {
-    while (this.#writing.busy) yield* wait(this.#writing.idle());
-    this.#checkHealthy();
-  }
-
-  #truncate(sizeBytes: number): void {
+  // biome-ignore lint/correctness/useYield: a task for the sake of `#alone`; ftruncate is always synchronous
+  *#truncate(sizeBytes: number): Task<void> {
     try {
       this.#calls.truncate(this.#fd, sizeBytes);
       this.#sizeBytes = sizeBytes;
     } catch (error) {
       throw fileError(error, 'resize', { path: this.path, lengthBytes: sizeBytes });
     } finally {
-      this.#dirty = true;
+      this.#sync.touch();
     }
-  }
-
-  #flushOnce(): void | Promise<void> {
-    this.#checkHealthy();
-    if (this.#flushing !== undefined) {
-      this.#nextFlush ??= this.#flushAfter(this.#flushing);
-      return this.#nextFlush;
-    }
-    if (!this.#dirty) return;
-    this.#dirty = false;
-    if (this.#policy.next() === 'thread') return this.#flushInThread();
-    const startedMs = performance.now();
-    try {
-      this.#calls.datasyncSync(this.#fd);
-    } catch (error) {
-      throw this.#failFlush(error);
-    }
-    this.#policy.observe(performance.now() - startedMs);
-  }
-
-  async #flushAfter(earlier: Promise<void>): Promise<void> {
-    // Counted from now on: the descriptor must not be closed between the two flushes.
-    this.#inFlight.enter();
-    try {
-      // How the earlier one ended is for those to hear who asked for it; this one looks at the device's state.
-      await earlier.catch(() => undefined);
-      this.#nextFlush = undefined;
-      await this.#flushOnce();
-    } finally {
-      this.#inFlight.leave();
-    }
-  }
-
-  #flushInThread(): Promise<void> {
-    const startedMs = performance.now();
-    this.#inFlight.enter();
-    const done = this.#calls.datasync(this.#fd).then(
-      () => this.#policy.observe(performance.now() - startedMs),
-      (error: unknown) => {
-        throw this.#failFlush(error);
-      },
-    );
-    this.#flushing = done.finally(() => {
-      this.#flushing = undefined;
-      this.#inFlight.leave();
-    });
-    return this.#flushing;
-  }
-
-  #failFlush(error: unknown): Error {
-    this.#failed = true;
-    this.#failure = error;
-    return fileError(error, 'flush', { path: this.path });
   }
 
   #closeDescriptor(): void {
