@@ -25,10 +25,10 @@ function updateLock(): void {
 function updatePending(): void {
   const path = join(specsFolder, 'pending.md');
   const cited = new Set(coverage.citations.map(({ id }) => id));
-  const kept = readFileSync(path, 'utf8')
-    .split('\n')
-    .filter((line) => !cited.has(/^- (\S+): /.exec(line)?.[1] ?? ''));
+  const lines = readFileSync(path, 'utf8').split('\n');
+  const head = lines.filter((line) => !line.startsWith('- ')).join('\n');
+  const kept = lines.filter((line) => line.startsWith('- ') && !cited.has(/^- (\S+):/.exec(line)?.[1] ?? ''));
   const added = unproven(coverage).map(({ id }) => `- ${id}:`);
   process.stdout.write(`${added.length} clauses entered pending.md and need a reason\n`);
-  writeFileSync(path, `${[kept.join('\n').trimEnd(), ...added].join('\n')}\n`);
+  writeFileSync(path, `${head.trimEnd()}\n\n${sorted([...kept, ...added]).join('\n')}\n`);
 }
