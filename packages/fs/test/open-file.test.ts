@@ -56,7 +56,7 @@ describe('openFile', () => {
     const directory = path('directory');
     mkdirSync(directory);
     const fifo = path('fifo');
-    execFileSync('mkfifo', [fifo]);
+    execFileSync('sh', ['-c', 'mkfifo "$0"', fifo]);
     for (const at of [directory, fifo, '/dev/zero']) {
       for (const readOnly of [true, false]) {
         const calls = new LoggedCalls();
