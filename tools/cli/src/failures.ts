@@ -54,10 +54,17 @@ function openFailureReason(path: string, error: unknown): string {
       return error.context.feature === undefined
         ? describeError(error)
         : `Unsupported qcow2 feature(s): ${error.context.feature}`;
+    case 'BAD_FIELD':
+      return error.context.field === 'version' && error.context.hostOffset === versionAt
+        ? `Unsupported qcow2 version ${error.context.value}`
+        : describeError(error);
     default:
       return describeError(error);
   }
 }
+
+/** Where the header's version stands. */
+const versionAt = 4;
 
 function isImageMagic(error: Qcow2Error): boolean {
   return error instanceof FormatError && (error.context.hostOffset ?? 0) === 0;

@@ -18,6 +18,7 @@ import {
   findHeaderExtension,
   type Qcow2Header,
   type Snapshot,
+  type UnknownFeature,
   unknownIncompatibleFeatures,
 } from '@qcow2/codec';
 import {
@@ -43,10 +44,21 @@ export async function readHeader(device: BlockDevice): Promise<Qcow2Header> {
   const unknown = unknownIncompatibleFeatures(header);
   if (unknown.length > 0) {
     throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', 'features that are not known', {
-      feature: unknown.map((feature) => feature.name).join(', '),
+      feature: featureList(unknown),
     });
   }
   return header;
+}
+
+/** QEMU's list: the names that the image's table gives, then the mask of the bits that it does not name. */
+function featureList(unknown: readonly UnknownFeature[]): string {
+  const isNamed = ({ bit, name }: UnknownFeature): boolean => name !== `incompatible feature bit ${bit}`;
+  const names = unknown.filter(isNamed).map((feature) => feature.name);
+  const mask = unknown
+    .filter((feature) => !isNamed(feature))
+    .reduce((bits, feature) => bits | (1n << BigInt(feature.bit)), 0n);
+  if (mask !== 0n) names.push(`Unknown incompatible feature: ${mask.toString(16)}`);
+  return names.join(', ');
 }
 
 /** Enough to know the cluster size from. */

@@ -88,10 +88,10 @@ function encryptionJson(encryption: 'aes' | LuksFacts | undefined): JsonObject |
   if (encryption === 'aes') return { format: 'aes' };
   return {
     'ivgen-alg': encryption.ivGenerator,
-    'ivgen-hash-alg': encryption.ivHash,
     'hash-alg': encryption.hash,
     'cipher-alg': encryption.cipherAlgorithm,
     uuid: encryption.uuid,
+    'ivgen-hash-alg': encryption.ivHash,
     format: 'luks',
     'cipher-mode': encryption.cipherMode,
     slots: encryption.slots.map((slot) => ({

@@ -33,20 +33,7 @@ export async function openImageFile(
   name: string,
   options: { readonly format?: string | undefined; readonly readOnly: boolean },
 ): Promise<OpenedFile> {
-  return await explainingOpen(name, async () => {
-    if (name === '') throw new CommandFailure("The 'file' block driver requires a file name");
-    const path = localPath(name);
-    const given = options.format === undefined ? undefined : servedFormat(options.format);
-    refuseSpecialFile(path);
-    const device = openFile(path, { readOnly: options.readOnly });
-    try {
-      const format = given ?? servedFormat(await probeFormat(device));
-      return { path, device, format, probed: given === undefined };
-    } catch (error) {
-      await device.close();
-      throw error;
-    }
-  });
+  return await explainingOpen(name, () => openPlainly(name, options.format, options.readOnly));
 }
 
 /** Open an image as the backing file of one that is to be made: its format, and its size as a guest sees it. */
@@ -54,14 +41,30 @@ export async function openForReading(
   name: string,
   format: string | undefined,
 ): Promise<OpenedFile & { readonly virtualSizeBytes: number }> {
-  const path = localPath(name);
-  if (format !== undefined) servedFormat(format);
-  refuseSpecialFile(path);
-  const device = openFile(path, { readOnly: true });
+  const opened = await openPlainly(name, format, true);
   try {
-    const found = format === undefined ? servedFormat(await probeFormat(device)) : servedFormat(format);
-    const virtualSizeBytes = found === 'raw' ? rawSizeBytes(device) : await qcow2SizeBytes(device);
-    return { path, device, format: found, probed: format === undefined, virtualSizeBytes };
+    const { device } = opened;
+    const virtualSizeBytes = opened.format === 'raw' ? rawSizeBytes(device) : await qcow2SizeBytes(device);
+    return { ...opened, virtualSizeBytes };
+  } catch (error) {
+    await opened.device.close();
+    throw error;
+  }
+}
+
+/** @throws what is wrong, without the words "Could not open" */
+async function openPlainly(name: string, given: string | undefined, readOnly: boolean): Promise<OpenedFile> {
+  if (name === '') throw new CommandFailure("The 'file' block driver requires a file name");
+  const path = localPath(name);
+  const wanted = given === undefined ? undefined : servedFormat(given);
+  refuseSpecialFile(path);
+  const device = openFile(path, { readOnly });
+  try {
+    const found = await probeFormat(device);
+    if (wanted === 'qcow2' && !found.startsWith('qcow')) {
+      throw new CommandFailure('Image is not in qcow2 format');
+    }
+    return { path, device, format: wanted ?? servedFormat(found), probed: wanted === undefined };
   } catch (error) {
     await device.close();
     throw error;

@@ -50,12 +50,19 @@ export function formatSize(bytes: number): string {
   return `${formatG3(scaled)} ${units[power]}`;
 }
 
-/** printf's "%.3g": three significant digits, no trailing zeros, two digits of exponent where it needs one. */
+/** printf's "%.3g": three significant digits, halves to even, no trailing zeros. For values from 0 up to 1000. */
 function formatG3(value: number): string {
   if (value === 0) return '0';
-  const [mantissa = '', exponent] = value.toPrecision(3).split('e');
-  const trimmed = mantissa.includes('.') ? mantissa.replace(/\.?0+$/, '') : mantissa;
-  if (exponent === undefined) return trimmed;
-  const digits = exponent.slice(1).padStart(2, '0');
-  return `${trimmed}e${exponent[0]}${digits}`;
+  const decimals = 2 - Math.floor(Math.log10(value));
+  const rounded = roundHalfToEven(value * 10 ** decimals);
+  // 999.5 and more: four digits before the point, which "%.3g" writes with an exponent.
+  if (rounded >= 1000 && decimals === 0) return '1e+03';
+  return String(rounded / 10 ** decimals);
+}
+
+/** JavaScript's own roundings take halves up. */
+function roundHalfToEven(value: number): number {
+  const below = Math.floor(value);
+  if (value - below !== 0.5) return Math.round(value);
+  return below % 2 === 0 ? below : below + 1;
 }
