@@ -24,10 +24,10 @@ describe('findCitations', () => {
       'FIX-002 titles.txt:4',
       'FIX-003 titles.txt:4',
       'FIX-004 titles.txt:4',
-      'FIX-005 titles.txt:8',
-      'FIX-006 titles.txt:10',
-      'FIX-007 titles.txt:11',
-      'FIX-008 titles.txt:12',
+      'FIX-005 titles.txt:9',
+      'FIX-006 titles.txt:11',
+      'FIX-007 titles.txt:12',
+      'FIX-008 titles.txt:13',
     ]);
   });
 });

@@ -62,16 +62,23 @@ function findTitles(source: string): Title[] {
   return titles;
 }
 
-/** Position of the parenthesis that closes the one at `open`; strings in between are stepped over. */
+/** Position of the parenthesis that closes the one at `open`; strings and comments in between are stepped over. */
 function closing(source: string, open: number): number {
   let depth = 0;
   for (let i = open; i < source.length; i++) {
     const char = source[i] ?? '';
     if (`'"\``.includes(char)) i = endOfString(source, i);
+    else if (source.startsWith('//', i)) i = endOfComment(source, '\n', i);
+    else if (source.startsWith('/*', i)) i = endOfComment(source, '*/', i);
     else if (char === '(') depth++;
     else if (char === ')' && --depth === 0) return i;
   }
   return source.length;
+}
+
+function endOfComment(source: string, end: string, start: number): number {
+  const at = source.indexOf(end, start + 2);
+  return at < 0 ? source.length : at + end.length - 1;
 }
 
 function endOfString(source: string, start: number): number {

@@ -117,6 +117,7 @@ const extendedL2: Recipe[] = [
         'write -P 0x63 16k 32k',
         'write -z 20k 1k',
         'discard 24k 512',
+        'write -z 32k 16k',
       ),
     ],
   },

@@ -35,15 +35,21 @@ describe.each(vectorNames())(`%s, seed ${seed}`, (name) => {
 
 /** What is wrong with how the codecs met a mutation. */
 function faultOf(bytes: Uint8Array, mutation: Mutation): Outcome[] {
-  const before = process.memoryUsage.rss();
+  const before = memoryBytes();
   try {
     withMutation(bytes, mutation, (damaged) => walkImage(damaged, { entriesPerTable }));
   } catch (error) {
     const fault = errorFault(error);
     if (fault !== undefined) return [{ mutation: mutation.name, fault }];
   }
-  const grown = process.memoryUsage.rss() - before;
+  const grown = memoryBytes() - before;
   return grown > 64 * 1024 * 1024 ? [{ mutation: mutation.name, fault: `${grown} bytes allocated` }] : [];
+}
+
+/** Heap and array buffers, whether or not they have been touched. */
+function memoryBytes(): number {
+  const { heapUsed, arrayBuffers } = process.memoryUsage();
+  return heapUsed + arrayBuffers;
 }
 
 function errorFault(error: unknown): string | undefined {
