@@ -80,7 +80,7 @@ function suiteCounts(reportPath: string, status: number | undefined): StageResul
   return {
     passed: counts.passed,
     failed,
-    note: `${counts.passed} tests passed${skips}`,
+    note: `${counts.passed} tests passed${failed === 0 ? '' : `, ${failed} FAILED`}${skips}`,
     details: counts.brokenFiles.map((path) => `could not be run: ${path}`).join('\n'),
   };
 }
