@@ -94,8 +94,9 @@ export function decodeDraftHeader(
  * @throws FormatError BAD_FIELD where a value is out of its field's range.
  */
 export function encodeDraftHeader(header: DraftJournalHeader): Uint8Array {
-  const block = new Uint8Array(draftGeometry(header).blockBytes);
-  layoutCodec.encode({ ...header, magic, checksum: 0 }, block);
+  const fields = { ...header, magic, checksum: 0 };
+  layoutCodec.validate(fields);
+  const block = layoutCodec.encode(fields, new Uint8Array(draftGeometry(header).blockBytes));
   viewOf(block).setUint32(checksumAt, draftChecksum([block], checksumAt));
   return block;
 }
