@@ -8,6 +8,7 @@
  */
 import { type ImageWalk, type Structure, walkImage } from './image-walk.ts';
 import { type Draw, drawFrom } from './random.ts';
+import { findRuns, type Run } from './sparse.ts';
 import type { Vector } from './vector.ts';
 
 export type Mutation =
@@ -24,7 +25,7 @@ export type Mutation =
 export interface MutationOptions {
   /** Truncations at random places; default 16. */
   readonly randomTruncations?: number;
-  /** Bit flips in each structure but the header; default 16. Half of them fall where a byte is not zero. */
+  /** Bit flips in each structure but the header; default 16. Half of them fall where bytes are not zero. */
   readonly flipsPerStructure?: number;
   /** Structures of one kind that are damaged, drawn from all; default 8. */
   readonly structuresPerKind?: number;
@@ -44,6 +45,7 @@ export function mutations(
 ): Mutation[] {
   const draw = drawFrom(seed);
   const walk = walkImage(vector.bytes);
+  const runs = findRuns(vector.bytes);
   const structures = sampleStructures(walk.structures, options.structuresPerKind ?? 8, draw);
   return [
     ...truncations(vector.bytes.length, structures, options.randomTruncations ?? 16, draw),
@@ -51,7 +53,7 @@ export function mutations(
     ...structures.flatMap((structure) =>
       structure.kind === 'header'
         ? []
-        : structureFlips(structure, vector.bytes, options.flipsPerStructure ?? 16, draw),
+        : structureFlips(structure, runs, vector.bytes.length, options.flipsPerStructure ?? 16, draw),
     ),
   ];
 }
@@ -118,25 +120,25 @@ function headerFlips({ header }: ImageWalk, bytes: Uint8Array, stride: number): 
   return flips;
 }
 
-function structureFlips(structure: Structure, bytes: Uint8Array, count: number, draw: Draw): Mutation[] {
-  const stored = bytes.subarray(structure.at, structure.at + structure.lengthBytes);
+function structureFlips(
+  structure: Structure,
+  runs: readonly Run[],
+  sizeBytes: number,
+  count: number,
+  draw: Draw,
+): Mutation[] {
+  const { kind, at } = structure;
+  const end = Math.min(at + structure.lengthBytes, sizeBytes);
+  const filled = runs.filter(([offset, length]) => offset < end && offset + length > at);
   const flips: Mutation[] = [];
-  for (let i = 0; i < count && stored.length > 0; i++) {
-    let index = draw(stored.length);
-    // A table is mostly empty, and the interesting bits are near those that are set.
-    if (i % 2 === 0) index = Math.max(0, nextNonZero(stored, index) - draw(8));
-    flips.push(bitFlip(structure.kind, structure.at + index, draw(8)));
+  for (let i = 0; i < count && at < end; i++) {
+    const run = i % 2 === 0 ? filled[draw(filled.length)] : undefined;
+    // A table is mostly empty, and the interesting bits are those that are set, and the few before them.
+    const from = run === undefined ? at : Math.max(at, run[0] - 8);
+    const to = run === undefined ? end : Math.min(end, run[0] + run[1]);
+    flips.push(bitFlip(kind, from + draw(to - from), draw(8)));
   }
   return flips;
-}
-
-/** The first byte that is not zero from `start` on, or from the beginning; `start` where all are zero. */
-function nextNonZero(bytes: Uint8Array, start: number): number {
-  const isSet = (byte: number): boolean => byte !== 0;
-  const after = bytes.subarray(start).findIndex(isSet);
-  if (after >= 0) return start + after;
-  const before = bytes.subarray(0, start).findIndex(isSet);
-  return before >= 0 ? before : start;
 }
 
 function bitFlip(kind: string, offset: number, bit: number): Mutation {
