@@ -176,6 +176,14 @@ export class TestClient {
 
   /** Exactly `count` bytes; throws where the connection ends before. */
   async read(count: number): Promise<Buffer> {
+    const bytes = await this.peek(count);
+    this.#pieces[0] = this.#pieces[0]?.subarray(count) ?? bytes;
+    this.#unread -= count;
+    return bytes;
+  }
+
+  /** The same, and they stay to be read. */
+  async peek(count: number): Promise<Buffer> {
     while (this.#unread < count) {
       assert(!this.#over, `the server ended after ${this.#unread} of ${count} bytes`);
       await new Promise<void>((resolve) => {
@@ -183,11 +191,8 @@ export class TestClient {
       });
     }
     const first = this.#pieces[0];
-    const bytes = first !== undefined && first.length >= count ? first : Buffer.concat(this.#pieces);
-    if (bytes === first) this.#pieces[0] = bytes.subarray(count);
-    else this.#pieces = [bytes.subarray(count)];
-    this.#unread -= count;
-    return bytes.subarray(0, count);
+    if (first === undefined || first.length < count) this.#pieces = [Buffer.concat(this.#pieces)];
+    return this.#pieces[0]?.subarray(0, count) ?? Buffer.alloc(0);
   }
 
   /** Take the greeting and send client flags; the greeting's flags. */
