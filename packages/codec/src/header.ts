@@ -14,6 +14,7 @@ import {
   headerV2Bytes,
   headerV3MinBytes,
   qcow2Limits,
+  qcow2Magic,
   refcountSizes,
   StateError,
   StorageError,
@@ -244,7 +245,7 @@ function encodableFields(header: Qcow2Header): HeaderFields {
   const unknownFields = new Uint8Array(7);
   unknownFields.set(header.unknownHeaderBytes.subarray(0, 7));
   const fields: HeaderFields = {
-    magic: 0x514649fb,
+    magic: qcow2Magic,
     ...header,
     compressionType: hasAdditional ? header.compressionType : undefined,
     unknownFields: hasAdditional ? unknownFields : undefined,
