@@ -8,7 +8,7 @@
  *
  * Least recently used first, bounded in bytes. A slice in use by a task that waits is pinned by holding
  * `bytes`: an evicted slice's bytes stay readable, but a change to them would be lost; so writers `load`
- * after every wait, and change and hand over without waiting in between.
+ * what they need, then `restore` it, change it and hand the change over without waiting in between.
  */
 import { isPromise, type Task } from '@qcow2/block-device';
 
@@ -104,6 +104,14 @@ export class TableCache {
     }
     const overtaken = this.#slices.get(start);
     return overtaken ?? this.#insert(start, bytes);
+  }
+
+  /**
+   * The cached slice of the same place; where it was evicted since, `slice` is put back. For a writer that
+   * loads several slices before it changes them, and has kept all other writers out meanwhile.
+   */
+  restore(slice: TableSlice): TableSlice {
+    return this.peek(slice.hostOffset) ?? this.#insert(slice.hostOffset, slice.bytes);
   }
 
   /** Put a slice in whose content is known without reading: a table that was just made. */

@@ -59,7 +59,6 @@ interface Submitted {
   readonly afterFlush: number;
   /** Last record when it was submitted: what "settled" refers to. */
   readonly throughSequence: number;
-  readonly round: Round | undefined;
 }
 
 interface Round {
@@ -71,8 +70,8 @@ interface Round {
   readonly workBytes: number;
   clientDone: boolean;
   drained: boolean;
-  /** Its microtransactions that are not durable yet. */
-  outstanding: number;
+  /** Number of the last submission that settles something of it: the tail waits for all up to there. */
+  lastSubmission: number;
   /** The flush after which the tail moves; 0 until everything is written. */
   doneAtFlush: number;
 }
@@ -91,6 +90,9 @@ export class JournalEngine {
   readonly #paceBytes: number;
 
   #queue: Submitted[] = [];
+  /** Microtransactions so far; they become durable in the order in which they were submitted. */
+  #submissions = 0;
+  #durableSubmissions = 0;
   readonly #inFlight = new PatchMap();
   #active: PatchMap;
   #round: Round | undefined;
@@ -213,14 +215,12 @@ export class JournalEngine {
    */
   submit(transaction: Microtransaction): void {
     this.#refuseFailed();
-    const round = this.#round;
-    if (round !== undefined) round.outstanding++;
+    this.#submissions++;
     this.#counters.microtransactions++;
     this.#queue.push({
       transaction,
       afterFlush: transaction.afterData ? this.#flushesStarted + 1 : 0,
       throughSequence: this.lastSequence,
-      round,
     });
   }
 
@@ -230,7 +230,8 @@ export class JournalEngine {
     this.#active.apply(hostOffset, into);
     this.#inFlight.apply(hostOffset, into);
     for (const { transaction } of this.#queue) {
-      for (const write of transaction.hostWrites ?? []) overlap(write.hostOffset, write.bytes, hostOffset, into);
+      for (const write of transaction.hostWrites ?? [])
+        overlap(write.hostOffset, write.bytes, hostOffset, into);
     }
   }
 
@@ -442,10 +443,8 @@ export class JournalEngine {
     }
     this.#active.merge(this.#inFlight);
     this.#inFlight.clear();
-    for (const { transaction, round } of logged) {
-      if (round !== undefined) round.outstanding--;
-      transaction.onDurable?.();
-    }
+    this.#durableSubmissions += logged.length;
+    for (const { transaction } of logged) transaction.onDurable?.();
   }
 
   #finishSlot(flushed: number): void {
@@ -505,14 +504,18 @@ export class JournalEngine {
       workBytes,
       clientDone: false,
       drained: false,
-      outstanding: 0,
+      lastSubmission: 0,
       doneAtFlush: 0,
     };
   }
 
   *#stepRound(budgetBytes: number): Task<void> {
     const round = this.#round!;
-    if (!round.clientDone) round.clientDone = yield* this.#client.stepRound(budgetBytes);
+    if (!round.clientDone) {
+      round.clientDone = yield* this.#client.stepRound(budgetBytes);
+      // What was settled before the round counts too: its change may wait in the queue still.
+      round.lastSubmission = this.#submissions;
+    }
     let left = budgetBytes;
     while (!round.drained && left > 0) {
       const next = round.runs.next();
@@ -527,7 +530,8 @@ export class JournalEngine {
       this.#counters.writtenBackBytes += bytes.length;
       left -= Math.max(bytes.length, 512);
     }
-    if (round.clientDone && round.drained && round.outstanding === 0 && round.doneAtFlush === 0) {
+    const settled = round.clientDone && this.#durableSubmissions >= round.lastSubmission;
+    if (settled && round.drained && round.doneAtFlush === 0) {
       round.doneAtFlush = this.#flushesStarted + 1;
     }
   }

@@ -90,7 +90,8 @@ function* readNext(
   const position = end.endPosition;
   const head = peekRecordHeader(yield* reader.read(position, ring.blockBytes), 0);
   // Everything that costs nothing is asked before the checksum is computed over the record's own length.
-  if (head === undefined || !follows(end, head) || !fits(head.lengthBlocks, ring, roomBytes)) return undefined;
+  if (head === undefined || !follows(end, head) || !fits(head.lengthBlocks, ring, roomBytes))
+    return undefined;
   const bytes = yield* reader.read(position, head.lengthBlocks * ring.blockBytes);
   if (verifyRecord(bytes, limitsOf(ring)) === undefined) return undefined;
   // Valid, so written like this: what does not decode now is not a crash's doing.

@@ -1,0 +1,258 @@
+/**
+ * Which host clusters are free, and handing them out.
+ *
+ * A cluster goes through: free -> reserved (`allocate`: nobody else gets it, nothing on disk says so) ->
+ * in use (a MetadataUpdate counted it) -> quarantined (its last reference is gone in memory) -> free again,
+ * when the change that freed it is durable and every read that began before has ended. Reserved and
+ * quarantined clusters are only known here; a crash forgets both, rightly.
+ *
+ * A new cluster beyond everything that was ever written reads as zeros (the file grows over it); any other
+ * free cluster may hold old bytes, and `fresh` says which is which. After a crash the file may be longer than
+ * what is in use, so "ever written" starts as the file's length at open.
+ *
+ * The journal's area counts as free in the refcounts (JRN-BIND) and is never handed out.
+ */
+import { isPromise, type Task, wait } from '@qcow2/block-device';
+import { checkRefcountTableEntry, readRefcountBlockOffset, writeRefcountTableEntry } from '@qcow2/codec';
+import { hostOffset, InvariantError, qcow2Limits, StorageError } from '@qcow2/spec';
+import type { ImageCore } from './image-core.ts';
+import type { MetadataWrite } from './metadata-log.ts';
+import { countReference } from './metadata-update.ts';
+import { growRefcountTable } from './refcount-growth.ts';
+
+export interface Allocation {
+  /** First host cluster of a run. */
+  readonly first: number;
+  readonly count: number;
+  /** The whole run reads as zeros without having been written. */
+  readonly fresh: boolean;
+}
+
+export class Allocator {
+  readonly core: ImageCore;
+  readonly #reserved = new Set<number>();
+  readonly #quarantined = new Set<number>();
+  /** References to be counted down when their mapping is durably gone (without a journal). */
+  #toFree: number[] = [];
+  /** No cluster below is free, as far as known. */
+  #cursor = 0;
+  /** First cluster that was never written: clusters from here on are fresh. */
+  #freshFrom: number;
+  /** The file must reach this far before the next flush. */
+  #neededBytes = 0;
+  #readsUnderWay = 0;
+  #releaseAfterReads: number[] = [];
+
+  constructor(core: ImageCore) {
+    this.core = core;
+    this.#freshFrom = Math.ceil(core.device.sizeBytes / core.clusterBytes);
+  }
+
+  /**
+   * Reserve up to `wanted` clusters in a row, at least one. Nothing changes on disk; the caller adds the
+   * reference in an update, or calls `unreserve`. Holds: the write lock.
+   * @throws NO_SPACE at the format's limits
+   */
+  *allocate(wanted = 1): Task<Allocation> {
+    const first = yield* this.#findFree();
+    let count = 1;
+    // A run stays in one slice of one refcount block: enough for a request, and one lookup for all.
+    while (count < wanted && this.#isFreeHere(first, first + count)) count++;
+    const fresh = first >= this.#freshFrom;
+    for (let i = 0; i < count; i++) this.#reserved.add(first + i);
+    this.#cursor = first + count;
+    this.noteUse(first, count);
+    return { first, count, fresh };
+  }
+
+  /** The clusters are in use from now on: they are not fresh any more, and the file must hold them. */
+  noteUse(first: number, count: number): void {
+    this.#freshFrom = Math.max(this.#freshFrom, first + count);
+    this.#neededBytes = Math.max(this.#neededBytes, (first + count) * this.core.clusterBytes);
+  }
+
+  unreserve(first: number, count: number): void {
+    for (let i = 0; i < count; i++) this.#reserved.delete(first + i);
+    this.#cursor = Math.min(this.#cursor, first);
+  }
+
+  settleReservation(cluster: number): void {
+    this.#reserved.delete(cluster);
+  }
+
+  quarantine(cluster: number): void {
+    this.#quarantined.add(cluster);
+  }
+
+  /** The change that freed them is durable. */
+  release(clusters: readonly number[]): void {
+    if (this.#readsUnderWay > 0) {
+      this.#releaseAfterReads.push(...clusters);
+      return;
+    }
+    for (const cluster of clusters) {
+      this.#quarantined.delete(cluster);
+      this.#cursor = Math.min(this.#cursor, cluster);
+    }
+  }
+
+  /** The mappings are durably gone: count the references down at the next opportunity (`freePending`). */
+  freeLater(clusters: readonly number[]): void {
+    this.#toFree.push(...clusters);
+  }
+
+  /** Count down what `freeLater` left. A crash before the next flush leaks them. Holds: the write lock. */
+  *freePending(): Task<void> {
+    const clusters = this.#toFree;
+    this.#toFree = [];
+    const writes: MetadataWrite[] = [];
+    for (const cluster of clusters) {
+      const slice = yield* this.core.cache.load(this.refcountOffset(cluster));
+      const before = countReference(
+        this.core,
+        this,
+        cluster,
+        -1,
+        () => this.core.cache.restore(slice),
+        writes,
+      );
+      if (before === 1) this.#cursor = Math.min(this.#cursor, cluster);
+    }
+    if (writes.length === 0) return;
+    this.core.log.submit({ writes, revokes: [], settled: [], required: false, afterData: false });
+  }
+
+  get hasPendingFrees(): boolean {
+    return this.#toFree.length > 0;
+  }
+
+  /** A read that waits for the device: clusters freed meanwhile keep their bytes until it ends. */
+  beginRead(): void {
+    this.#readsUnderWay++;
+  }
+
+  endRead(): void {
+    this.#readsUnderWay--;
+    if (this.#readsUnderWay > 0 || this.#releaseAfterReads.length === 0) return;
+    const clusters = this.#releaseAfterReads;
+    this.#releaseAfterReads = [];
+    this.release(clusters);
+  }
+
+  /** Make the file long enough for all that is in use: no reference may lead beyond its end. */
+  *extendFile(): Task<void> {
+    const { device } = this.core;
+    if (device.sizeBytes >= this.#neededBytes) return;
+    if (device.capabilities.resize) {
+      yield* wait(device.resize(this.#neededBytes));
+    } else {
+      yield* wait(device.write(this.#neededBytes - 1, new Uint8Array(1)));
+    }
+    this.core.log.noteDeviceWrite();
+  }
+
+  /** Host offset of the byte that holds a cluster's refcount (or its first). Its block must exist. */
+  refcountOffset(cluster: number): number {
+    const block = this.blockOffset(Math.floor(cluster / this.core.refcountsPerBlock));
+    if (block === 0) throw new InvariantError('a cluster in use without refcount block');
+    const bits = this.core.refcounts.widthBits;
+    return block + Math.floor(((cluster % this.core.refcountsPerBlock) * bits) / 8);
+  }
+
+  /** The refcount of a cluster; 0 where no block covers it. */
+  *refcount(cluster: number): Task<number> {
+    const index = Math.floor(cluster / this.core.refcountsPerBlock);
+    if (index >= this.core.refcountTable.byteLength / 8 || this.blockOffset(index) === 0) return 0;
+    yield* this.core.cache.load(this.refcountOffset(cluster));
+    return this.#countHere(cluster);
+  }
+
+  *#findFree(): Task<number> {
+    const { core } = this;
+    for (;;) {
+      const journal = core.journalArea;
+      if (journal !== undefined) {
+        const start = journal.hostOffset / core.clusterBytes;
+        const end = start + journal.lengthBytes / core.clusterBytes;
+        if (this.#cursor >= start && this.#cursor < end) this.#cursor = end;
+      }
+      const cluster = this.#cursor;
+      if ((cluster + 1) * core.clusterBytes > qcow2Limits.maxOffset / 2) {
+        throw new StorageError('NO_SPACE', 'the image has no free cluster left');
+      }
+      const block = Math.floor(cluster / core.refcountsPerBlock);
+      if (block >= core.refcountTable.byteLength / 8) {
+        yield* growRefcountTable(this, block);
+      } else if (this.blockOffset(block) === 0) {
+        yield* this.#addRefcountBlock(block, cluster);
+      } else {
+        const at = this.refcountOffset(cluster);
+        if (core.cache.peek(at) === undefined) yield* core.cache.load(at);
+        if (this.#isFree(cluster)) return cluster;
+        this.#cursor++;
+      }
+    }
+  }
+
+  /** The block is in the cache. */
+  #isFree(cluster: number): boolean {
+    return this.#countHere(cluster) === 0 && !this.#reserved.has(cluster) && !this.#quarantined.has(cluster);
+  }
+
+  #isFreeHere(first: number, cluster: number): boolean {
+    const { core } = this;
+    if (Math.floor(cluster / core.refcountsPerBlock) !== Math.floor(first / core.refcountsPerBlock))
+      return false;
+    const journal = core.journalArea;
+    if (journal !== undefined && cluster * core.clusterBytes === journal.hostOffset) return false;
+    // All of a run is fresh, or none of it.
+    if (first >= this.#freshFrom !== cluster >= this.#freshFrom) return false;
+    return core.cache.peek(this.refcountOffset(cluster)) !== undefined && this.#isFree(cluster);
+  }
+
+  #countHere(cluster: number): number {
+    const { core } = this;
+    const at = this.refcountOffset(cluster);
+    const slice = core.cache.peek(at);
+    if (slice === undefined) throw new InvariantError('a refcount slice was evicted while in use');
+    const bits = core.refcounts.widthBits;
+    const inSlice = at - slice.hostOffset;
+    const index = bits < 8 ? inSlice * (8 / bits) + (cluster % (8 / bits)) : inSlice / (bits / 8);
+    return core.refcounts.get(slice.view, index);
+  }
+
+  /** Host offset of a refcount block, 0 where the table has none. @throws FormatError for a damaged entry */
+  blockOffset(index: number): number {
+    const { refcountTable, header, clusterBits } = this.core;
+    checkRefcountTableEntry(refcountTable, index * 8, clusterBits, header.refcountTableOffset);
+    return readRefcountBlockOffset(refcountTable, index * 8);
+  }
+
+  /**
+   * A refcount block for clusters that none covers yet: all of them are free, so the block takes one itself
+   * and counts itself. Content first, then the table's entry.
+   */
+  *#addRefcountBlock(index: number, cluster: number): Task<void> {
+    const { core } = this;
+    const offset = cluster * core.clusterBytes;
+    const content = new Uint8Array(core.clusterBytes);
+    core.refcounts.set(new DataView(content.buffer), cluster % core.refcountsPerBlock, 1);
+    core.log.noteDeviceWrite();
+    const done = core.device.write(offset, content, { event: 'refblock_alloc_write' });
+    if (isPromise(done)) yield done;
+    this.noteUse(cluster, 1);
+    for (let at = 0; at < content.length; at += core.cache.sliceBytes) {
+      core.cache.put(offset + at, content.slice(at, at + core.cache.sliceBytes));
+    }
+    writeRefcountTableEntry(core.refcountTable, index * 8, offset);
+    const bytes = new Uint8Array(core.refcountTable.buffer, index * 8, 8).slice();
+    const at = hostOffset(core.header.refcountTableOffset + index * 8);
+    core.log.submit({
+      writes: [{ step: 1, hostOffset: at, bytes }],
+      revokes: [],
+      settled: [],
+      required: false,
+      afterData: true,
+    });
+  }
+}

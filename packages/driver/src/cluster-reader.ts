@@ -1,0 +1,125 @@
+/**
+ * Reading guest bytes: overlay first, then the mapping, then the backing device.
+ *
+ * Where everything is in the cache and the device answers at once, a read waits for nothing. Pieces that
+ * stand side by side in the file are read in one request.
+ */
+import { isPromise, type Task, waitAll } from '@qcow2/block-device';
+import { clusterKind } from '@qcow2/codec';
+import { InvariantError, UnsupportedFeatureError } from '@qcow2/spec';
+import type { Allocator } from './allocator.ts';
+import type { GuestOverlay } from './guest-overlay.ts';
+import type { ImageCore } from './image-core.ts';
+import type { Mapping, MappingTable } from './mapping.ts';
+
+export class ClusterReader {
+  readonly #core: ImageCore;
+  readonly #mappings: MappingTable;
+  readonly #overlay: GuestOverlay;
+  readonly #allocator: Allocator;
+
+  constructor(core: ImageCore, mappings: MappingTable, overlay: GuestOverlay, allocator: Allocator) {
+    this.#core = core;
+    this.#mappings = mappings;
+    this.#overlay = overlay;
+    this.#allocator = allocator;
+  }
+
+  /** Fill `into` from a guest offset; the range is in bounds. */
+  *read(offset: number, into: Uint8Array): Task<void> {
+    const { clusterBytes } = this.#core;
+    const waiting: Promise<void>[] = [];
+    const laidOver: { guestCluster: number; inCluster: number; piece: Uint8Array }[] = [];
+    this.#allocator.beginRead();
+    try {
+      for (let done = 0; done < into.length; ) {
+        const at = offset + done;
+        const inCluster = at % clusterBytes;
+        const guestCluster = (at - inCluster) / clusterBytes;
+        let length = Math.min(into.length - done, clusterBytes - inCluster);
+        const held = this.#overlay.get(guestCluster);
+        if (held !== undefined) {
+          const piece = into.subarray(done, done + length);
+          if (this.#overlay.covers(held, inCluster, length)) {
+            this.#overlay.apply(held, inCluster, piece);
+            done += length;
+            continue;
+          }
+          laidOver.push({ guestCluster, inCluster, piece });
+        }
+        const mapping = this.#mappings.peek(guestCluster) ?? (yield* this.#mappings.lookup(guestCluster));
+        if (mapping.kind === clusterKind.standard && held === undefined) {
+          length = yield* this.#extendRun(mapping, guestCluster, length, into.length - done, inCluster);
+        }
+        const pending = this.readMapped(mapping, at, inCluster, into.subarray(done, done + length));
+        if (isPromise(pending)) waiting.push(pending);
+        done += length;
+      }
+      if (waiting.length > 0) yield* waitAll(waiting);
+      this.#layOver(laidOver);
+    } finally {
+      this.#allocator.endRead();
+    }
+  }
+
+  /** Bytes below the overlay: what the mapping, or the backing device, has. */
+  readMapped(mapping: Mapping, at: number, inCluster: number, into: Uint8Array): void | Promise<void> {
+    switch (mapping.kind) {
+      case clusterKind.standard:
+        return this.#core.readData(mapping.hostOffset + inCluster, into);
+      case clusterKind.zeroPlain:
+      case clusterKind.zeroAllocated:
+        into.fill(0);
+        return;
+      case clusterKind.unallocated:
+        return this.#readBacking(at, into);
+      case clusterKind.compressed:
+        throw unsupported('compressed clusters', at);
+      case clusterKind.preallocated:
+      case clusterKind.mixed:
+        throw unsupported('extended L2 entries', at);
+      default:
+        throw new InvariantError('a cluster kind that nobody knows');
+    }
+  }
+
+  #readBacking(at: number, into: Uint8Array): void | Promise<void> {
+    const { backing } = this.#core;
+    const length = backing === undefined ? 0 : Math.max(0, Math.min(into.length, backing.sizeBytes - at));
+    into.fill(0, length);
+    if (backing !== undefined && length > 0)
+      return backing.read(at, into.subarray(0, length), { event: 'cow_read' });
+  }
+
+  *#extendRun(
+    mapping: Mapping,
+    guestCluster: number,
+    length: number,
+    wanted: number,
+    inCluster: number,
+  ): Task<number> {
+    const { clusterBytes } = this.#core;
+    let run = length;
+    for (let i = 1; run < wanted; i++) {
+      if (this.#overlay.get(guestCluster + i) !== undefined) break;
+      const next = this.#mappings.peek(guestCluster + i) ?? (yield* this.#mappings.lookup(guestCluster + i));
+      if (next.kind !== clusterKind.standard || next.hostOffset !== mapping.hostOffset + i * clusterBytes)
+        break;
+      run = Math.min(wanted, (i + 1) * clusterBytes - inCluster);
+    }
+    return run;
+  }
+
+  #layOver(pieces: readonly { guestCluster: number; inCluster: number; piece: Uint8Array }[]): void {
+    for (const { guestCluster, inCluster, piece } of pieces) {
+      // Looked up again: while the read waited, the cluster may have been settled, and then it was read in place.
+      const held = this.#overlay.get(guestCluster);
+      if (held !== undefined) this.#overlay.apply(held, inCluster, piece);
+    }
+  }
+}
+
+export function unsupported(feature: string, guestOffset?: number): UnsupportedFeatureError {
+  const message = `${feature} are not supported here`;
+  return new UnsupportedFeatureError('UNSUPPORTED_FEATURE', message, { feature, guestOffset });
+}

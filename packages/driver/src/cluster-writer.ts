@@ -1,0 +1,240 @@
+/**
+ * Writing guest bytes in place: into clusters that are the image's own, and into new ones.
+ *
+ * A new cluster is written whole before anything refers to it: the data, and around it what the guest sees
+ * there now (copy on write from the backing device or a shared cluster, or zeros where the cluster is not
+ * fresh). Then one change maps it. With a journal that change enters a record only after a flush that covers
+ * the bytes; without one the ordered writes flush them before the mapping. So a crash leaves the old mapping,
+ * or the new one with all its bytes.
+ *
+ * Settling is how the overlay empties: its sectors go in place, with the rest of the cluster only where the
+ * cluster is new and the sectors do not fill it. That is delayed copy on write: a cluster that is filled
+ * before it settles is never copied.
+ *
+ * Everything here holds the write lock.
+ */
+import { isPromise, type Task } from '@qcow2/block-device';
+import { clusterKind } from '@qcow2/codec';
+import { InvariantError } from '@qcow2/spec';
+import type { Allocation, Allocator } from './allocator.ts';
+import type { ClusterReader } from './cluster-reader.ts';
+import type { GuestOverlay, OverlayCluster } from './guest-overlay.ts';
+import type { ImageCore } from './image-core.ts';
+import { L2Allocator } from './l2-allocation.ts';
+import type { Mapping, MappingTable } from './mapping.ts';
+import { MetadataUpdate } from './metadata-update.ts';
+
+/** Bytes for a cluster, at their place in it. */
+export interface Piece {
+  readonly inCluster: number;
+  readonly bytes: Uint8Array;
+}
+
+export class ClusterWriter {
+  readonly #core: ImageCore;
+  readonly #mappings: MappingTable;
+  readonly #allocator: Allocator;
+  readonly #reader: ClusterReader;
+  readonly #overlay: GuestOverlay;
+  readonly l2: L2Allocator;
+
+  constructor(
+    core: ImageCore,
+    mappings: MappingTable,
+    allocator: Allocator,
+    reader: ClusterReader,
+    overlay: GuestOverlay,
+  ) {
+    this.#core = core;
+    this.#mappings = mappings;
+    this.#allocator = allocator;
+    this.#reader = reader;
+    this.#overlay = overlay;
+    this.l2 = new L2Allocator(core, mappings, allocator);
+  }
+
+  update(): MetadataUpdate {
+    return new MetadataUpdate(this.#core, this.#mappings, this.#allocator);
+  }
+
+  /**
+   * Whole clusters from a guest cluster on, as many as `bytes` has, that are not in the overlay: in place
+   * where they are the image's own, else into new clusters, in runs as long as the allocator gives.
+   */
+  *writeWhole(guestCluster: number, bytes: Uint8Array): Task<void> {
+    const { clusterBytes } = this.#core;
+    const count = bytes.length / clusterBytes;
+    for (let done = 0; done < count; ) {
+      const mapping = yield* this.#mappings.lookup(guestCluster + done);
+      const piece = bytes.subarray(done * clusterBytes, (done + 1) * clusterBytes);
+      if (isInPlace(mapping)) {
+        yield* this.#write(mapping.hostOffset, piece);
+        done++;
+        continue;
+      }
+      let wanted = 1;
+      while (done + wanted < count && wanted < 64) {
+        if (isInPlace(yield* this.#mappings.lookup(guestCluster + done + wanted))) break;
+        wanted++;
+      }
+      done += yield* this.#writeNewRun(guestCluster + done, wanted, bytes.subarray(done * clusterBytes));
+    }
+  }
+
+  /** Part of a cluster, not in the overlay. */
+  *writePart(guestCluster: number, piece: Piece): Task<void> {
+    const mapping = yield* this.#mappings.lookup(guestCluster);
+    if (isInPlace(mapping)) {
+      yield* this.#write(mapping.hostOffset + piece.inCluster, piece.bytes);
+      return;
+    }
+    yield* this.#writeNew(guestCluster, mapping, [piece], { required: true, settled: false });
+  }
+
+  /** Bring a cluster of the overlay in place. What is in place then stays in the overlay until it is durable. */
+  *settle(cluster: OverlayCluster): Task<void> {
+    if (cluster.settledVersion === cluster.version) return;
+    const { guestCluster } = cluster;
+    const required = cluster.dirtySectors > 0;
+    const mapping = yield* this.#mappings.lookup(guestCluster);
+    const pieces = [...this.#overlay.runs(cluster)];
+    const { version } = cluster;
+    const onDurable = (): void => this.#overlay.release(cluster, version);
+    if (isInPlace(mapping)) {
+      for (const { inCluster, bytes } of pieces) yield* this.#write(mapping.hostOffset + inCluster, bytes);
+      const update = this.update();
+      update.settled(guestCluster * this.#core.clusterBytes, this.#core.clusterBytes);
+      yield* update.submit({ required, afterData: true, onDurable });
+    } else {
+      yield* this.#writeNew(guestCluster, mapping, pieces, { required, settled: true, onDurable });
+    }
+    cluster.settledVersion = version;
+    this.#overlay.markClean(cluster);
+  }
+
+  *#writeNewRun(guestCluster: number, wanted: number, bytes: Uint8Array): Task<number> {
+    const { clusterBytes, l2Entries } = this.#core;
+    // The update of a run stays within one L2 table.
+    const inTable = l2Entries - (guestCluster % l2Entries);
+    yield* this.l2.prepare(guestCluster);
+    const run = yield* this.#allocator.allocate(Math.min(wanted, inTable));
+    const update = this.update();
+    try {
+      yield* this.#write(run.first * clusterBytes, bytes.subarray(0, run.count * clusterBytes));
+      for (let i = 0; i < run.count; i++) {
+        const before = yield* this.#mappings.lookup(guestCluster + i);
+        this.#refuseForeign(before, guestCluster + i);
+        if (before.hostOffset !== 0) update.dropReference(before.hostOffset / clusterBytes);
+        update.addReference(run.first + i);
+        update.setEntry(guestCluster + i, { kind: 'standard', hostOffset: (run.first + i) * clusterBytes });
+      }
+      yield* update.submit({ required: true, afterData: true });
+    } catch (error) {
+      this.#allocator.unreserve(run.first, run.count);
+      throw error;
+    }
+    return run.count;
+  }
+
+  *#writeNew(
+    guestCluster: number,
+    mapping: Mapping,
+    pieces: readonly Piece[],
+    how: { required: boolean; settled: boolean; onDurable?: () => void },
+  ): Task<void> {
+    const { clusterBytes } = this.#core;
+    this.#refuseForeign(mapping, guestCluster);
+    yield* this.l2.prepare(guestCluster);
+    // A zero cluster that has a host cluster of its own is written there: nobody reads it yet.
+    const reuse = mapping.kind === clusterKind.zeroAllocated && mapping.exclusive;
+    const run: Allocation = reuse
+      ? { first: mapping.hostOffset / clusterBytes, count: 1, fresh: false }
+      : yield* this.#allocator.allocate();
+    const offset = run.first * clusterBytes;
+    try {
+      yield* this.#fill(guestCluster, mapping, offset, run.fresh, pieces);
+      const update = this.update();
+      if (!reuse) {
+        update.addReference(run.first);
+        if (mapping.hostOffset !== 0) update.dropReference(mapping.hostOffset / clusterBytes);
+      }
+      update.setEntry(guestCluster, { kind: 'standard', hostOffset: offset });
+      if (how.settled) update.settled(guestCluster * clusterBytes, clusterBytes);
+      const { required, onDurable } = how;
+      yield* update.submit(
+        onDurable === undefined ? { required, afterData: true } : { required, afterData: true, onDurable },
+      );
+    } catch (error) {
+      if (!reuse) this.#allocator.unreserve(run.first, 1);
+      throw error;
+    }
+  }
+
+  /** Write a cluster that nobody refers to: the pieces, and around them what the guest sees there now. */
+  *#fill(
+    guestCluster: number,
+    mapping: Mapping,
+    hostOffset: number,
+    fresh: boolean,
+    pieces: readonly Piece[],
+  ): Task<void> {
+    const { clusterBytes } = this.#core;
+    const covered = pieces.reduce((sum, piece) => sum + piece.bytes.length, 0);
+    const zeros = this.#readsAsZeros(guestCluster, mapping);
+    if (covered < clusterBytes && zeros && fresh) {
+      for (const { inCluster, bytes } of pieces) yield* this.#write(hostOffset + inCluster, bytes);
+      return;
+    }
+    const content = new Uint8Array(clusterBytes);
+    if (covered < clusterBytes && !zeros) yield* this.#copyAround(guestCluster, mapping, pieces, content);
+    for (const { inCluster, bytes } of pieces) content.set(bytes, inCluster);
+    yield* this.#write(hostOffset, content);
+  }
+
+  /** Read what the pieces leave open, and nothing else. Pieces are in order. */
+  *#copyAround(
+    guestCluster: number,
+    mapping: Mapping,
+    pieces: readonly Piece[],
+    into: Uint8Array,
+  ): Task<void> {
+    const { clusterBytes } = this.#core;
+    const start = guestCluster * clusterBytes;
+    let at = 0;
+    for (const { inCluster, bytes } of [...pieces, { inCluster: clusterBytes, bytes: new Uint8Array(0) }]) {
+      if (inCluster > at) {
+        const done = this.#reader.readMapped(mapping, start + at, at, into.subarray(at, inCluster));
+        if (isPromise(done)) yield done;
+      }
+      at = inCluster + bytes.length;
+    }
+  }
+
+  /** The guest sees zeros in all of the cluster, and that is known without reading. */
+  #readsAsZeros(guestCluster: number, mapping: Mapping): boolean {
+    const { backing, clusterBytes } = this.#core;
+    if (mapping.kind === clusterKind.zeroPlain || mapping.kind === clusterKind.zeroAllocated) return true;
+    if (mapping.kind !== clusterKind.unallocated) return false;
+    return backing === undefined || guestCluster * clusterBytes >= backing.sizeBytes;
+  }
+
+  *#write(hostOffset: number, bytes: Uint8Array): Task<void> {
+    const done = this.#core.writeData(hostOffset, bytes);
+    if (isPromise(done)) yield done;
+  }
+
+  #refuseForeign(mapping: Mapping, guestCluster: number): void {
+    const { kind } = mapping;
+    if (kind === clusterKind.compressed || kind === clusterKind.mixed || kind === clusterKind.preallocated) {
+      // The reader knows the name of what it does not read.
+      const at = guestCluster * this.#core.clusterBytes;
+      const read = this.#reader.readMapped(mapping, at, 0, new Uint8Array(0));
+      if (isPromise(read)) throw new InvariantError('a cluster of an unsupported kind was read');
+    }
+  }
+}
+
+/** A write may go straight to the cluster: it holds data, and nobody else refers to it. */
+export function isInPlace(mapping: Mapping): boolean {
+  return mapping.kind === clusterKind.standard && mapping.exclusive;
+}

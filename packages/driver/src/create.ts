@@ -1,0 +1,163 @@
+/**
+ * Making a new, empty image: header, refcount table and one refcount block, L1 table; with preallocated
+ * metadata or a journal where asked for. The header is written last, when all else is durable: what a crash
+ * leaves before that is no image.
+ */
+import { type BlockDevice, run, type Task, wait } from '@qcow2/block-device';
+import {
+  encodeBackingFormat,
+  encodeFeatureNames,
+  encodeHeader,
+  type HeaderExtension,
+  type Qcow2Header,
+  refcountCodec,
+  writeRefcountTableEntry,
+} from '@qcow2/codec';
+import type { Random } from '@qcow2/journal';
+import { compatibleFeatures, featureNames, qcow2Limits, StateError } from '@qcow2/spec';
+import { openImage } from './open.ts';
+
+export interface CreateOptions {
+  /** Size of the guest's disk; a multiple of 512. */
+  readonly sizeBytes: number;
+  /** 2 (compat 0.10) or 3 (compat 1.1); default 3. */
+  readonly version?: 2 | 3;
+  /** A power of two from 512 B to 2 MiB; default 64 KiB. */
+  readonly clusterBytes?: number;
+  /** 1, 2, 4, … 64; default 16; version 2 has 16 only. */
+  readonly refcountBits?: number;
+  readonly lazyRefcounts?: boolean;
+  /** A name, stored and not followed. */
+  readonly backingFile?: string;
+  readonly backingFormat?: string;
+  /** `metadata`: every guest cluster gets its host cluster now. */
+  readonly preallocation?: 'off' | 'metadata';
+  readonly journal?: { readonly sizeBytes?: number; readonly blockBytes?: number } | false;
+  readonly random?: Random;
+}
+
+/**
+ * Write a new image over a device, which must be empty and growable. Durable on return; the device stays
+ * open and the caller's.
+ * @throws INVALID_ARGUMENT for an option outside the format's limits
+ */
+export async function createImage(device: BlockDevice, options: CreateOptions): Promise<void> {
+  const header = await run(writeEmpty(device, options));
+  if (options.preallocation === 'metadata' || (options.journal !== undefined && options.journal !== false)) {
+    await complete(device, header, options);
+  }
+}
+
+function* writeEmpty(device: BlockDevice, options: CreateOptions): Task<Qcow2Header> {
+  const header = plan(options);
+  const clusterBytes = 2 ** header.clusterBits;
+  const l1Clusters = Math.ceil((header.l1Entries * 8) / clusterBytes);
+  const layout = placeTables(header, l1Clusters);
+  header.refcountTableOffset = clusterBytes;
+  header.refcountTableClusters = layout.tableClusters;
+  header.l1Offset = layout.l1Cluster * clusterBytes;
+  const table = new Uint8Array(layout.tableClusters * clusterBytes);
+  const refcounts = refcountCodec(header.refcountOrder);
+  const perBlock = refcounts.entriesPerBlock(clusterBytes);
+  for (let i = 0; i < layout.blockCount; i++) {
+    const offset = (layout.firstBlock + i) * clusterBytes;
+    writeRefcountTableEntry(new DataView(table.buffer), i * 8, offset);
+    const block = new Uint8Array(clusterBytes);
+    const inUse = Math.max(0, Math.min(perBlock, layout.clusters - i * perBlock));
+    for (let index = 0; index < inUse; index++) refcounts.set(new DataView(block.buffer), index, 1);
+    yield* wait(device.write(offset, block, { event: 'refblock_alloc_write' }));
+  }
+  yield* wait(device.write(header.refcountTableOffset, table, { event: 'reftable_grow' }));
+  yield* wait(
+    device.writeZeroes(header.l1Offset, l1Clusters * clusterBytes, { event: 'l1_grow_write_table' }),
+  );
+  yield* wait(device.flush({ event: 'flush_metadata' }));
+  yield* wait(device.write(0, encodeHeader(header), { event: 'header_update' }));
+  yield* wait(device.flush({ event: 'flush_metadata' }));
+  return header;
+}
+
+/** Header, refcount table, refcount blocks, L1 table, in this order; enough blocks to count them all. */
+function placeTables(header: Qcow2Header, l1Clusters: number) {
+  const clusterBytes = 2 ** header.clusterBits;
+  const perBlock = refcountCodec(header.refcountOrder).entriesPerBlock(clusterBytes);
+  let blockCount = 1;
+  for (;;) {
+    const tableClusters = Math.ceil((blockCount * 8) / clusterBytes);
+    const clusters = 1 + tableClusters + blockCount + Math.max(1, l1Clusters);
+    const needed = Math.ceil(clusters / perBlock);
+    if (needed <= blockCount) {
+      const firstBlock = 1 + tableClusters;
+      return { tableClusters, blockCount, firstBlock, l1Cluster: firstBlock + blockCount, clusters };
+    }
+    blockCount = needed;
+  }
+}
+
+function plan(options: CreateOptions): Qcow2Header {
+  const version = options.version ?? 3;
+  const clusterBits = checkedPower('clusterBytes', options.clusterBytes ?? 65536, 9, 21);
+  const refcountOrder = checkedPower('refcountBits', options.refcountBits ?? 16, 0, 6);
+  refuse(version === 2 && refcountOrder !== 4, 'refcountBits', 'a version 2 image has refcounts of 16 bits');
+  refuse(version === 2 && options.lazyRefcounts === true, 'lazyRefcounts', 'version 2 has no lazy refcounts');
+  const { sizeBytes } = options;
+  refuse(!Number.isSafeInteger(sizeBytes) || sizeBytes < 0, 'sizeBytes', 'not a size in bytes');
+  const entriesPerTable = 2 ** (clusterBits - 3);
+  const l1Entries = Math.ceil(sizeBytes / (2 ** clusterBits * entriesPerTable));
+  const tooLarge = l1Entries * 8 > qcow2Limits.maxL1TableBytes;
+  refuse(tooLarge, 'sizeBytes', 'too large for this cluster size: the L1 table may have 32 MiB');
+  const extensions: HeaderExtension[] = [];
+  if (options.backingFile !== undefined && options.backingFormat !== undefined) {
+    extensions.push(encodeBackingFormat(options.backingFormat));
+  }
+  // In a cluster of one or two sectors the names would leave no room for anything else.
+  if (version > 2 && clusterBits >= 12) extensions.push(encodeFeatureNames([...featureNames]));
+  return {
+    version,
+    backingFileOffset: 0,
+    backingFileLengthBytes: 0,
+    clusterBits,
+    sizeBytes,
+    cryptMethod: 0,
+    l1Entries,
+    l1Offset: 0,
+    refcountTableOffset: 0,
+    refcountTableClusters: 0,
+    snapshotCount: 0,
+    snapshotsOffset: 0,
+    incompatibleFeatures: 0n,
+    compatibleFeatures: options.lazyRefcounts === true ? compatibleFeatures.lazyRefcounts : 0n,
+    autoclearFeatures: 0n,
+    refcountOrder,
+    headerLengthBytes: version === 2 ? 72 : 112,
+    compressionType: 0,
+    unknownHeaderBytes: new Uint8Array(version === 2 ? 0 : 7),
+    extensions,
+    ...(options.backingFile === undefined ? {} : { backingFileName: options.backingFile }),
+  };
+}
+
+async function complete(device: BlockDevice, header: Qcow2Header, options: CreateOptions): Promise<void> {
+  const random = options.random === undefined ? {} : { random: options.random };
+  const image = await openImage(device, { backing: 'none', ...random });
+  if (options.preallocation === 'metadata') {
+    const whole = new Uint8Array(image.clusterBytes);
+    for (let at = 0; at + whole.length <= header.sizeBytes; at += whole.length) await image.write(at, whole);
+    const rest = header.sizeBytes % whole.length;
+    if (rest > 0) await image.write(header.sizeBytes - rest, whole.subarray(0, rest));
+  }
+  await image.quiesce();
+  if (options.journal !== undefined && options.journal !== false) await image.enableJournal(options.journal);
+  image.abandon();
+}
+
+function checkedPower(field: string, value: number, min: number, max: number): number {
+  const power = Math.log2(value);
+  const valid = Number.isInteger(power) && power >= min && power <= max;
+  refuse(!valid, field, `a power of two from ${2 ** min} to ${2 ** max}`);
+  return power;
+}
+
+function refuse(condition: boolean, field: string, message: string): void {
+  if (condition) throw new StateError('INVALID_ARGUMENT', message, { field });
+}

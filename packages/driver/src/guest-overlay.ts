@@ -1,0 +1,238 @@
+/**
+ * Guest bytes that are held in memory, in front of the mapping: written and not logged yet (dirty), or
+ * logged and not settled yet. Reads look here first.
+ *
+ * Whole 512-byte sectors, in pages of 4 KiB, by guest cluster. While any sector of a cluster is here, every
+ * write to that cluster comes here too (unless it settles the cluster): the log may hold older bytes of the
+ * place, and replay must not lay them over newer ones that were written in place (JRN-WB).
+ *
+ * Invariants: a dirty sector is valid; `dirtyBytes` is 512 times the dirty sectors; a cluster is here only
+ * while it has a valid sector; `version` grows with every change, so that a settler can tell whether what it
+ * wrote in place is still all there is.
+ */
+import type { GuestWrite } from '@qcow2/journal';
+import { guestOffset as asGuestOffset } from '@qcow2/spec';
+
+export const sectorBytes = 512;
+const maxPageBytes = 4096;
+const guestWriteDescriptorBytes = 24;
+
+interface Page {
+  readonly bytes: Uint8Array;
+  /** Bit n: sector n of the page. */
+  valid: number;
+  dirty: number;
+}
+
+export interface OverlayCluster {
+  readonly guestCluster: number;
+  readonly pages: (Page | undefined)[];
+  validSectors: number;
+  dirtySectors: number;
+  version: number;
+  /** The version that stands in place and waits for its mapping to be durable; -1: none. */
+  settledVersion: number;
+}
+
+export class GuestOverlay {
+  readonly #clusterBytes: number;
+  readonly #pageBytes: number;
+  readonly #sectorsPerPage: number;
+  readonly #clusters = new Map<number, OverlayCluster>();
+  /** Clusters with dirty sectors, in the order in which they became so. */
+  readonly #dirty = new Set<OverlayCluster>();
+  #validSectors = 0;
+  #dirtySectors = 0;
+
+  constructor(clusterBytes: number) {
+    this.#clusterBytes = clusterBytes;
+    this.#pageBytes = Math.min(clusterBytes, maxPageBytes);
+    this.#sectorsPerPage = this.#pageBytes / sectorBytes;
+  }
+
+  get isEmpty(): boolean {
+    return this.#clusters.size === 0;
+  }
+
+  get validBytes(): number {
+    return this.#validSectors * sectorBytes;
+  }
+
+  get dirtyBytes(): number {
+    return this.#dirtySectors * sectorBytes;
+  }
+
+  get(guestCluster: number): OverlayCluster | undefined {
+    return this.#clusters.get(guestCluster);
+  }
+
+  /** All clusters in guest order. */
+  sorted(): OverlayCluster[] {
+    return [...this.#clusters.values()].sort((a, b) => a.guestCluster - b.guestCluster);
+  }
+
+  /** Clusters with bytes that no record holds, in guest order. */
+  sortedDirty(): OverlayCluster[] {
+    return [...this.#dirty].sort((a, b) => a.guestCluster - b.guestCluster);
+  }
+
+  isFull(cluster: OverlayCluster): boolean {
+    return cluster.validSectors * sectorBytes === this.#clusterBytes;
+  }
+
+  /** Lay whole sectors over a cluster; the bytes are copied. `logged`: they come from the log. */
+  put(guestCluster: number, inCluster: number, bytes: Uint8Array, logged = false): OverlayCluster {
+    let cluster = this.#clusters.get(guestCluster);
+    if (cluster === undefined) {
+      const pages = new Array<Page | undefined>(this.#clusterBytes / this.#pageBytes).fill(undefined);
+      cluster = { guestCluster, pages, validSectors: 0, dirtySectors: 0, version: 0, settledVersion: -1 };
+      this.#clusters.set(guestCluster, cluster);
+    }
+    cluster.version++;
+    for (let done = 0; done < bytes.length; ) {
+      const at = inCluster + done;
+      const start = at % this.#pageBytes;
+      const length = Math.min(bytes.length - done, this.#pageBytes - start);
+      const page = this.#pageOf(cluster, (at - start) / this.#pageBytes);
+      page.bytes.set(bytes.subarray(done, done + length), start);
+      const mask = ((1 << (length / sectorBytes)) - 1) << (start / sectorBytes);
+      this.#setMasks(cluster, page, page.valid | mask, logged ? page.dirty & ~mask : page.dirty | mask);
+      done += length;
+    }
+    return cluster;
+  }
+
+  /** Lay what is here of the cluster over `into`, which stands at `inCluster`. Any alignment. */
+  apply(cluster: OverlayCluster, inCluster: number, into: Uint8Array): void {
+    this.#eachSector(cluster, inCluster, into.length, (page, sector, at) => {
+      if ((page.valid & (1 << sector)) === 0) return;
+      const from = Math.max(at, inCluster);
+      const to = Math.min(at + sectorBytes, inCluster + into.length);
+      const inPage = sector * sectorBytes + (from - at);
+      into.set(page.bytes.subarray(inPage, inPage + to - from), from - inCluster);
+    });
+  }
+
+  /** Whether every byte of the range is here. */
+  covers(cluster: OverlayCluster, inCluster: number, lengthBytes: number): boolean {
+    let covered = 0;
+    this.#eachSector(cluster, inCluster, lengthBytes, (page, sector) => {
+      if ((page.valid & (1 << sector)) !== 0) covered++;
+    });
+    const first = Math.floor(inCluster / sectorBytes);
+    return covered === Math.ceil((inCluster + lengthBytes) / sectorBytes) - first;
+  }
+
+  /** Valid bytes of a cluster as runs of whole sectors within pages, in order. Views: copy before changing. */
+  *runs(cluster: OverlayCluster): Generator<{ inCluster: number; bytes: Uint8Array }, void, undefined> {
+    for (const [index, page] of cluster.pages.entries()) {
+      if (page === undefined) continue;
+      for (const [start, end] of bitRuns(page.valid, this.#sectorsPerPage)) {
+        const inCluster = index * this.#pageBytes + start * sectorBytes;
+        yield { inCluster, bytes: page.bytes.subarray(start * sectorBytes, end * sectorBytes) };
+      }
+    }
+  }
+
+  /** Hand dirty sectors over to a record: they count as logged. The bytes are views, valid until the next change. */
+  takeDirty(maxBytes: number): GuestWrite[] {
+    const writes: GuestWrite[] = [];
+    let left = maxBytes;
+    for (const cluster of this.#dirty) {
+      for (const [index, page] of cluster.pages.entries()) {
+        if (page === undefined || page.dirty === 0) continue;
+        for (const [start, end] of bitRuns(page.dirty, this.#sectorsPerPage)) {
+          const room = Math.floor((left - guestWriteDescriptorBytes) / sectorBytes);
+          if (room < 1) return writes;
+          const sectors = Math.min(end - start, room);
+          const bytes = page.bytes.subarray(start * sectorBytes, (start + sectors) * sectorBytes);
+          const inCluster = index * this.#pageBytes + start * sectorBytes;
+          const offset = cluster.guestCluster * this.#clusterBytes + inCluster;
+          writes.push({ guestOffset: asGuestOffset(offset), bytes });
+          const mask = ((1 << sectors) - 1) << start;
+          this.#setMasks(cluster, page, page.valid, page.dirty & ~mask);
+          left -= guestWriteDescriptorBytes + bytes.length;
+        }
+      }
+    }
+    return writes;
+  }
+
+  /** Its dirty sectors have been written in place: no record needs to hold them. */
+  markClean(cluster: OverlayCluster): void {
+    for (const page of cluster.pages) {
+      if (page !== undefined) this.#setMasks(cluster, page, page.valid, 0);
+    }
+  }
+
+  /** Forget part of a cluster, dirty or not. */
+  drop(cluster: OverlayCluster, inCluster: number, lengthBytes: number): void {
+    cluster.version++;
+    this.#eachSector(cluster, inCluster, lengthBytes, (page, sector) => {
+      this.#setMasks(cluster, page, page.valid & ~(1 << sector), page.dirty & ~(1 << sector));
+    });
+    if (cluster.validSectors === 0) this.#clusters.delete(cluster.guestCluster);
+  }
+
+  /** Forget the cluster if it has not changed since `version`. */
+  release(cluster: OverlayCluster, version: number): void {
+    if (cluster.version !== version || this.#clusters.get(cluster.guestCluster) !== cluster) return;
+    this.drop(cluster, 0, this.#clusterBytes);
+  }
+
+  #pageOf(cluster: OverlayCluster, index: number): Page {
+    let page = cluster.pages[index];
+    if (page === undefined) {
+      page = { bytes: new Uint8Array(this.#pageBytes), valid: 0, dirty: 0 };
+      cluster.pages[index] = page;
+    }
+    return page;
+  }
+
+  #setMasks(cluster: OverlayCluster, page: Page, valid: number, dirty: number): void {
+    const validChange = bitCount(valid) - bitCount(page.valid);
+    const dirtyChange = bitCount(dirty) - bitCount(page.dirty);
+    page.valid = valid;
+    page.dirty = dirty;
+    cluster.validSectors += validChange;
+    cluster.dirtySectors += dirtyChange;
+    this.#validSectors += validChange;
+    this.#dirtySectors += dirtyChange;
+    if (cluster.dirtySectors > 0) this.#dirty.add(cluster);
+    else this.#dirty.delete(cluster);
+  }
+
+  /** Call for each sector that the range touches and whose page is here; `at` is the sector's place in the cluster. */
+  #eachSector(
+    cluster: OverlayCluster,
+    inCluster: number,
+    lengthBytes: number,
+    visit: (page: Page, sector: number, at: number) => void,
+  ): void {
+    const end = Math.ceil((inCluster + lengthBytes) / sectorBytes);
+    for (let index = Math.floor(inCluster / sectorBytes); index < end; index++) {
+      const page = cluster.pages[Math.floor(index / this.#sectorsPerPage)];
+      if (page !== undefined) visit(page, index % this.#sectorsPerPage, index * sectorBytes);
+    }
+  }
+}
+
+function bitCount(mask: number): number {
+  let count = 0;
+  for (let rest = mask; rest !== 0; rest &= rest - 1) count++;
+  return count;
+}
+
+/** Runs of set bits as [start, end). */
+function* bitRuns(mask: number, width: number): Generator<[number, number], void, undefined> {
+  for (let start = 0; start < width; ) {
+    if ((mask & (1 << start)) === 0) {
+      start++;
+      continue;
+    }
+    let end = start + 1;
+    while (end < width && (mask & (1 << end)) !== 0) end++;
+    yield [start, end];
+    start = end;
+  }
+}

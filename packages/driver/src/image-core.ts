@@ -1,0 +1,162 @@
+/**
+ * What the parts of an open image share: the device, the decoded header, the two tables that are held whole
+ * (L1 and refcount table), the cache of slices, and the log that takes changes.
+ *
+ * Invariants: `l1` and `refcountTable` are what the image means now; whoever changes them submits the same
+ * change to `log`. Everything that changes metadata holds `writeLock`.
+ */
+import { type BlockDevice, isPromise, Mutex, readPadded, type Task, wait } from '@qcow2/block-device';
+import { TableCache } from '@qcow2/cache';
+import {
+  type L2Format,
+  l2EntryBytes,
+  type Qcow2Header,
+  type RefcountCodec,
+  refcountCodec,
+} from '@qcow2/codec';
+import { FormatError, incompatibleFeatures, StateError } from '@qcow2/spec';
+import type { MetadataLog } from './metadata-log.ts';
+
+export interface HostArea {
+  readonly hostOffset: number;
+  readonly lengthBytes: number;
+}
+
+export interface CoreOptions {
+  readonly device: BlockDevice;
+  readonly header: Qcow2Header;
+  readonly backing: BlockDevice | undefined;
+  readonly cacheBytes: number;
+  readonly readOnly: boolean;
+}
+
+export class ImageCore {
+  readonly device: BlockDevice;
+  readonly header: Qcow2Header;
+  readonly backing: BlockDevice | undefined;
+  readonly readOnly: boolean;
+  readonly clusterBits: number;
+  readonly clusterBytes: number;
+  readonly l2Format: L2Format;
+  readonly l2EntryBytes: number;
+  readonly l2Entries: number;
+  readonly refcounts: RefcountCodec;
+  readonly refcountsPerBlock: number;
+  readonly cache: TableCache;
+  readonly writeLock = new Mutex();
+  l1: DataView;
+  refcountTable: DataView;
+  /** The journal's area: neither allocated nor written by anyone but the engine. */
+  journalArea: HostArea | undefined;
+  #log: MetadataLog | undefined;
+
+  constructor(options: CoreOptions) {
+    const { header } = options;
+    this.device = options.device;
+    this.header = header;
+    this.backing = options.backing;
+    this.readOnly = options.readOnly;
+    this.clusterBits = header.clusterBits;
+    this.clusterBytes = 2 ** header.clusterBits;
+    this.l2Format = {
+      clusterBits: header.clusterBits,
+      version: header.version,
+      extended: (header.incompatibleFeatures & incompatibleFeatures.extendedL2) !== 0n,
+      externalData: (header.incompatibleFeatures & incompatibleFeatures.externalDataFile) !== 0n,
+    };
+    this.l2EntryBytes = l2EntryBytes(this.l2Format);
+    this.l2Entries = this.clusterBytes / this.l2EntryBytes;
+    this.refcounts = refcountCodec(header.refcountOrder);
+    this.refcountsPerBlock = this.refcounts.entriesPerBlock(this.clusterBytes);
+    this.l1 = new DataView(new ArrayBuffer(0));
+    this.refcountTable = new DataView(new ArrayBuffer(0));
+    this.cache = new TableCache({
+      sliceBytes: Math.min(this.clusterBytes, 65536),
+      maxBytes: options.cacheBytes,
+      load: (hostOffset, into) => this.readPatched(hostOffset, into),
+    });
+  }
+
+  get log(): MetadataLog {
+    if (this.#log === undefined) throw new StateError('READ_ONLY', 'the image was opened read-only');
+    return this.#log;
+  }
+
+  set log(log: MetadataLog) {
+    this.#log = log;
+  }
+
+  /** Replayed host writes that a reader looks through; a writer's log holds them itself. */
+  readPatch: ((hostOffset: number, into: Uint8Array) => void) | undefined;
+
+  /** Read metadata as the image means it now: what the device holds, with what waits in the log over it. */
+  readPatched(hostOffset: number, into: Uint8Array): void | Promise<void> {
+    const done = readPadded(this.device, hostOffset, into);
+    if (isPromise(done)) return this.#patchLater(done, hostOffset, into);
+    this.#patch(hostOffset, into);
+  }
+
+  #patch(hostOffset: number, into: Uint8Array): void {
+    this.readPatch?.(hostOffset, into);
+    this.#log?.patch(hostOffset, into);
+  }
+
+  async #patchLater(first: Promise<void>, hostOffset: number, into: Uint8Array): Promise<void> {
+    // What the log held when the read began may stand on the device when it ends, and be read neither from
+    // there (too early) nor from here (too late): then read again.
+    let before = this.#log?.generation;
+    await first;
+    while (this.#log?.generation !== before) {
+      before = this.#log?.generation;
+      await readPadded(this.device, hostOffset, into);
+    }
+    this.#patch(hostOffset, into);
+  }
+
+  /** Load both tables that are held whole. Their sizes were checked with the header. */
+  *loadTables(): Task<void> {
+    const l1 = new Uint8Array(this.header.l1Entries * 8);
+    yield* wait(this.readPatched(this.header.l1Offset, l1));
+    this.l1 = new DataView(l1.buffer);
+    const table = new Uint8Array(this.header.refcountTableClusters * this.clusterBytes);
+    yield* wait(this.readPatched(this.header.refcountTableOffset, table));
+    this.refcountTable = new DataView(table.buffer);
+  }
+
+  /** Bytes in place at a host range of guest data, zeros beyond the end of the file. */
+  readData(hostOffset: number, into: Uint8Array): void | Promise<void> {
+    return readPadded(this.device, hostOffset, into, { event: 'read_data' });
+  }
+
+  /**
+   * Write guest data in place.
+   * @throws OVERLAP where the range belongs to a table of the image: the mapping that led here is wrong
+   */
+  writeData(hostOffset: number, bytes: Uint8Array): void | Promise<void> {
+    this.refuseMetadata(hostOffset, bytes.length);
+    this.log.noteDeviceWrite();
+    return this.device.write(hostOffset, bytes, { event: 'write_data' });
+  }
+
+  /** @throws OVERLAP for a range that touches the header, a table held whole, or the journal */
+  refuseMetadata(hostOffset: number, lengthBytes: number): void {
+    const { header } = this;
+    const journal = this.journalArea;
+    if (
+      hostOffset < this.clusterBytes ||
+      touches(hostOffset, lengthBytes, header.l1Offset, header.l1Entries * 8) ||
+      touches(hostOffset, lengthBytes, header.refcountTableOffset, this.refcountTable.byteLength) ||
+      (journal !== undefined && touches(hostOffset, lengthBytes, journal.hostOffset, journal.lengthBytes))
+    ) {
+      throw new FormatError('OVERLAP', 'a guest cluster is mapped onto metadata', {
+        hostOffset,
+        lengthBytes,
+        clause: 'L2E-008',
+      });
+    }
+  }
+}
+
+function touches(offset: number, length: number, areaOffset: number, areaLength: number): boolean {
+  return offset < areaOffset + areaLength && areaOffset < offset + length;
+}

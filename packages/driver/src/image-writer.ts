@@ -1,0 +1,221 @@
+/**
+ * Guest writes, zeroes and discards: which way each piece of a request goes. Everything here holds the
+ * write lock.
+ *
+ *   with a journal   small pieces of clusters that are not the image's own yet go to the overlay; pieces of
+ *                    clusters that are in the overlay go there too; all else goes in place
+ *   without          everything goes in place
+ */
+import type { Task } from '@qcow2/block-device';
+import { clusterKind } from '@qcow2/codec';
+import type { ClusterReader } from './cluster-reader.ts';
+import { unsupported } from './cluster-reader.ts';
+import { type ClusterWriter, isInPlace } from './cluster-writer.ts';
+import { type GuestOverlay, sectorBytes } from './guest-overlay.ts';
+import type { ImageCore } from './image-core.ts';
+import type { Mapping, MappingTable } from './mapping.ts';
+import type { NewEntry } from './metadata-update.ts';
+
+/** Clusters whose entries one change sets: its descriptors must fit a record of the smallest ring. */
+const clustersPerChange = 32;
+
+export interface ZeroMode {
+  /** Give the clusters back. */
+  readonly unmap: boolean;
+  /** The range need not read as zeros. */
+  readonly discard: boolean;
+}
+
+export class ImageWriter {
+  readonly #core: ImageCore;
+  readonly #mappings: MappingTable;
+  readonly #reader: ClusterReader;
+  readonly #writer: ClusterWriter;
+  readonly #overlay: GuestOverlay;
+  readonly #directBytes: number;
+
+  /** @param directBytes pieces of at least this many bytes never wait in the overlay; 0: none does (no journal) */
+  constructor(
+    core: ImageCore,
+    mappings: MappingTable,
+    reader: ClusterReader,
+    writer: ClusterWriter,
+    overlay: GuestOverlay,
+    directBytes: number,
+  ) {
+    this.#core = core;
+    this.#mappings = mappings;
+    this.#reader = reader;
+    this.#writer = writer;
+    this.#overlay = overlay;
+    this.#directBytes = directBytes;
+  }
+
+  *write(offset: number, bytes: Uint8Array): Task<void> {
+    const { clusterBytes } = this.#core;
+    for (let done = 0; done < bytes.length; ) {
+      const at = offset + done;
+      const inCluster = at % clusterBytes;
+      const guestCluster = (at - inCluster) / clusterBytes;
+      const left = bytes.length - done;
+      if (inCluster === 0 && left >= clusterBytes && this.#overlay.get(guestCluster) === undefined) {
+        let count = 1;
+        const whole = Math.floor(left / clusterBytes);
+        while (count < whole && this.#overlay.get(guestCluster + count) === undefined) count++;
+        yield* this.#writer.writeWhole(guestCluster, bytes.subarray(done, done + count * clusterBytes));
+        done += count * clusterBytes;
+        continue;
+      }
+      const length = Math.min(left, clusterBytes - inCluster);
+      yield* this.#writePiece(guestCluster, inCluster, bytes.subarray(done, done + length));
+      done += length;
+    }
+  }
+
+  *#writePiece(guestCluster: number, inCluster: number, bytes: Uint8Array): Task<void> {
+    if (this.#overlay.get(guestCluster) === undefined) {
+      const mapping = this.#mappings.peek(guestCluster) ?? (yield* this.#mappings.lookup(guestCluster));
+      if (bytes.length >= this.#directBytes || isInPlace(mapping)) {
+        yield* this.#writer.writePart(guestCluster, { inCluster, bytes });
+        return;
+      }
+      if (mapping.kind >= clusterKind.compressed) {
+        // Refused now, not when it settles: the writer is still there to hear it.
+        throw unsupported(
+          mapping.kind === clusterKind.compressed ? 'compressed clusters' : 'extended L2 entries',
+        );
+      }
+    }
+    yield* this.#gather(guestCluster, inCluster, bytes);
+    const held = this.#overlay.get(guestCluster);
+    // Filled before any of it was logged: nothing is gained by waiting, and nothing has to be copied.
+    if (held !== undefined && this.#overlay.isFull(held) && held.dirtySectors === held.validSectors) {
+      yield* this.#writer.settle(held);
+    }
+  }
+
+  /** Into the overlay, in whole sectors: where the piece covers one in part, the rest is read first. */
+  *#gather(guestCluster: number, inCluster: number, bytes: Uint8Array): Task<void> {
+    const start = inCluster - (inCluster % sectorBytes);
+    const end = Math.ceil((inCluster + bytes.length) / sectorBytes) * sectorBytes;
+    if (end - start === bytes.length) {
+      this.#overlay.put(guestCluster, inCluster, bytes);
+      return;
+    }
+    const sectors = new Uint8Array(end - start);
+    const base = guestCluster * this.#core.clusterBytes;
+    if (start < inCluster) yield* this.#reader.read(base + start, sectors.subarray(0, sectorBytes));
+    if (end > inCluster + bytes.length) {
+      yield* this.#reader.read(base + end - sectorBytes, sectors.subarray(sectors.length - sectorBytes));
+    }
+    sectors.set(bytes, inCluster - start);
+    this.#overlay.put(guestCluster, start, sectors);
+  }
+
+  /** Whole clusters change their mapping; parts of clusters are written as zeros, or left alone by a discard. */
+  *zero(offset: number, lengthBytes: number, mode: ZeroMode): Task<void> {
+    const { clusterBytes } = this.#core;
+    const end = offset + lengthBytes;
+    const first = Math.ceil(offset / clusterBytes) * clusterBytes;
+    const last = Math.floor(end / clusterBytes) * clusterBytes;
+    if (first > last || (first === last && lengthBytes < clusterBytes)) {
+      if (!mode.discard) yield* this.#zeroParts(offset, end);
+      return;
+    }
+    if (!mode.discard) {
+      yield* this.#zeroParts(offset, first);
+      yield* this.#zeroParts(last, end);
+    }
+    for (let at = first; at < last; ) {
+      const guestCluster = at / clusterBytes;
+      const inTable = this.#core.l2Entries - (guestCluster % this.#core.l2Entries);
+      const count = Math.min((last - at) / clusterBytes, inTable, clustersPerChange);
+      yield* this.#zeroWhole(guestCluster, count, mode);
+      at += count * clusterBytes;
+    }
+  }
+
+  *#zeroParts(from: number, to: number): Task<void> {
+    const { clusterBytes } = this.#core;
+    for (let at = from; at < to; ) {
+      const guestCluster = Math.floor(at / clusterBytes);
+      const pieceEnd = Math.min(to, (guestCluster + 1) * clusterBytes);
+      const mapping = yield* this.#mappings.lookup(guestCluster);
+      if (this.#overlay.get(guestCluster) !== undefined || !this.#isZero(guestCluster, mapping)) {
+        yield* this.#writePiece(guestCluster, at % clusterBytes, new Uint8Array(pieceEnd - at));
+      }
+      at = pieceEnd;
+    }
+  }
+
+  *#zeroWhole(guestCluster: number, count: number, mode: ZeroMode): Task<void> {
+    const update = this.#writer.update();
+    const dropped: number[] = [];
+    for (let i = 0; i < count; i++) {
+      const cluster = guestCluster + i;
+      const mapping = yield* this.#mappings.lookup(cluster);
+      const held = this.#overlay.get(cluster) !== undefined;
+      if (mapping.kind >= clusterKind.compressed) throw unsupported('compressed or mixed clusters');
+      const entry = this.#entryForZeros(cluster, mapping, held, mode);
+      if (entry === 'write') {
+        yield* this.#writeZeroCluster(cluster);
+        continue;
+      }
+      if (held) {
+        update.settled(cluster * this.#core.clusterBytes, this.#core.clusterBytes);
+        dropped.push(cluster);
+      }
+      if (entry === 'keep') continue;
+      yield* this.#writer.l2.prepare(cluster);
+      update.setEntry(cluster, entry);
+      const keepsCluster = entry.kind === 'zero-allocated';
+      if (mapping.hostOffset !== 0 && !keepsCluster) {
+        update.dropReference(mapping.hostOffset / this.#core.clusterBytes);
+      }
+    }
+    if (update.isEmpty) return;
+    yield* update.submit({ required: true, afterData: false });
+    for (const cluster of dropped) {
+      const held = this.#overlay.get(cluster);
+      if (held !== undefined) this.#overlay.drop(held, 0, this.#core.clusterBytes);
+    }
+  }
+
+  /** The entry that a cluster gets; `keep`: it is right as it is; `write`: zeros must be written as data. */
+  #entryForZeros(
+    cluster: number,
+    mapping: Mapping,
+    held: boolean,
+    mode: ZeroMode,
+  ): NewEntry | 'keep' | 'write' {
+    const { header, clusterBytes, backing } = this.#core;
+    const shows = backing !== undefined && cluster * clusterBytes < backing.sizeBytes;
+    const zero: NewEntry = header.version > 2 ? { kind: 'zero-plain' } : { kind: 'unallocated' };
+    switch (mapping.kind) {
+      case clusterKind.zeroPlain:
+        return 'keep';
+      case clusterKind.zeroAllocated:
+        return mode.unmap ? zero : 'keep';
+      case clusterKind.unallocated:
+        if (!shows) return 'keep';
+        if (mode.discard && !held) return 'keep';
+        return header.version > 2 ? zero : 'write';
+      default:
+        if (header.version === 2 && (shows || !mode.unmap)) return mode.discard && !held ? 'keep' : 'write';
+        if (!mode.unmap && mapping.exclusive)
+          return { kind: 'zero-allocated', hostOffset: mapping.hostOffset };
+        return mode.discard && !shows ? { kind: 'unallocated' } : zero;
+    }
+  }
+
+  *#writeZeroCluster(guestCluster: number): Task<void> {
+    yield* this.write(guestCluster * this.#core.clusterBytes, new Uint8Array(this.#core.clusterBytes));
+  }
+
+  #isZero(guestCluster: number, mapping: Mapping): boolean {
+    const { backing, clusterBytes } = this.#core;
+    if (mapping.kind === clusterKind.zeroPlain || mapping.kind === clusterKind.zeroAllocated) return true;
+    if (mapping.kind !== clusterKind.unallocated) return false;
+    return backing === undefined || guestCluster * clusterBytes >= backing.sizeBytes;
+  }
+}

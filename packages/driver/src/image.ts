@@ -1,0 +1,277 @@
+/**
+ * An open qcow2 image: a BlockDevice whose bytes are the guest's disk.
+ *
+ * Reads take no lock. Everything that changes metadata or places guest bytes holds the core's write lock,
+ * so two writes to one unallocated cluster can not allocate twice. Flushes wait for no lock; concurrent ones
+ * share a commit.
+ *
+ * A failed write or flush of the device below ends writing for good (fail-stop): what is on disk is not
+ * known any more, every later write and flush is refused with FAILED_EARLIER, and a reopen recovers.
+ */
+import {
+  type BlockDevice,
+  checkRange,
+  type DeviceCapabilities,
+  type Extent,
+  type FlushOptions,
+  pushExtent,
+  type ReadOptions,
+  run,
+  type Task,
+  type WriteOptions,
+  type WriteZeroesOptions,
+  wait,
+} from '@qcow2/block-device';
+import { clusterKind, type Qcow2Header } from '@qcow2/codec';
+import { InvariantError, Qcow2Error, StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
+import type { ImageInfo } from './info.ts';
+import type { JournalStatus } from './journal-status.ts';
+import type { ImageParts } from './parts.ts';
+
+export class Qcow2Image implements BlockDevice {
+  readonly #parts: ImageParts;
+  readonly capabilities: DeviceCapabilities;
+  #closed = false;
+  #failure: Qcow2Error | undefined;
+
+  /** Made by `openImage` only. */
+  constructor(parts: ImageParts) {
+    this.#parts = parts;
+    const write = !parts.core.readOnly;
+    this.capabilities = {
+      write,
+      growable: false,
+      resize: false,
+      discard: write,
+      writeZeroes: write,
+      fua: false,
+      extents: true,
+      preferredBlockBytes: Math.min(parts.core.clusterBytes, 4096),
+    };
+  }
+
+  /** The header as it is now. Not to be changed. */
+  get header(): Qcow2Header {
+    return this.#parts.core.header;
+  }
+
+  get readOnly(): boolean {
+    return this.#parts.core.readOnly;
+  }
+
+  get clusterBytes(): number {
+    return this.#parts.core.clusterBytes;
+  }
+
+  /** Size of the guest's disk in bytes. */
+  get sizeBytes(): number {
+    return this.#parts.core.header.sizeBytes;
+  }
+
+  /** What `qemu-img info` shows. */
+  info(): ImageInfo {
+    return this.#parts.info();
+  }
+
+  /** State and counters of the journal; undefined for an image that has none. */
+  journalStatus(): JournalStatus | undefined {
+    return this.#parts.journalStatus();
+  }
+
+  read(offset: number, into: Uint8Array, _options?: ReadOptions): void | Promise<void> {
+    this.#refuseClosed();
+    checkRange(offset, into.length, this.sizeBytes);
+    this.#refuseUnsupported();
+    return run(this.#parts.reader.read(offset, into));
+  }
+
+  /**
+   * Write guest bytes. A later read sees them when this is done; durable after a flush, or with `fua`.
+   * @throws OUT_OF_RANGE, READ_ONLY, CLOSED, FAILED_EARLIER, NO_SPACE, WRITE_FAILED, UNSUPPORTED_FEATURE for
+   *   a cluster of a kind that is not served, FormatError for a damaged mapping
+   */
+  write(offset: number, bytes: Uint8Array, options?: WriteOptions): void | Promise<void> {
+    this.#refuseWrite(offset, bytes.length);
+    return this.#change(() => this.#parts.writer.write(offset, bytes), options);
+  }
+
+  writeZeroes(offset: number, lengthBytes: number, options?: WriteZeroesOptions): void | Promise<void> {
+    this.#refuseWrite(offset, lengthBytes);
+    const mode = { unmap: options?.mayUnmap ?? false, discard: false };
+    return this.#change(() => this.#parts.writer.zero(offset, lengthBytes, mode), options);
+  }
+
+  /** Whole clusters in the range give their space back; parts of clusters stay as they are. */
+  discard(offset: number, lengthBytes: number, options?: WriteOptions): void | Promise<void> {
+    this.#refuseWrite(offset, lengthBytes);
+    const mode = { unmap: true, discard: true };
+    return this.#change(() => this.#parts.writer.zero(offset, lengthBytes, mode), options);
+  }
+
+  /** Make durable every write that was done when this was called. Concurrent flushes share one commit. */
+  flush(_options?: FlushOptions): void | Promise<void> {
+    this.#refuseClosed();
+    if (this.readOnly) return;
+    this.#refuseFailed();
+    return run(this.#guard(this.#commit()));
+  }
+
+  extents(offset: number, lengthBytes: number): readonly Extent[] | Promise<readonly Extent[]> {
+    this.#refuseClosed();
+    checkRange(offset, lengthBytes, this.sizeBytes);
+    this.#refuseUnsupported();
+    return run(this.#extents(offset, lengthBytes));
+  }
+
+  resize(): never {
+    throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', 'an image can not be resized yet');
+  }
+
+  /**
+   * Write back everything that the journal holds: the file is an ordinary clean image on return. Writing may
+   * go on. Without a journal: the same as a flush.
+   */
+  async quiesce(): Promise<void> {
+    this.#refuseClosed();
+    if (this.readOnly) return;
+    this.#refuseFailed();
+    await run(this.#guard(this.#quiesce()));
+  }
+
+  /** Add a journal to an image that has none. Durable on return. */
+  async enableJournal(options: { sizeBytes?: number; blockBytes?: number } = {}): Promise<void> {
+    this.#refuseWrite(0, 0);
+    await this.quiesce();
+    await run(this.#guarded(() => this.#parts.enableJournal(options)));
+  }
+
+  /** Write everything back and take the journal away. Durable on return. */
+  async disableJournal(): Promise<void> {
+    this.#refuseWrite(0, 0);
+    // A write may come between the two and make the image dirty again; then once more.
+    do await this.quiesce();
+    while (!(await run(this.#guarded(() => this.#parts.disableJournal()))));
+  }
+
+  /**
+   * Bring everything in place, durable, the image clean; let go of the devices, the backing device included.
+   * After a failed write or flush nothing is written: the image stays as recovery will find it.
+   */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    try {
+      if (!this.readOnly && this.#failure === undefined && this.#parts.core.log.failure === undefined) {
+        await run(this.#guard(this.#quiesce()));
+      }
+    } finally {
+      this.abandon();
+      await this.#parts.core.backing?.close();
+      await this.#parts.core.device.close();
+    }
+  }
+
+  /** Let go without writing anything, as a crash would. The devices stay open. */
+  abandon(): void {
+    this.#closed = true;
+  }
+
+  /** Under the write lock; then what FUA and a full queue ask for. */
+  #change(body: () => Task<void>, options: WriteOptions | undefined): void | Promise<void> {
+    return run(this.#guard(this.#changeTask(body, options?.fua ?? false)));
+  }
+
+  *#changeTask(body: () => Task<void>, fua: boolean): Task<void> {
+    yield* this.#exclusively(body);
+    const parts = this.#parts;
+    if (parts.overlay.dirtyBytes > parts.tuning.overlayBytes) {
+      yield* this.#exclusively(() => parts.settleUnlogged());
+    }
+    if (fua || parts.core.log.backlog > parts.tuning.backlog) yield* this.#commit();
+  }
+
+  *#exclusively<T>(body: () => Task<T>): Task<T> {
+    const lock = this.#parts.core.writeLock;
+    yield* wait(lock.acquire());
+    try {
+      if (this.#parts.allocator.hasPendingFrees) yield* this.#parts.allocator.freePending();
+      return yield* body();
+    } finally {
+      lock.release();
+    }
+  }
+
+  *#commit(): Task<void> {
+    yield* this.#parts.core.log.commit();
+  }
+
+  *#quiesce(): Task<void> {
+    yield* this.#parts.core.log.quiesce();
+  }
+
+  *#guarded<T>(body: () => Task<T>): Task<T> {
+    return yield* this.#guard(this.#exclusively(body));
+  }
+
+  /** A failure of the device below, or a bug, ends writing. */
+  *#guard<T>(task: Task<T>): Task<T> {
+    try {
+      return yield* task;
+    } catch (error) {
+      if (error instanceof StorageError || error instanceof InvariantError) this.#failure ??= error;
+      else if (!(error instanceof Qcow2Error)) {
+        this.#failure ??= new StorageError('WRITE_FAILED', 'the device below failed', {}, error);
+      }
+      throw error;
+    }
+  }
+
+  *#extents(offset: number, lengthBytes: number): Task<readonly Extent[]> {
+    const { core, mappings, overlay } = this.#parts;
+    const extents: Extent[] = [];
+    for (let done = 0; done < lengthBytes; ) {
+      const at = offset + done;
+      const inCluster = at % core.clusterBytes;
+      const guestCluster = (at - inCluster) / core.clusterBytes;
+      const length = Math.min(lengthBytes - done, core.clusterBytes - inCluster);
+      const mapping = yield* mappings.lookup(guestCluster);
+      const held = overlay.get(guestCluster) !== undefined;
+      pushExtent(extents, {
+        offset: at,
+        lengthBytes: length,
+        kind: held ? 'data' : extentKind(mapping.kind),
+      });
+      done += length;
+    }
+    return extents;
+  }
+
+  #refuseClosed(): void {
+    if (this.#closed) throw new StateError('CLOSED', 'the image is closed');
+  }
+
+  #refuseFailed(): void {
+    const failure = this.#failure ?? (this.readOnly ? undefined : this.#parts.core.log.failure);
+    if (failure === undefined) return;
+    const message = `an earlier write or flush failed (${failure.code}); reopen the image to recover`;
+    throw new StateError('FAILED_EARLIER', message, {}, failure);
+  }
+
+  #refuseUnsupported(): void {
+    const feature = this.#parts.unsupportedFeature;
+    if (feature === undefined) return;
+    throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `the image uses ${feature}`, { feature });
+  }
+
+  #refuseWrite(offset: number, lengthBytes: number): void {
+    this.#refuseClosed();
+    if (this.readOnly) throw new StateError('READ_ONLY', 'the image was opened read-only');
+    checkRange(offset, lengthBytes, this.sizeBytes);
+    this.#refuseUnsupported();
+    this.#refuseFailed();
+  }
+}
+
+function extentKind(kind: number): Extent['kind'] {
+  if (kind === clusterKind.unallocated) return 'hole';
+  return kind === clusterKind.zeroPlain || kind === clusterKind.zeroAllocated ? 'zero' : 'data';
+}

@@ -1,0 +1,128 @@
+/**
+ * The image as the journal engine's client: what is gathered, how it settles, and the dirty bit.
+ */
+import { type BlockDevice, type Task, wait } from '@qcow2/block-device';
+import type { GuestSink, GuestWrite, JournalClient } from '@qcow2/journal';
+import { incompatibleFeatures } from '@qcow2/spec';
+import type { Allocator } from './allocator.ts';
+import type { ClusterWriter } from './cluster-writer.ts';
+import { type GuestOverlay, type OverlayCluster, sectorBytes } from './guest-overlay.ts';
+import type { ImageCore } from './image-core.ts';
+
+/** Byte offset of the incompatible feature mask in the header (HDR-015). */
+const incompatibleAt = 72;
+
+export class ImageJournalClient implements JournalClient {
+  readonly #core: ImageCore;
+  readonly #overlay: GuestOverlay;
+  readonly #writer: ClusterWriter;
+  readonly #allocator: Allocator;
+  #round: OverlayCluster[] = [];
+
+  constructor(core: ImageCore, overlay: GuestOverlay, writer: ClusterWriter, allocator: Allocator) {
+    this.#core = core;
+    this.#overlay = overlay;
+    this.#writer = writer;
+    this.#allocator = allocator;
+  }
+
+  get unloggedGuestBytes(): number {
+    return this.#overlay.dirtyBytes;
+  }
+
+  takeGuestWrites(maxBytes: number): readonly GuestWrite[] {
+    return this.#overlay.takeDirty(maxBytes);
+  }
+
+  *settleUnlogged(): Task<void> {
+    yield* this.#core.writeLock.exclusive(() => this.settleUnloggedLocked());
+  }
+
+  /** As `settleUnlogged`, for a caller that holds the write lock. */
+  *settleUnloggedLocked(): Task<void> {
+    for (const cluster of this.#overlay.sortedDirty()) yield* this.#writer.settle(cluster);
+  }
+
+  beginRound(): number {
+    this.#round = this.#overlay.sorted().reverse();
+    return this.#overlay.validBytes;
+  }
+
+  *stepRound(budgetBytes: number): Task<boolean> {
+    yield* this.#core.writeLock.exclusive(() => this.#stepLocked(budgetBytes));
+    return this.#round.length === 0;
+  }
+
+  *#stepLocked(budgetBytes: number): Task<void> {
+    for (let left = budgetBytes; left > 0; ) {
+      const cluster = this.#round.pop();
+      if (cluster === undefined) return;
+      // Dropped or settled since the round began: nothing of it is left to do.
+      if (this.#overlay.get(cluster.guestCluster) !== cluster) continue;
+      left -= cluster.validSectors * sectorBytes;
+      yield* this.#writer.settle(cluster);
+    }
+  }
+
+  *markDirty(): Task<void> {
+    this.#core.header.incompatibleFeatures |= incompatibleFeatures.journalDirty;
+    yield* writeIncompatibleFeatures(this.#core.device, this.#core.header.incompatibleFeatures);
+  }
+
+  *markClean(): Task<void> {
+    this.#core.header.incompatibleFeatures &= ~incompatibleFeatures.journalDirty;
+    yield* writeIncompatibleFeatures(this.#core.device, this.#core.header.incompatibleFeatures);
+  }
+
+  *beforeFlush(): Task<void> {
+    yield* this.#allocator.extendFile();
+  }
+}
+
+/** One write within the header's first sector, durable on return. */
+function* writeIncompatibleFeatures(device: BlockDevice, mask: bigint): Task<void> {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, mask);
+  yield* wait(device.write(incompatibleAt, bytes, { event: 'dirty_bit' }));
+  yield* wait(device.flush({ event: 'flush_metadata' }));
+}
+
+/** Gathers replayed guest writes into an overlay; remembers which record each sector came from. */
+export class OverlaySink implements GuestSink {
+  readonly #overlay: GuestOverlay;
+  readonly #clusterBytes: number;
+  readonly #sequences = new Map<number, number>();
+
+  constructor(overlay: GuestOverlay, clusterBytes: number) {
+    this.#overlay = overlay;
+    this.#clusterBytes = clusterBytes;
+  }
+
+  guestWrite(guestOffset: number, bytes: Uint8Array, sequence: number): void {
+    for (let done = 0; done < bytes.length; ) {
+      const at = guestOffset + done;
+      const inCluster = at % this.#clusterBytes;
+      const length = Math.min(bytes.length - done, this.#clusterBytes - inCluster);
+      const piece = bytes.subarray(done, done + length);
+      this.#overlay.put((at - inCluster) / this.#clusterBytes, inCluster, piece, true);
+      done += length;
+    }
+    const first = guestOffset / sectorBytes;
+    for (let i = 0; i < bytes.length / sectorBytes; i++) this.#sequences.set(first + i, sequence);
+  }
+
+  guestSettled(guestOffset: number, lengthBytes: number, throughSequence: number): void {
+    const end = guestOffset + lengthBytes;
+    for (const cluster of this.#overlay.sorted()) {
+      const start = cluster.guestCluster * this.#clusterBytes;
+      const from = Math.max(start, guestOffset);
+      const to = Math.min(start + this.#clusterBytes, end);
+      for (let at = from; at < to; at += sectorBytes) {
+        const sequence = this.#sequences.get(at / sectorBytes);
+        if (sequence === undefined || sequence > throughSequence) continue;
+        this.#overlay.drop(cluster, at - start, sectorBytes);
+        this.#sequences.delete(at / sectorBytes);
+      }
+    }
+  }
+}

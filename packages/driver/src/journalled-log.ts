@@ -1,0 +1,48 @@
+/** The metadata log of an image with a journal: the engine, behind the face that the image's code uses. */
+import type { Task } from '@qcow2/block-device';
+import type { JournalEngine } from '@qcow2/journal';
+import type { Qcow2Error } from '@qcow2/spec';
+import type { MetadataChange, MetadataLog } from './metadata-log.ts';
+
+export class JournalledLog implements MetadataLog {
+  readonly lateFrees = false;
+  readonly engine: JournalEngine;
+
+  constructor(engine: JournalEngine) {
+    this.engine = engine;
+  }
+
+  get failure(): Qcow2Error | undefined {
+    return this.engine.failure;
+  }
+
+  get generation(): number {
+    return this.engine.counters.flushes;
+  }
+
+  get backlog(): number {
+    return this.engine.queueLength;
+  }
+
+  noteDeviceWrite(): void {
+    this.engine.noteDeviceWrite();
+  }
+
+  submit(change: MetadataChange): void {
+    const { writes, revokes, settled, required, afterData, onDurable } = change;
+    const common = { hostWrites: writes, revokes, settled, required, afterData };
+    this.engine.submit(onDurable === undefined ? common : { ...common, onDurable });
+  }
+
+  patch(hostOffset: number, into: Uint8Array): void {
+    this.engine.patch(hostOffset, into);
+  }
+
+  *commit(): Task<void> {
+    yield* this.engine.commit();
+  }
+
+  *quiesce(): Task<void> {
+    yield* this.engine.quiesce();
+  }
+}

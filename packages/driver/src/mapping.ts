@@ -1,0 +1,89 @@
+/**
+ * From a guest cluster to what the image says about it.
+ *
+ * `peek` answers from the cache or not at all, without allocating; `lookup` loads the slice first. Every
+ * entry is checked against its clauses when it is read, so a damaged one is refused by name and never
+ * followed.
+ */
+import type { Task } from '@qcow2/block-device';
+import {
+  type ClusterKind,
+  checkL1Entry,
+  checkL2Entry,
+  classifyL2Entry,
+  clusterKind,
+  readEntryCopied,
+  readEntryOffset,
+} from '@qcow2/codec';
+import { InvariantError } from '@qcow2/spec';
+import type { ImageCore } from './image-core.ts';
+
+export interface Mapping {
+  readonly kind: ClusterKind;
+  /** Host offset of the cluster; 0 where it has none. */
+  readonly hostOffset: number;
+  /** Nobody else refers to the cluster: it may be written in place. */
+  readonly exclusive: boolean;
+}
+
+const nothing: Mapping = { kind: clusterKind.unallocated, hostOffset: 0, exclusive: false };
+
+export class MappingTable {
+  readonly #core: ImageCore;
+
+  constructor(core: ImageCore) {
+    this.#core = core;
+  }
+
+  /** Host offset of the L2 table of a guest cluster, 0 where there is none. */
+  l2TableOffset(guestCluster: number): number {
+    const { l1, l2Entries, clusterBits, header } = this.#core;
+    const at = Math.floor(guestCluster / l2Entries) * 8;
+    if (at + 8 > l1.byteLength) return 0;
+    checkL1Entry(l1, at, clusterBits, header.l1Offset);
+    return readEntryOffset(l1, at);
+  }
+
+  /** Whether the L2 table exists and belongs to the active L1 table alone. */
+  l2TableExclusive(guestCluster: number): boolean {
+    const at = Math.floor(guestCluster / this.#core.l2Entries) * 8;
+    return readEntryCopied(this.#core.l1, at);
+  }
+
+  /** Host offset of the L2 entry of a guest cluster; its table must exist. */
+  entryOffset(guestCluster: number): number {
+    const table = this.l2TableOffset(guestCluster);
+    if (table === 0) throw new InvariantError('a guest cluster without L2 table');
+    return table + (guestCluster % this.#core.l2Entries) * this.#core.l2EntryBytes;
+  }
+
+  /** The mapping, if it can be told without waiting. */
+  peek(guestCluster: number): Mapping | undefined {
+    const table = this.l2TableOffset(guestCluster);
+    if (table === 0) return nothing;
+    const entryOffset = table + (guestCluster % this.#core.l2Entries) * this.#core.l2EntryBytes;
+    const slice = this.#core.cache.peek(entryOffset);
+    if (slice === undefined) return undefined;
+    return this.#read(slice.view, entryOffset - slice.hostOffset, slice.hostOffset);
+  }
+
+  *lookup(guestCluster: number): Task<Mapping> {
+    for (;;) {
+      const mapping = this.peek(guestCluster);
+      if (mapping !== undefined) return mapping;
+      yield* this.#core.cache.load(this.entryOffset(guestCluster));
+    }
+  }
+
+  #read(view: DataView, at: number, sliceOffset: number): Mapping {
+    const { l2Format } = this.#core;
+    checkL2Entry(view, at, l2Format, sliceOffset);
+    const kind = classifyL2Entry(view, at, l2Format);
+    if (kind === clusterKind.unallocated) return nothing;
+    return {
+      kind,
+      hostOffset: kind === clusterKind.compressed ? 0 : readEntryOffset(view, at),
+      exclusive: readEntryCopied(view, at),
+    };
+  }
+}

@@ -1,0 +1,51 @@
+/**
+ * Where changed metadata goes: the journal, or ordered writes. The image's code is the same over both; what
+ * differs is when a change is durable and what a crash leaves.
+ *
+ * A change is handed over whole. With a journal it is atomic. Without one its steps are written in order
+ * (refcounts before mappings, see `OrderedWrites`), and references that it drops are counted down only when
+ * its mappings are durable, so that a crash leaks at worst.
+ */
+import type { Task } from '@qcow2/block-device';
+import type { WriteStep } from '@qcow2/cache';
+import type { GuestRange, HostRange, HostWrite } from '@qcow2/journal';
+import type { Qcow2Error } from '@qcow2/spec';
+
+export interface MetadataWrite extends HostWrite {
+  readonly step: WriteStep;
+}
+
+export interface MetadataChange {
+  readonly writes: readonly MetadataWrite[];
+  /** Freed ranges that held tables. */
+  readonly revokes: readonly HostRange[];
+  /** Guest ranges that are now found through the mapping, or not at all. */
+  readonly settled: readonly GuestRange[];
+  /** Something acknowledged by the next guest flush depends on it. */
+  readonly required: boolean;
+  /** Bytes written in place become reachable by it. */
+  readonly afterData: boolean;
+  /** Called when the change is durable: what it freed may be used again. */
+  readonly onDurable?: () => void;
+}
+
+export interface MetadataLog {
+  /** True: a reference that goes away is counted down only after the change is durable. */
+  readonly lateFrees: boolean;
+  readonly failure: Qcow2Error | undefined;
+  /** Changes whenever bytes may have moved from the log to the device: see `readPatched`. */
+  readonly generation: number;
+  /** Changes are waiting; above a bound the image commits by itself. */
+  readonly backlog: number;
+
+  /** The image wrote to the device in place: the next commit owes a flush. */
+  noteDeviceWrite(): void;
+  /** @throws FAILED_EARLIER */
+  submit(change: MetadataChange): void;
+  /** Lay over `into` what is not on the device yet. */
+  patch(hostOffset: number, into: Uint8Array): void;
+  /** Make durable all that was submitted and written. */
+  commit(): Task<void>;
+  /** Bring everything in place, durable on return. */
+  quiesce(): Task<void>;
+}

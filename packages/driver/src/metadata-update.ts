@@ -1,0 +1,224 @@
+/**
+ * One change of metadata, gathered and then made at once.
+ *
+ * Gathering waits for nothing and changes nothing. `submit` loads every slice that it needs, and then,
+ * without waiting, changes the slices and hands the same bytes to the log: so no reader and no crash ever
+ * sees half of it, and a slice that is evicted in between is put back before it is changed. The caller holds
+ * the write lock.
+ */
+import type { Task } from '@qcow2/block-device';
+import type { TableSlice, WriteStep } from '@qcow2/cache';
+import {
+  writeEntryCopied,
+  writeL1Entry,
+  writeStandardEntry,
+  writeUnallocated,
+  writeZeroEntry,
+} from '@qcow2/codec';
+import type { GuestRange, HostRange } from '@qcow2/journal';
+import { FormatError, guestOffset, hostOffset, InvariantError } from '@qcow2/spec';
+import type { Allocator } from './allocator.ts';
+import type { ImageCore } from './image-core.ts';
+import type { MappingTable } from './mapping.ts';
+import type { MetadataWrite } from './metadata-log.ts';
+
+export type NewEntry =
+  | { readonly kind: 'standard'; readonly hostOffset: number }
+  | { readonly kind: 'zero-plain' }
+  | { readonly kind: 'zero-allocated'; readonly hostOffset: number }
+  | { readonly kind: 'unallocated' };
+
+export interface SubmitOptions {
+  readonly required: boolean;
+  readonly afterData: boolean;
+  readonly onDurable?: () => void;
+}
+
+export class MetadataUpdate {
+  readonly #core: ImageCore;
+  readonly #mappings: MappingTable;
+  readonly #allocator: Allocator;
+  readonly #entries: { guestCluster: number; entry: NewEntry }[] = [];
+  readonly #l1Entries: { index: number; tableOffset: number }[] = [];
+  readonly #added: number[] = [];
+  readonly #dropped: number[] = [];
+  readonly #direct: MetadataWrite[] = [];
+  readonly #revokes: HostRange[] = [];
+  readonly #settled: GuestRange[] = [];
+
+  constructor(core: ImageCore, mappings: MappingTable, allocator: Allocator) {
+    this.#core = core;
+    this.#mappings = mappings;
+    this.#allocator = allocator;
+  }
+
+  get isEmpty(): boolean {
+    return (
+      this.#entries.length + this.#l1Entries.length + this.#added.length + this.#dropped.length === 0 &&
+      this.#direct.length + this.#settled.length === 0
+    );
+  }
+
+  setEntry(guestCluster: number, entry: NewEntry): void {
+    this.#entries.push({ guestCluster, entry });
+  }
+
+  setL1Entry(index: number, tableOffset: number): void {
+    this.#l1Entries.push({ index, tableOffset });
+  }
+
+  /** A reserved cluster gets its first reference. */
+  addReference(hostCluster: number): void {
+    this.#added.push(hostCluster);
+  }
+
+  /** A reference to a cluster goes away; it is free again when that is durable and it was the last. */
+  dropReference(hostCluster: number): void {
+    this.#dropped.push(hostCluster);
+  }
+
+  writeBytes(step: WriteStep, at: number, bytes: Uint8Array): void {
+    this.#direct.push({ step, hostOffset: hostOffset(at), bytes });
+  }
+
+  /** A range that held tables is freed by this change. */
+  revoke(at: number, lengthBytes: number): void {
+    this.#revokes.push({ hostOffset: hostOffset(at), lengthBytes });
+  }
+
+  /** What the log holds of this guest range is out of date from here on. */
+  settled(at: number, lengthBytes: number): void {
+    this.#settled.push({ guestOffset: guestOffset(at), lengthBytes });
+  }
+
+  *submit(options: SubmitOptions): Task<void> {
+    const late = this.#core.log.lateFrees;
+    const counted = late ? this.#added : [...this.#added, ...this.#dropped];
+    const slices = new Map<number, TableSlice>();
+    for (const { guestCluster } of this.#entries) {
+      yield* this.#need(slices, this.#mappings.entryOffset(guestCluster));
+    }
+    for (const cluster of counted) yield* this.#need(slices, this.#allocator.refcountOffset(cluster));
+    for (const slice of slices.values()) slices.set(slice.hostOffset, this.#core.cache.restore(slice));
+    const writes = [...this.#direct];
+    const freed = this.#applyRefcounts(slices, writes, late);
+    this.#applyEntries(slices, writes);
+    this.#applyL1(writes);
+    this.#core.log.submit({
+      writes,
+      revokes: this.#revokes,
+      settled: this.#settled,
+      required: options.required,
+      afterData: options.afterData,
+      onDurable: () => {
+        if (late) this.#allocator.freeLater(this.#dropped);
+        else this.#allocator.release(freed);
+        options.onDurable?.();
+      },
+    });
+  }
+
+  *#need(slices: Map<number, TableSlice>, at: number): Task<void> {
+    const start = at - (at % this.#core.cache.sliceBytes);
+    if (slices.has(start)) return;
+    slices.set(start, yield* this.#core.cache.load(start));
+  }
+
+  /** Returns the clusters that nobody refers to any more. */
+  #applyRefcounts(slices: Map<number, TableSlice>, writes: MetadataWrite[], late: boolean): number[] {
+    const freed: number[] = [];
+    for (const cluster of this.#added) {
+      const before = this.#count(slices, writes, cluster, 1);
+      if (before !== 0) throw new InvariantError('a cluster was handed out that is in use');
+      this.#allocator.settleReservation(cluster);
+    }
+    if (late) return freed;
+    for (const cluster of this.#dropped) {
+      if (this.#count(slices, writes, cluster, -1) !== 1) continue;
+      this.#allocator.quarantine(cluster);
+      freed.push(cluster);
+    }
+    return freed;
+  }
+
+  #count(slices: Map<number, TableSlice>, writes: MetadataWrite[], cluster: number, change: 1 | -1): number {
+    return countReference(
+      this.#core,
+      this.#allocator,
+      cluster,
+      change,
+      (at) => this.#slice(slices, at),
+      writes,
+    );
+  }
+
+  #applyEntries(slices: Map<number, TableSlice>, writes: MetadataWrite[]): void {
+    for (const { guestCluster, entry } of this.#entries) {
+      const entryOffset = this.#mappings.entryOffset(guestCluster);
+      const slice = this.#slice(slices, entryOffset);
+      const at = entryOffset - slice.hostOffset;
+      switch (entry.kind) {
+        case 'standard':
+          writeStandardEntry(slice.view, at, entry.hostOffset, true);
+          break;
+        case 'zero-allocated':
+          writeZeroEntry(slice.view, at, entry.hostOffset, true);
+          break;
+        case 'zero-plain':
+          writeZeroEntry(slice.view, at, 0, false);
+          break;
+        case 'unallocated':
+          writeUnallocated(slice.view, at);
+          break;
+      }
+      writes.push({ step: 2, hostOffset: hostOffset(entryOffset), bytes: slice.bytes.slice(at, at + 8) });
+    }
+  }
+
+  #applyL1(writes: MetadataWrite[]): void {
+    const { l1, header } = this.#core;
+    for (const { index, tableOffset } of this.#l1Entries) {
+      writeL1Entry(l1, index * 8, tableOffset, true);
+      writeEntryCopied(l1, index * 8, true);
+      const bytes = new Uint8Array(l1.buffer, l1.byteOffset + index * 8, 8).slice();
+      writes.push({ step: 2, hostOffset: hostOffset(header.l1Offset + index * 8), bytes });
+    }
+  }
+
+  #slice(slices: Map<number, TableSlice>, at: number): TableSlice {
+    const slice = slices.get(at - (at % this.#core.cache.sliceBytes));
+    if (slice === undefined) throw new InvariantError('a slice was not loaded before it was changed');
+    return slice;
+  }
+}
+
+/**
+ * Count a cluster up or down in its slice, and queue the bytes. Returns the count before.
+ * @throws REFCOUNT_WRONG where a cluster in use counts as free
+ */
+export function countReference(
+  core: ImageCore,
+  allocator: Allocator,
+  cluster: number,
+  change: 1 | -1,
+  sliceAt: (hostOffset: number) => TableSlice,
+  writes: MetadataWrite[],
+): number {
+  const at = allocator.refcountOffset(cluster);
+  const slice = sliceAt(at);
+  const bits = core.refcounts.widthBits;
+  const inSlice = at - slice.hostOffset;
+  const perByte = bits < 8 ? 8 / bits : 1;
+  const index = bits < 8 ? inSlice * perByte + (cluster % perByte) : inSlice / (bits / 8);
+  const before = core.refcounts.get(slice.view, index);
+  if (before + change < 0) {
+    throw new FormatError('REFCOUNT_WRONG', 'a cluster in use counts as free', {
+      hostOffset: cluster * core.clusterBytes,
+      clause: 'RCB-001',
+    });
+  }
+  core.refcounts.set(slice.view, index, before + change);
+  const bytes = slice.bytes.slice(inSlice, inSlice + Math.max(1, bits / 8));
+  writes.push({ step: 1, hostOffset: hostOffset(at), bytes });
+  return before;
+}

@@ -1,0 +1,251 @@
+/**
+ * Opening an image: header, features, journal, tables, in an order in which nothing is followed before it
+ * has been checked.
+ *
+ * No name that the image holds is ever followed here: the backing device is the caller's decision. For a
+ * reader a dirty journal is replayed into memory and looked through; nothing is written. For a writer
+ * replay ends in an ordinary clean image before the first request is taken, so a crash meanwhile finds the
+ * same log, and perhaps records that continue it.
+ */
+import { type BlockDevice, readPadded, run, type Task, wait } from '@qcow2/block-device';
+import {
+  decodeClusterBytes,
+  decodeHeader,
+  decodeSnapshotTable,
+  type Qcow2Header,
+  unknownIncompatibleFeatures,
+} from '@qcow2/codec';
+import type { Random } from '@qcow2/journal';
+import {
+  autoclearFeatures,
+  FormatError,
+  incompatibleFeatures,
+  qcow2Limits,
+  StateError,
+  UnsupportedFeatureError,
+} from '@qcow2/spec';
+import { Qcow2Image } from './image.ts';
+import { ImageCore } from './image-core.ts';
+import { areaIsOurs, boundJournal, isJournalDirty, isJournalValid } from './journal-binding.ts';
+import { defaultTuning, ImageParts, type JournalTuning } from './parts.ts';
+
+export interface OpenOptions {
+  readonly readOnly?: boolean;
+  /**
+   * Where reads of unallocated clusters go: a device that the caller opened, or `none` for zeros. An image
+   * that names a backing file is refused with NO_POLICY where this is not given. Closed with the image.
+   */
+  readonly backing?: BlockDevice | 'none';
+  /** For salts and ids; default `crypto.getRandomValues`. */
+  readonly random?: Random;
+  /** Bytes of metadata slices held in memory; default 32 MiB. */
+  readonly cacheBytes?: number;
+  readonly journal?: Partial<JournalTuning>;
+}
+
+/**
+ * Open an image on a device. A dirty journal is replayed: for a reader into memory, for a writer into the
+ * image, durable on return. The device is the image's from now on, unless this throws.
+ * @throws FormatError where the image is damaged; UNSUPPORTED_FEATURE for a feature that is not served (a
+ *   writer is refused at once, a reader when it reads guest bytes); NO_POLICY; JOURNAL_DAMAGED
+ */
+export async function openImage(device: BlockDevice, options: OpenOptions = {}): Promise<Qcow2Image> {
+  return await run(open(device, options));
+}
+
+/** Open an image to look at it: read-only, no name followed, every kind of image that can be decoded. */
+export async function probeImage(device: BlockDevice): Promise<Qcow2Image> {
+  return await openImage(device, { readOnly: true, backing: 'none' });
+}
+
+function* open(device: BlockDevice, options: OpenOptions): Task<Qcow2Image> {
+  const parts = yield* openParts(device, options);
+  return new Qcow2Image(parts);
+}
+
+/** The parts of an opened image. For `openImage` and for the check, which looks at the same tables. */
+export function* openParts(device: BlockDevice, options: OpenOptions): Task<ImageParts> {
+  const readOnly = options.readOnly ?? false;
+  if (!readOnly && !device.capabilities.write) {
+    throw new StateError('READ_ONLY', 'the device below can not be written; open the image read-only');
+  }
+  const header = yield* loadHeader(device);
+  refuseUnknown(header);
+  const dirty = isJournalDirty(header);
+  const area = dirty || isJournalValid(header) ? boundJournal(header) : undefined;
+  if (dirty && (area === undefined || !isJournalValid(header))) {
+    throw new FormatError('JOURNAL_DAMAGED', 'the image is marked as dirty, and its journal is gone', {
+      hostOffset: 72,
+      field: 'incompatibleFeatures',
+      clause: 'JRN-BIND-001',
+    });
+  }
+  const parts = newParts(device, header, options, readOnly);
+  const log = dirty && area !== undefined ? yield* parts.recover(area) : undefined;
+  if (log !== undefined && !log.hostWrites.isEmpty) {
+    // The log may hold a newer header: a moved refcount table, a larger disk.
+    yield* adoptReplayedHeader(parts, log.hostWrites);
+  }
+  if (log !== undefined) {
+    parts.core.journalArea = area;
+    if (readOnly) parts.core.readPatch = (at, into) => log.hostWrites.apply(at, into);
+    else if (area !== undefined) parts.useJournal(area, log, true);
+  }
+  yield* parts.core.loadTables();
+  parts.snapshots = yield* loadSnapshots(parts.core);
+  parts.unsupportedFeature = unsupportedFeature(header);
+  if (readOnly) return parts;
+  refuseForWriting(parts);
+  yield* prepareForWriting(parts, dirty);
+  return parts;
+}
+
+function newParts(
+  device: BlockDevice,
+  header: Qcow2Header,
+  options: OpenOptions,
+  readOnly: boolean,
+): ImageParts {
+  const named = header.backingFileName !== undefined && header.backingFileName !== '';
+  if (named && options.backing === undefined) {
+    throw new StateError(
+      'NO_POLICY',
+      'the image names a backing file, and the caller did not say what to do',
+      {
+        path: header.backingFileName,
+        clause: 'HDR-003',
+      },
+    );
+  }
+  const backing = options.backing === 'none' ? undefined : options.backing;
+  const cacheBytes = options.cacheBytes ?? 32 * 1024 * 1024;
+  const core = new ImageCore({ device, header, backing, cacheBytes, readOnly });
+  const random = options.random ?? ((into) => crypto.getRandomValues(into as Uint8Array<ArrayBuffer>));
+  return new ImageParts(core, { ...defaultTuning, ...options.journal }, random);
+}
+
+function* loadHeader(device: BlockDevice): Task<Qcow2Header> {
+  const head = new Uint8Array(Math.min(512, device.sizeBytes));
+  yield* wait(device.read(0, head));
+  const bytes = new Uint8Array(Math.min(decodeClusterBytes(head), device.sizeBytes));
+  yield* wait(device.read(0, bytes));
+  return decodeHeader(bytes, device.sizeBytes);
+}
+
+function* adoptReplayedHeader(
+  parts: ImageParts,
+  writes: { apply(hostOffset: number, into: Uint8Array): void },
+): Task<void> {
+  const { core } = parts;
+  const bytes = new Uint8Array(core.clusterBytes);
+  yield* wait(readPadded(core.device, 0, bytes));
+  writes.apply(0, bytes);
+  // Tables that the log moved may stand where the file does not reach yet: their place is checked below, by
+  // what the table's own clauses say, and not against the file's length.
+  Object.assign(core.header, decodeHeader(bytes));
+}
+
+function refuseUnknown(header: Qcow2Header): void {
+  const unknown = unknownIncompatibleFeatures(header);
+  if (unknown.length === 0) return;
+  const names = unknown.map(({ bit, name }) => name ?? `bit ${bit}`).join(', ');
+  throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `unsupported qcow2 feature(s): ${names}`, {
+    feature: names,
+    hostOffset: 72,
+    field: 'incompatibleFeatures',
+    clause: 'FEA-006',
+  });
+}
+
+/** An image-wide feature without which guest bytes can not be read. */
+function unsupportedFeature(header: Qcow2Header): string | undefined {
+  if (header.cryptMethod !== 0) return 'encryption';
+  const has = (mask: bigint): boolean => (header.incompatibleFeatures & mask) !== 0n;
+  if (has(incompatibleFeatures.externalDataFile)) return 'an external data file';
+  if (has(incompatibleFeatures.extendedL2)) return 'extended L2 entries';
+  return undefined;
+}
+
+function refuseForWriting({ core, unsupportedFeature: feature }: ImageParts): void {
+  if (feature !== undefined) {
+    throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `the image uses ${feature}`, { feature });
+  }
+  const { incompatibleFeatures: mask } = core.header;
+  if ((mask & incompatibleFeatures.corrupt) !== 0n) {
+    throw new FormatError('BAD_FIELD', 'the image is marked as corrupt; it can be opened read-only', {
+      hostOffset: 72,
+      field: 'incompatibleFeatures',
+      clause: 'FEA-002',
+    });
+  }
+  if ((mask & incompatibleFeatures.dirty) !== 0n) {
+    throw new UnsupportedFeatureError(
+      'UNSUPPORTED_FEATURE',
+      'the image was not closed cleanly (lazy refcounts), and must be repaired before it is written',
+      { feature: 'repair of lazy refcounts', hostOffset: 72, clause: 'FEA-001' },
+    );
+  }
+}
+
+function* prepareForWriting(parts: ImageParts, dirty: boolean): Task<void> {
+  const { core, allocator } = parts;
+  const { header } = core;
+  const bound = boundJournal(header);
+  if (dirty) {
+    if (bound === undefined || !(yield* areaIsOurs(core, allocator, bound))) {
+      throw new FormatError('JOURNAL_DAMAGED', 'clusters of the live journal are in use by something else', {
+        hostOffset: bound?.hostOffset,
+        clause: 'JRN-BIND-001',
+      });
+    }
+    yield* core.log.quiesce();
+    yield* clearForeignAutoclear(parts);
+    return;
+  }
+  parts.useOrderedWrites();
+  if (bound === undefined) {
+    yield* clearForeignAutoclear(parts);
+    return;
+  }
+  core.journalArea = bound;
+  const ours = isJournalValid(header) && (yield* areaIsOurs(core, allocator, bound));
+  yield* clearForeignAutoclear(parts);
+  const log = ours ? yield* tryRecover(parts, bound) : undefined;
+  if (log === undefined) {
+    // The old range may belong to somebody now: it is not touched, and not spared either.
+    core.journalArea = undefined;
+    yield* parts.makeJournal({ sizeBytes: bound.lengthBytes });
+  } else {
+    parts.useJournal(bound, log, false);
+  }
+}
+
+/** A clean image needs nothing of its journal: where the area is damaged, a new one is made. */
+function* tryRecover(parts: ImageParts, area: { hostOffset: number; lengthBytes: number }) {
+  try {
+    const log = yield* parts.recover(area);
+    return log.records.length === 0 ? log : undefined;
+  } catch (error) {
+    if (error instanceof FormatError) return undefined;
+    throw error;
+  }
+}
+
+/** We do not keep these up to date when we write; who knows them finds that out by the cleared bit (FEA-012). */
+function* clearForeignAutoclear(parts: ImageParts): Task<void> {
+  const { header } = parts.core;
+  const kept = header.autoclearFeatures & autoclearFeatures.journalValid;
+  if (kept === header.autoclearFeatures) return;
+  header.autoclearFeatures = kept;
+  yield* parts.writeHeader();
+}
+
+function* loadSnapshots(core: ImageCore): Task<ImageParts['snapshots']> {
+  const { header } = core;
+  if (header.snapshotCount === 0) return [];
+  const available = core.device.sizeBytes - header.snapshotsOffset;
+  const bytes = new Uint8Array(Math.max(0, Math.min(available, qcow2Limits.maxSnapshotTableBytes)));
+  yield* wait(core.readPatched(header.snapshotsOffset, bytes));
+  const options = { hostOffset: header.snapshotsOffset, clusterBytes: core.clusterBytes };
+  return decodeSnapshotTable(bytes, header.snapshotCount, options).snapshots;
+}

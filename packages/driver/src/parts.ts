@@ -1,0 +1,205 @@
+/**
+ * An open image, put together: the parts that `Qcow2Image` hands requests to, and the two ways to log.
+ */
+import { readPadded, type Task, wait } from '@qcow2/block-device';
+import type { Snapshot } from '@qcow2/codec';
+import { JournalEngine, type Random, type RecoveredLog, recoverLog } from '@qcow2/journal';
+import { UnsupportedFeatureError } from '@qcow2/spec';
+import { Allocator } from './allocator.ts';
+import { ClusterReader } from './cluster-reader.ts';
+import { ClusterWriter } from './cluster-writer.ts';
+import { GuestOverlay } from './guest-overlay.ts';
+import { replaceHeader } from './header-update.ts';
+import type { HostArea, ImageCore } from './image-core.ts';
+import { ImageWriter } from './image-writer.ts';
+import { type ImageInfo, imageInfo } from './info.ts';
+import {
+  boundJournal,
+  isJournalDirty,
+  isJournalValid,
+  makeJournal,
+  unbindJournal,
+} from './journal-binding.ts';
+import { ImageJournalClient, OverlaySink } from './journal-client.ts';
+import type { JournalStatus } from './journal-status.ts';
+import { JournalledLog } from './journalled-log.ts';
+import { MappingTable } from './mapping.ts';
+import { OrderedLog } from './ordered-log.ts';
+
+export interface JournalTuning {
+  /** Pieces of at least this many bytes go in place at once, not through the overlay. */
+  readonly directWriteBytes: number;
+  /** Unlogged bytes in memory above which they settle without waiting for a flush. */
+  readonly overlayBytes: number;
+  /** Unlogged bytes at a flush above which they are written in place and not logged. */
+  readonly directFlushBytes: number;
+  /** Share of the ring in use from which write-back runs. */
+  readonly writeBackAt: number;
+  /** Changes waiting in memory above which the image commits by itself. */
+  readonly backlog: number;
+}
+
+export const defaultTuning: JournalTuning = {
+  directWriteBytes: 64 * 1024,
+  overlayBytes: 1024 * 1024,
+  directFlushBytes: 256 * 1024,
+  writeBackAt: 0.25,
+  backlog: 4096,
+};
+
+export class ImageParts {
+  readonly core: ImageCore;
+  readonly mappings: MappingTable;
+  readonly overlay: GuestOverlay;
+  readonly allocator: Allocator;
+  readonly reader: ClusterReader;
+  readonly tuning: JournalTuning;
+  /** Name of an image-wide feature that is not served; reading and writing guest bytes is refused by it. */
+  unsupportedFeature: string | undefined;
+  snapshots: readonly Snapshot[] = [];
+  writer: ImageWriter;
+  readonly #clusterWriter: ClusterWriter;
+  readonly #random: Random;
+  #engine: JournalEngine | undefined;
+  #client: ImageJournalClient | undefined;
+  #replayed: RecoveredLog | undefined;
+
+  constructor(core: ImageCore, tuning: JournalTuning, random: Random) {
+    this.core = core;
+    this.tuning = tuning;
+    this.#random = random;
+    this.mappings = new MappingTable(core);
+    this.overlay = new GuestOverlay(core.clusterBytes);
+    this.allocator = new Allocator(core);
+    this.reader = new ClusterReader(core, this.mappings, this.overlay, this.allocator);
+    this.#clusterWriter = new ClusterWriter(core, this.mappings, this.allocator, this.reader, this.overlay);
+    this.writer = this.#imageWriter(0);
+  }
+
+  info(): ImageInfo {
+    return imageInfo(this.core.header, this.snapshots);
+  }
+
+  journalStatus(): JournalStatus | undefined {
+    const area = boundJournal(this.core.header);
+    if (area === undefined) return undefined;
+    const { header } = this.core;
+    const valid = isJournalValid(header);
+    const replayed = this.#replayed;
+    return {
+      version: 1,
+      profile: 'v1',
+      ...area,
+      blockBytes: this.#engine?.ring.blockBytes ?? replayed?.ring.blockBytes,
+      state: isJournalDirty(header) ? 'dirty' : valid ? 'clean' : 'stale',
+      use: this.#engine?.use,
+      counters: this.#engine?.counters,
+      replayed:
+        replayed === undefined || replayed.records.length === 0
+          ? undefined
+          : { records: replayed.records.length, payloadBytes: replayed.payloadBytes },
+    };
+  }
+
+  /** Read the log of the area: guest writes into the overlay, host writes to be laid over what is read. */
+  *recover(area: HostArea): Task<RecoveredLog> {
+    const sink = new OverlaySink(this.overlay, this.core.clusterBytes);
+    this.#replayed = yield* recoverLog(this.core.device, area, sink);
+    return this.#replayed;
+  }
+
+  /** From now on changes go to the journal in `area`, which goes on from `log`. */
+  useJournal(area: HostArea, log: RecoveredLog, dirty: boolean): JournalEngine {
+    const client = new ImageJournalClient(this.core, this.overlay, this.#clusterWriter, this.allocator);
+    const engine = new JournalEngine({
+      device: this.core.device,
+      area,
+      client,
+      random: this.#random,
+      log,
+      dirty,
+      directBytes: this.tuning.directFlushBytes,
+      writeBackAt: this.tuning.writeBackAt,
+    });
+    this.#client = client;
+    this.#engine = engine;
+    this.core.journalArea = area;
+    this.core.log = new JournalledLog(engine);
+    this.writer = this.#imageWriter(this.tuning.directWriteBytes);
+    return engine;
+  }
+
+  /** From now on changes are written in order, without a journal. */
+  useOrderedWrites(): void {
+    this.#engine = undefined;
+    this.#client = undefined;
+    this.core.journalArea = undefined;
+    this.core.log = new OrderedLog(this.core.device, {
+      beforeFlush: () => this.allocator.extendFile(),
+      releaseFreed: () => this.#releaseFreed(),
+    });
+    this.writer = this.#imageWriter(0);
+  }
+
+  /** What is in the overlay and in no record goes in place. Holds: the write lock. */
+  *settleUnlogged(): Task<void> {
+    if (this.#client !== undefined) yield* this.#client.settleUnloggedLocked();
+  }
+
+  /** Holds: the write lock. */
+  *enableJournal(options: { sizeBytes?: number | undefined; blockBytes?: number | undefined }): Task<void> {
+    if (this.#engine !== undefined) {
+      throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', 'the image has a journal already');
+    }
+    yield* this.makeJournal(options);
+  }
+
+  /** A new journal, bound and durable on return. Holds: the write lock, or nobody else has the image yet. */
+  *makeJournal(options: { sizeBytes?: number | undefined; blockBytes?: number | undefined }): Task<void> {
+    const { core } = this;
+    const old = yield* this.#headerCluster();
+    // `replaceHeader` may fail for lack of room: until it is done the value stays as it was.
+    const before = { extensions: core.header.extensions, autoclear: core.header.autoclearFeatures };
+    const area = yield* makeJournal(core, this.allocator, { ...options, random: this.#random });
+    try {
+      yield* replaceHeader(core.device, old, core.header);
+    } catch (error) {
+      core.header.extensions = before.extensions;
+      core.header.autoclearFeatures = before.autoclear;
+      throw error;
+    }
+    const overlay = new OverlaySink(this.overlay, core.clusterBytes);
+    this.useJournal(area, yield* recoverLog(core.device, area, overlay), false);
+  }
+
+  /** False where the image was made dirty again meanwhile. Holds: the write lock. */
+  *disableJournal(): Task<boolean> {
+    if (this.#engine?.use.dirty === true) return false;
+    const old = yield* this.#headerCluster();
+    unbindJournal(this.core.header);
+    yield* replaceHeader(this.core.device, old, this.core.header);
+    this.useOrderedWrites();
+    return true;
+  }
+
+  *writeHeader(): Task<void> {
+    yield* replaceHeader(this.core.device, yield* this.#headerCluster(), this.core.header);
+  }
+
+  *#headerCluster(): Task<Uint8Array> {
+    const bytes = new Uint8Array(this.core.clusterBytes);
+    yield* wait(readPadded(this.core.device, 0, bytes));
+    return bytes;
+  }
+
+  /** The ordered log has made mappings durable: count down what they referred to. Takes the write lock. */
+  *#releaseFreed(): Task<void> {
+    if (!this.allocator.hasPendingFrees) return;
+    yield* this.core.writeLock.exclusive(() => this.allocator.freePending());
+  }
+
+  #imageWriter(directBytes: number): ImageWriter {
+    const { core, mappings, reader, overlay } = this;
+    return new ImageWriter(core, mappings, reader, this.#clusterWriter, overlay, directBytes);
+  }
+}
