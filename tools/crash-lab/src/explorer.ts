@@ -92,7 +92,6 @@ export interface ExplorerOptions {
   /** Of the images recovered in other workloads, one in so many is crashed again; 0 for none. */
   readonly secondCrashOneIn: number;
   readonly mutation?: DeviceMutation | undefined;
-  readonly disturb?: boolean;
   readonly qemu?: QemuCheck | undefined;
   readonly onFailure?: (failure: Failure) => void;
   /** Asked often: true stops the exploration, leaving the tally as it is. */
@@ -187,7 +186,6 @@ export class Explorer {
       return await record(this.#system, base, workload, {
         baseContent: this.#system.initialContent(),
         mutation: this.#options.mutation,
-        disturb: this.#options.disturb ?? false,
       });
     } catch (error) {
       const problem: Problem = { guarantee: 'run', message: describeError(error) };

@@ -11,6 +11,8 @@
  * the candidates, the sector may also be a mixture, each byte from some candidate: the guest asked for
  * less than a sector, and only bytes were promised. The mixture ends with the next flush.
  *
+ * A kill of the process (the machine goes on) leaves each write that was not durable in or out for good.
+ *
  * A discard adds zeros to what a sector may be and takes nothing away: "anything it held, or zeros".
  */
 import { Sector, sectorBytes, sectorOf, zeroSector } from './sector.ts';
@@ -19,7 +21,8 @@ import { Sector, sectorBytes, sectorOf, zeroSector } from './sector.ts';
 interface GuestWrite {
   readonly startedAt: number;
   endedAt: number;
-  readonly supersedes: boolean;
+  /** A later flush makes it durable: false for a discard, and for a write that a killed process may have taken along. */
+  supersedes: boolean;
 }
 
 interface Candidate {
@@ -105,6 +108,22 @@ export class GuestOracle {
 
   endFlush(startedAt: number): void {
     this.#settle((write) => write.endedAt < startedAt);
+  }
+
+  /**
+   * The process was killed and the system opened again, with the device as it was: each write that was not
+   * made durable is there or not, and no later flush brings it back.
+   */
+  kill(): void {
+    const killedAt = this.#now++;
+    this.#candidates.forEach((list, index) => {
+      if (list.length < 2) return;
+      for (const { write } of list) {
+        write.endedAt = Math.min(write.endedAt, killedAt);
+        write.supersedes = false;
+      }
+      this.#current[index] = list.map(({ sector }) => sector);
+    });
   }
 
   allowed(): AllowedContent {

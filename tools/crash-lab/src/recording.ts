@@ -6,7 +6,7 @@
  * A guest event is stamped with the clock's reading: it happened after all device events before that time,
  * and before all from that time on.
  *
- * With `disturb` the device answers some requests with promises and completes writes that overlap in time
+ * For a disturbed workload the device answers some requests with promises and completes writes that overlap in time
  * in an order drawn from the seed, so that a driver that does not wait where it has to shows it.
  */
 import { type BlockDevice, type RecordedOperation, RecordingDevice } from '@qcow2/block-device';
@@ -40,8 +40,6 @@ export interface RecordOptions {
   /** The guest's content in `base`. */
   readonly baseContent: Uint8Array;
   readonly mutation?: DeviceMutation | undefined;
-  /** Complete requests late and out of order. */
-  readonly disturb?: boolean;
 }
 
 /** @throws what the system throws: a workload without faults must not fail */
@@ -74,7 +72,7 @@ class Run {
     this.#options = options;
     const disk: BlockDevice = new SectorDevice(base.clone());
     const order = new SeededRandom(hashText('order'), hashText(workload.name));
-    this.#device = new RecordingDevice(options.disturb ? new DelayingDevice(disk, order) : disk);
+    this.#device = new RecordingDevice(workload.disturbed ? new DelayingDevice(disk, order) : disk);
     this.#oracle = new GuestOracle(options.baseContent);
     this.#note(false);
   }
@@ -84,10 +82,11 @@ class Run {
     let underWay: Promise<void>[] = [];
     for (const [index, operation] of this.#workload.operations.entries()) {
       this.#operationTimes.push(this.#device.now);
-      if (operation.kind === 'reopen') {
+      if (operation.kind === 'reopen' || operation.kind === 'kill') {
         await Promise.all(underWay);
         underWay = [];
-        await this.#close(system);
+        if (operation.kind === 'reopen') await this.#close(system);
+        else this.#kill(system);
         system = await this.#open();
         continue;
       }
@@ -129,9 +128,15 @@ class Run {
     this.#note(true);
   }
 
+  #kill(system: OpenSystem): void {
+    system.abandon();
+    this.#oracle.kill();
+    this.#note(false);
+  }
+
   async #perform(
     guest: BlockDevice,
-    operation: Exclude<GuestOperation, { kind: 'reopen' }>,
+    operation: Exclude<GuestOperation, { kind: 'reopen' | 'kill' }>,
     index: number,
   ): Promise<void> {
     if (operation.kind === 'flush') {

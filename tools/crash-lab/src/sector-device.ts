@@ -15,7 +15,6 @@ import {
   type WriteOptions,
   type WriteZeroesOptions,
 } from '@qcow2/block-device';
-import { StateError } from '@qcow2/spec';
 import type { SectorImage } from './sector-image.ts';
 
 const capabilities: DeviceCapabilities = {
@@ -35,7 +34,6 @@ export class SectorDevice implements BlockDevice {
   readonly image: SectorImage;
   /** Writes of any kind so far: a read-only open must leave this at 0. */
   changes = 0;
-  #closed = false;
 
   /** Works on `image` itself; pass a clone to keep the original. */
   constructor(image: SectorImage) {
@@ -47,54 +45,41 @@ export class SectorDevice implements BlockDevice {
   }
 
   read(offset: number, into: Uint8Array, _options?: ReadOptions): void {
-    this.#checkOpen();
     checkRange(offset, into.length, this.image.sizeBytes);
     this.image.read(offset, into);
   }
 
   write(offset: number, bytes: Uint8Array, _options?: WriteOptions): void {
-    this.#checkOpen();
     checkRange(offset, bytes.length, Number.MAX_SAFE_INTEGER);
     this.changes++;
     this.image.write(offset, bytes);
   }
 
-  flush(_options?: FlushOptions): void {
-    this.#checkOpen();
-  }
+  flush(_options?: FlushOptions): void {}
 
   discard(offset: number, lengthBytes: number, _options?: WriteOptions): void {
-    this.#checkOpen();
     checkRange(offset, lengthBytes, this.image.sizeBytes);
     this.changes++;
     this.image.write(offset, new Uint8Array(lengthBytes));
   }
 
   writeZeroes(offset: number, lengthBytes: number, _options?: WriteZeroesOptions): void {
-    this.#checkOpen();
     checkRange(offset, lengthBytes, Number.MAX_SAFE_INTEGER);
     this.changes++;
     this.image.write(offset, new Uint8Array(lengthBytes));
   }
 
   extents(offset: number, lengthBytes: number): readonly Extent[] {
-    this.#checkOpen();
     checkRange(offset, lengthBytes, this.image.sizeBytes);
     return lengthBytes === 0 ? [] : [{ offset, lengthBytes, kind: 'data' }];
   }
 
   resize(sizeBytes: number): void {
-    this.#checkOpen();
     checkSize(sizeBytes);
     this.changes++;
     this.image.resize(sizeBytes);
   }
 
-  close(): void {
-    this.#closed = true;
-  }
-
-  #checkOpen(): void {
-    if (this.#closed) throw new StateError('CLOSED', 'the device is closed');
-  }
+  /** Does nothing: the disk outlives whoever used it, and is opened again. */
+  close(): void {}
 }

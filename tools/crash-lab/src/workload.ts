@@ -23,7 +23,10 @@ export type GuestOperation =
     }
   | { readonly kind: 'discard'; readonly offset: number; readonly lengthBytes: number }
   | { readonly kind: 'flush' }
-  | { readonly kind: 'reopen' };
+  /** A clean close, and open. */
+  | { readonly kind: 'reopen' }
+  /** The process dies, the machine does not: open again on the device as it is, with nothing lost and nothing durable. */
+  | { readonly kind: 'kill' };
 
 export interface Workload {
   /** How the workload is written in an id: letters of the alphabet, or `r` and the random workload's number. */
@@ -31,6 +34,8 @@ export interface Workload {
   readonly operations: readonly GuestOperation[];
   /** How many guest requests may be under way at once. */
   readonly concurrency: number;
+  /** The device answers late and out of order (`DelayingDevice`). */
+  readonly disturbed: boolean;
 }
 
 export interface Geometry {
@@ -58,6 +63,7 @@ export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation
     ['f', { kind: 'flush' }],
     ['u', write(2 * cluster, half, true)], // FUA: the first half of cluster 2
     ['c', { kind: 'reopen' }],
+    ['k', { kind: 'kill' }],
   ]);
 }
 
@@ -80,7 +86,12 @@ export function randomWorkload(geometry: Geometry, seed: number, number: number)
   const operations: GuestOperation[] = [];
   const count = 30 + random.below(31);
   while (operations.length < count) operations.push(randomOperation(geometry, random));
-  return { name: `r${seed}.${number}`, operations, concurrency: 1 + (number % 3) };
+  return {
+    name: `r${seed}.${number}`,
+    operations,
+    concurrency: 1 + (number % 3),
+    disturbed: number % 2 === 1,
+  };
 }
 
 /**
@@ -98,7 +109,7 @@ export function namedWorkload(geometry: Geometry, name: string): Workload {
     }
     return operation;
   });
-  return { name, operations, concurrency: 1 };
+  return { name, operations, concurrency: 1, disturbed: false };
 }
 
 /** What operation number `index` of a workload writes at a guest range. */
@@ -151,7 +162,8 @@ function randomOperation(geometry: Geometry, random: SeededRandom): GuestOperati
   const { guestBytes, clusterBytes } = geometry;
   const dice = random.below(100);
   if (dice < 22) return { kind: 'flush' };
-  if (dice < 25) return { kind: 'reopen' };
+  if (dice < 24) return { kind: 'reopen' };
+  if (dice < 26) return { kind: 'kill' };
   const { offset, lengthBytes } = randomRange(guestBytes, clusterBytes, random);
   if (dice < 35) return { kind: 'zeroes', offset, lengthBytes, unmap: random.chance(2) };
   if (dice < 45) {

@@ -1,0 +1,120 @@
+import { describe, expect, it } from 'vitest';
+import { GuestOracle } from '../src/guest-oracle.ts';
+
+const sector = (fill: number): Uint8Array => new Uint8Array(512).fill(fill);
+
+function oracleOf(...fills: number[]): GuestOracle {
+  const content = new Uint8Array(512 * fills.length);
+  for (const [index, fill] of fills.entries()) content.fill(fill, index * 512, (index + 1) * 512);
+  return new GuestOracle(content);
+}
+
+function write(oracle: GuestOracle, offset: number, bytes: Uint8Array, durable = false): void {
+  oracle.endWrite(oracle.beginWrite(offset, bytes.length, bytes), durable);
+}
+
+function flush(oracle: GuestOracle): void {
+  oracle.endFlush(oracle.beginFlush());
+}
+
+const isAllowed = (oracle: GuestOracle, content: Uint8Array): boolean =>
+  oracle.allowed().firstViolation(content) === undefined;
+
+describe('the guest oracle', () => {
+  it('allows old and new until a flush, and only the new after it', () => {
+    const oracle = oracleOf(1);
+    write(oracle, 0, sector(2));
+    expect(isAllowed(oracle, sector(1))).toBe(true);
+    expect(isAllowed(oracle, sector(2))).toBe(true);
+    expect(isAllowed(oracle, sector(3))).toBe(false);
+    flush(oracle);
+    expect(isAllowed(oracle, sector(1))).toBe(false);
+    expect(isAllowed(oracle, sector(2))).toBe(true);
+  });
+
+  it('counts a write as possible from its start, and as not flushed when it was under way', () => {
+    const oracle = oracleOf(1);
+    const token = oracle.beginWrite(0, 512, sector(2));
+    expect(isAllowed(oracle, sector(2))).toBe(true);
+    const started = oracle.beginFlush();
+    oracle.endWrite(token, false);
+    oracle.endFlush(started);
+    expect(isAllowed(oracle, sector(1))).toBe(true);
+    flush(oracle);
+    expect(isAllowed(oracle, sector(1))).toBe(false);
+  });
+
+  it('makes a FUA write durable by itself, and nothing else', () => {
+    const oracle = oracleOf(1, 1);
+    write(oracle, 512, sector(2));
+    write(oracle, 0, sector(3), true);
+    const content = new Uint8Array(1024).fill(3, 0, 512).fill(1, 512);
+    expect(isAllowed(oracle, content)).toBe(true);
+    expect(isAllowed(oracle, content.fill(1, 0, 512))).toBe(false);
+  });
+
+  it('lets writes that overlap in time end up either way, also after a flush', () => {
+    const oracle = oracleOf(1);
+    const first = oracle.beginWrite(0, 512, sector(2));
+    const second = oracle.beginWrite(0, 512, sector(3));
+    oracle.endWrite(first, false);
+    oracle.endWrite(second, false);
+    flush(oracle);
+    expect([1, 2, 3].map((fill) => isAllowed(oracle, sector(fill)))).toEqual([false, true, true]);
+    // Which of them it is stays open under a later write to a part of the sector.
+    write(oracle, 0, new Uint8Array(8).fill(4));
+    flush(oracle);
+    expect(isAllowed(oracle, sector(2).fill(4, 0, 8))).toBe(true);
+    expect(isAllowed(oracle, sector(3).fill(4, 0, 8))).toBe(true);
+    expect(isAllowed(oracle, sector(2))).toBe(false);
+  });
+
+  it('forgets older writes that were not flushed once a newer one was', () => {
+    const oracle = oracleOf(1);
+    write(oracle, 0, sector(2));
+    write(oracle, 0, sector(3));
+    flush(oracle);
+    expect([1, 2, 3].map((fill) => isAllowed(oracle, sector(fill)))).toEqual([false, false, true]);
+  });
+
+  it('allows a mixture of bytes only while part of a sector was written and not flushed', () => {
+    const oracle = oracleOf(1);
+    write(oracle, 0, new Uint8Array(100).fill(2));
+    write(oracle, 200, new Uint8Array(100).fill(3));
+    const second = sector(1).fill(3, 200, 300);
+    expect(isAllowed(oracle, second)).toBe(true);
+    expect(isAllowed(oracle, sector(1).fill(2, 200, 300))).toBe(false);
+    flush(oracle);
+    expect(isAllowed(oracle, second)).toBe(false);
+    expect(isAllowed(oracle, sector(1).fill(2, 0, 100).fill(3, 200, 300))).toBe(true);
+    write(oracle, 0, sector(4));
+    expect(isAllowed(oracle, sector(4).fill(1, 400))).toBe(false);
+  });
+
+  it('lets a discarded sector be zeros or what it was, until it is written and flushed', () => {
+    const oracle = oracleOf(1);
+    oracle.endWrite(oracle.beginDiscard(0, 512), false);
+    flush(oracle);
+    expect([0, 1, 2].map((fill) => isAllowed(oracle, sector(fill)))).toEqual([true, true, false]);
+    write(oracle, 0, sector(2));
+    flush(oracle);
+    expect([0, 1, 2].map((fill) => isAllowed(oracle, sector(fill)))).toEqual([false, false, true]);
+  });
+
+  it('leaves open for good what a killed process had not made durable', () => {
+    const oracle = oracleOf(1);
+    write(oracle, 0, sector(2));
+    oracle.kill();
+    flush(oracle);
+    expect([1, 2, 3].map((fill) => isAllowed(oracle, sector(fill)))).toEqual([true, true, false]);
+    write(oracle, 0, sector(3));
+    flush(oracle);
+    expect([1, 2, 3].map((fill) => isAllowed(oracle, sector(fill)))).toEqual([false, false, true]);
+  });
+
+  it('names the first sector that is not as allowed', () => {
+    const oracle = oracleOf(1, 1, 1);
+    const content = new Uint8Array(3 * 512).fill(1).fill(9, 512);
+    expect(oracle.allowed().firstViolation(content)?.guestSector).toBe(1);
+  });
+});
