@@ -25,7 +25,7 @@ export interface BitmapFacts {
 export interface JournalFacts {
   readonly version: number;
   readonly profile: string;
-  /** `clean`, `dirty` (to be replayed), or `lost` (a writer that does not know it has been there). */
+  /** `clean`, `dirty` (to be replayed), or `stale` (a writer that does not know it has been there). */
   readonly state: string;
   readonly hostOffset: number;
   readonly lengthBytes: number;

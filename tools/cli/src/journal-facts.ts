@@ -40,15 +40,15 @@ export async function gatherJournalFacts(
     lengthBytes: main.lengthBytes,
   };
   // Where the range may have been taken by a foreign writer, what stands there is no slot of ours.
-  const slot = state === 'lost' ? undefined : await newestSlot(device, main);
-  if (slot === undefined) return { ...common, state: state === 'lost' ? state : 'damaged' };
+  const slot = state === 'stale' ? undefined : await newestSlot(device, main);
+  if (slot === undefined) return { ...common, state: state === 'stale' ? state : 'damaged' };
   const blockBytes = 2 ** slot.blockSizeOrder;
   return { ...common, state, blockBytes, ringBytes: journalGeometry(main.lengthBytes, blockBytes).ringBytes };
 }
 
-function stateOf(header: Qcow2Header): 'dirty' | 'clean' | 'lost' {
+function stateOf(header: Qcow2Header): 'dirty' | 'clean' | 'stale' {
   if ((header.incompatibleFeatures & incompatibleFeatures.journalDirty) !== 0n) return 'dirty';
-  return (header.autoclearFeatures & autoclearFeatures.journalValid) !== 0n ? 'clean' : 'lost';
+  return (header.autoclearFeatures & autoclearFeatures.journalValid) !== 0n ? 'clean' : 'stale';
 }
 
 /**

@@ -1,9 +1,10 @@
 /** `check`: look at every reference and every refcount, change nothing. qemu-img's texts and exit codes. */
-import { checkImage } from '@qcow2/driver';
+import { type CheckFinding, checkImage } from '@qcow2/driver';
 import type { ParsedArguments } from '../arguments.ts';
 import { checkExitCode, checkExitCodes, checkJson, checkText } from '../check-report.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
+import { readHeader } from '../gather-facts.ts';
 import { jsonText } from '../json-text.ts';
 import { explainingOpen, openImageFile } from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
@@ -38,8 +39,14 @@ async function runCheck(args: ParsedArguments, context: CommandContext): Promise
         exitCode: checkExitCodes.unsupported,
       });
     }
-    const report = await explainingOpen(name, () => checkImage(opened.device));
-    for (const finding of report.findings) context.err(`${finding.message}\n`);
+    const report = await explainingOpen(name, async () => {
+      await readHeader(opened.device);
+      return await checkImage(opened.device);
+    });
+    for (const finding of report.findings) context.err(`${findingLine(finding)}\n`);
+    const shown = report.findings.length;
+    const found = report.corruptions + report.leaks + report.checkErrors;
+    if (shown < found) context.err(`… and ${found - shown} more\n`);
     if (report.checkErrors > 0) context.err(`${context.programName}: Check failed\n`);
     if (!args.has('quiet')) {
       context.out(output === 'json' ? `${jsonText(checkJson(opened.path, report))}\n` : checkText(report));
@@ -48,4 +55,16 @@ async function runCheck(args: ParsedArguments, context: CommandContext): Promise
   } finally {
     await opened.device.close();
   }
+}
+
+/** One line for a finding: how bad, what, where, and the clause that it breaks. */
+function findingLine(finding: CheckFinding): string {
+  const { severity, message, hostOffset, guestOffset, clause } = finding;
+  const where = [
+    ...(hostOffset === undefined ? [] : [`host offset 0x${hostOffset.toString(16)}`]),
+    ...(guestOffset === undefined ? [] : [`guest offset 0x${guestOffset.toString(16)}`]),
+    ...(clause === undefined ? [] : [clause]),
+  ].filter((part) => !message.includes(part));
+  const context = where.length === 0 ? '' : ` (${where.join(', ')})`;
+  return `${severity === 'leak' ? 'Leak' : 'ERROR'}: ${message}${context}`;
 }
