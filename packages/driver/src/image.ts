@@ -11,6 +11,7 @@
 import {
   type BlockDevice,
   checkRange,
+  checkSize,
   type DeviceCapabilities,
   type Extent,
   type FlushOptions,
@@ -123,8 +124,30 @@ export class Qcow2Image implements BlockDevice {
     return run(this.#extents(offset, lengthBytes));
   }
 
-  resize(): never {
-    throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', 'an image can not be resized yet');
+  /** @throws UNSUPPORTED_OPERATION always: a disk's size is not a request's to change; see `grow` */
+  resize(_sizeBytes: number): never {
+    this.#refuseClosed();
+    throw new UnsupportedFeatureError(
+      'UNSUPPORTED_OPERATION',
+      'an image is not resized by a request; use grow',
+    );
+  }
+
+  /**
+   * Make the disk larger; the new bytes read as zeros. Durable after a flush.
+   * @throws UNSUPPORTED_OPERATION for a smaller size: shrinking is not served; INVALID_ARGUMENT beyond the
+   *   format's limits
+   */
+  async grow(sizeBytes: number): Promise<void> {
+    checkSize(sizeBytes);
+    this.#refuseWrite(0, 0);
+    if (sizeBytes < this.sizeBytes) {
+      throw new UnsupportedFeatureError(
+        'UNSUPPORTED_OPERATION',
+        'making an image smaller is not supported yet',
+      );
+    }
+    await this.#change(() => this.#parts.grow(sizeBytes), undefined);
   }
 
   /**

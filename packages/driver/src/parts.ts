@@ -8,6 +8,7 @@ import { UnsupportedFeatureError } from '@qcow2/spec';
 import { Allocator } from './allocator.ts';
 import { ClusterReader } from './cluster-reader.ts';
 import { ClusterWriter } from './cluster-writer.ts';
+import { growDisk } from './growth.ts';
 import { GuestOverlay } from './guest-overlay.ts';
 import { replaceHeader } from './header-update.ts';
 import type { HostArea, ImageCore } from './image-core.ts';
@@ -144,6 +145,20 @@ export class ImageParts {
   /** What is in the overlay and in no record goes in place. Holds: the write lock. */
   *settleUnlogged(): Task<void> {
     if (this.#client !== undefined) yield* this.#client.settleUnloggedLocked();
+  }
+
+  /** Holds: the write lock. */
+  *grow(sizeBytes: number): Task<void> {
+    const { backing, header } = this.core;
+    if (backing !== undefined && backing.sizeBytes > header.sizeBytes && sizeBytes > header.sizeBytes) {
+      // What the disk's end hid of a longer backing file must not come to light: it is zeros from now on.
+      const hidden = Math.min(sizeBytes, backing.sizeBytes) - header.sizeBytes;
+      const from = header.sizeBytes;
+      yield* growDisk(this.core, this.allocator, this.#clusterWriter.update(), sizeBytes);
+      yield* this.writer.zero(from, hidden, { unmap: true, discard: false });
+      return;
+    }
+    yield* growDisk(this.core, this.allocator, this.#clusterWriter.update(), sizeBytes);
   }
 
   /** Holds: the write lock. */

@@ -1,0 +1,84 @@
+/**
+ * A larger disk: more guest clusters, and a larger L1 table where the one there is does not reach.
+ *
+ * The new table is written whole, with what the old one means now, into clusters that nobody refers to; then
+ * one change of the header's first sector names the new size and the new table, and drops the old one. A
+ * crash before it is durable finds the old disk, after it the new one. Changes of the old table that still
+ * wait in the log are in the new one's content, and revoked. Holds: the write lock.
+ */
+import { isPromise, type Task } from '@qcow2/block-device';
+import { l1EntriesFor } from '@qcow2/codec';
+import { qcow2Limits, StateError } from '@qcow2/spec';
+import type { Allocator } from './allocator.ts';
+import type { ImageCore } from './image-core.ts';
+import type { MetadataUpdate } from './metadata-update.ts';
+
+/** Header bytes from the disk's size to the end of the L1 table's offset (HDR-006 and the three after it). */
+const sizeAt = 24;
+
+/** @throws INVALID_ARGUMENT beyond what an L1 table of 32 MiB reaches */
+export function* growDisk(
+  core: ImageCore,
+  allocator: Allocator,
+  update: MetadataUpdate,
+  sizeBytes: number,
+): Task<void> {
+  const { header, clusterBytes } = core;
+  const entries = l1EntriesFor({ ...header, sizeBytes });
+  if (entries * 8 > qcow2Limits.maxL1TableBytes) {
+    const context = { field: 'sizeBytes', value: sizeBytes, clause: 'LIM-002' };
+    throw new StateError(
+      'INVALID_ARGUMENT',
+      'too large for this cluster size: the L1 table may have 32 MiB',
+      context,
+    );
+  }
+  const old = { offset: header.l1Offset, lengthBytes: header.l1Entries * 8 };
+  const oldClusters = Math.ceil(old.lengthBytes / clusterBytes);
+  let table = { offset: old.offset, entries: header.l1Entries };
+  let l1 = core.l1;
+  if (entries > header.l1Entries) {
+    const count = Math.ceil((entries * 8) / clusterBytes);
+    const first = yield* allocateRow(allocator, count);
+    const content = new Uint8Array(count * clusterBytes);
+    content.set(new Uint8Array(core.l1.buffer, core.l1.byteOffset, old.lengthBytes));
+    core.log.noteDeviceWrite();
+    const done = core.device.write(first * clusterBytes, content, { event: 'l1_grow_write_table' });
+    if (isPromise(done)) yield done;
+    for (let i = 0; i < count; i++) update.addReference(first + i);
+    for (let i = 0; i < oldClusters; i++) update.dropReference(old.offset / clusterBytes + i);
+    if (oldClusters > 0) update.revoke(old.offset, oldClusters * clusterBytes);
+    table = { offset: first * clusterBytes, entries };
+    l1 = new DataView(content.buffer, 0, entries * 8);
+  }
+  const bytes = new Uint8Array(24);
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(0, BigInt(sizeBytes));
+  view.setUint32(8, header.cryptMethod);
+  view.setUint32(12, table.entries);
+  view.setBigUint64(16, BigInt(table.offset));
+  update.writeBytes(2, sizeAt, bytes);
+  yield* update.submit({ required: true, afterData: true });
+  header.sizeBytes = sizeBytes;
+  header.l1Entries = table.entries;
+  header.l1Offset = table.offset;
+  core.l1 = l1;
+}
+
+/** Reserve `count` clusters that stand in a row. */
+function* allocateRow(allocator: Allocator, count: number): Task<number> {
+  const passedOver: { first: number; count: number }[] = [];
+  let row = yield* allocator.allocate(count);
+  while (row.count < count) {
+    const next = yield* allocator.allocate(count - row.count);
+    if (next.first === row.first + row.count) {
+      row = { first: row.first, count: row.count + next.count, fresh: row.fresh && next.fresh };
+    } else {
+      passedOver.push(row);
+      row = next;
+    }
+  }
+  for (const run of passedOver) allocator.unreserve(run.first, run.count);
+  if (row.count > count) allocator.unreserve(row.first + count, row.count - count);
+  return row.first;
+}

@@ -1,0 +1,45 @@
+/** An image is a block device: the contract, on every way to log. */
+import { type BlockDevice, type DeviceCapabilities, FaultDevice, MemoryDevice } from '@qcow2/block-device';
+import { blockDeviceContract } from '@qcow2/block-device/contract';
+import { assert, describe, it } from 'vitest';
+import { createImage, openImage } from '../src/index.ts';
+
+const capabilities: DeviceCapabilities = {
+  write: true,
+  growable: false,
+  resize: false,
+  discard: true,
+  writeZeroes: true,
+  fua: false,
+  extents: true,
+  preferredBlockBytes: 4096,
+};
+
+async function made(
+  sizeBytes: number,
+  journal: { sizeBytes: number } | false,
+  below: (memory: MemoryDevice) => BlockDevice = (memory) => memory,
+): Promise<BlockDevice> {
+  const memory = new MemoryDevice();
+  await createImage(memory, { sizeBytes, clusterBytes: 4096, journal });
+  return await openImage(below(memory));
+}
+
+const runner = { describe, it, assert };
+const ring = { sizeBytes: 128 * 1024 };
+
+blockDeviceContract(runner, {
+  name: 'Qcow2Image with a journal',
+  create: (sizeBytes) => made(sizeBytes, ring),
+  capabilities,
+});
+blockDeviceContract(runner, {
+  name: 'Qcow2Image without a journal',
+  create: (sizeBytes) => made(sizeBytes, false),
+  capabilities,
+});
+blockDeviceContract(runner, {
+  name: 'Qcow2Image with a journal, over a device that is never done at once',
+  create: (sizeBytes) => made(sizeBytes, ring, (memory) => new FaultDevice(memory, { mode: 'async' })),
+  capabilities,
+});
