@@ -77,7 +77,7 @@ describe('guest content', () => {
     expectGuest(vector);
   });
 
-  it.each(aes)('[ENC-001] clusters encrypted with aes, whose keys have 128 bits: %s', (_, vector) => {
+  it.each(aes)('[ENC-001, ENC-002] clusters encrypted with aes: %s', (_, vector) => {
     expectGuest(vector);
   });
 });
