@@ -60,6 +60,7 @@ export class Connection implements TransmissionHost {
   start(): void {
     const socket = this.#socket;
     socket.setNoDelay(true);
+    socket.setKeepAlive(true); // a peer that vanished without a word gives its place back some time
     socket.on('data', (piece: Buffer) => this.#receive(piece));
     socket.on('end', () => this.#inputEnded());
     socket.on('drain', () => {
@@ -79,7 +80,7 @@ export class Connection implements TransmissionHost {
     if (this.#transmission === undefined) this.#end();
     else {
       this.#transmission.stop();
-      this.#setTimer(this.#context.graceMs); // also for a client that reads no replies
+      if (!this.#socketClosed) this.#setTimer(this.#context.graceMs); // also for a client that reads no replies
     }
   }
 

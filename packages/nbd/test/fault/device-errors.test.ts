@@ -90,6 +90,17 @@ describe.each([
     expect(await client.call({ type: CMD.READ, length: 1 })).toBe(number === E.NOTSUP ? E.INVAL : number);
   });
 
+  test('gives the room of its failed reads back: they never fill what a connection may hold', async () => {
+    const { address } = await serve({
+      exports: [{ name: '', device: failing(() => new Qcow2Error('READ_FAILED', 'no'), later) }],
+    });
+    const client = await TestClient.open(address);
+    for (let round = 0; round < 20; round++) {
+      for (let index = 0; index < 8; index++) client.request({ type: CMD.READ, length: sizeBytes });
+      for (let index = 0; index < 8; index++) expect((await client.simpleReply(sizeBytes)).errno).toBe(E.IO);
+    }
+  });
+
   test('that is no error of ours is EIO', async () => {
     const { address } = await serve({ exports: [{ name: '', device: failing(() => 'a string', later) }] });
     const client = await TestClient.open(address, '', true);
@@ -142,7 +153,7 @@ describe('a device that takes its time', () => {
     const { address } = await serve({ exports: [{ name: '', device }] });
     const client = await TestClient.open(address);
     // Payloads within a packet, across packets, and large ones in memory that serves again.
-    const lengths = [100, 5000, 40_000, 200_000, 1_000_000];
+    const lengths = [100, 5000, 40_000, 40_000, 200_000, 200_000, 1_000_000, 1_000_000];
     for (let round = 0; round < 3; round++) {
       for (const [index, lengthBytes] of lengths.entries()) {
         client.request({ type: CMD.WRITE, data: patterned(lengthBytes, index + round * 10) });
