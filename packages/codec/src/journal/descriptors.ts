@@ -44,7 +44,7 @@ export interface WritePayloadDescriptor {
   readonly payloadOffset: number;
 }
 
-/** The guest wrote a run of the record's payload; where it goes in the image file is not decided yet. */
+/** The guest wrote a run of the record's payload, whole sectors; where it goes in the image file is not decided yet. */
 export interface GuestWriteDescriptor {
   readonly type: 'guest-write';
   readonly guestOffset: GuestOffset;
@@ -180,11 +180,13 @@ export function encodeDescriptor(descriptor: JournalDescriptor, view: DataView, 
       view.setUint32(at + 20, descriptor.payloadOffset);
       break;
     case 'guest-write':
+      assertSectors(descriptor.guestOffset, descriptor.lengthBytes);
       writeU64(view, at + 8, descriptor.guestOffset);
       view.setUint32(at + 16, descriptor.lengthBytes);
       view.setUint32(at + 20, descriptor.payloadOffset);
       break;
     case 'guest-settled':
+      assertSectors(descriptor.guestOffset, descriptor.lengthBytes);
       writeU64(view, at + 8, descriptor.guestOffset);
       writeU64(view, at + 16, descriptor.lengthBytes);
       writeU64(view, at + 24, descriptor.throughSequence);
@@ -221,6 +223,15 @@ export function encodeDescriptor(descriptor: JournalDescriptor, view: DataView, 
       break;
   }
   return at + sizeBytes;
+}
+
+function assertSectors(start: number, lengthBytes: number): void {
+  if (lengthBytes > 0 && areSectors(start, lengthBytes)) return;
+  throw new InvariantError('a guest range in the log is whole sectors', {
+    guestOffset: start,
+    lengthBytes,
+    clause: 'JRN-DESC-028',
+  });
 }
 
 /** The variable part of a descriptor, and the count of its padding in the head. */
@@ -306,6 +317,7 @@ function decodeOne(bytes: Uint8Array, paddingBytes: number, context: DescriptorC
       const reference = payloadReference(view, context);
       const start = readU64(view, 8, 'guestOffset', 'JRN-DESC-025', context);
       checkRange(start, reference.lengthBytes, 'guestOffset', 8, context);
+      checkSectors(start, reference.lengthBytes, context);
       return { type: 'guest-write', guestOffset: guestOffset(start), ...reference };
     }
     case types.revoke: {
@@ -358,6 +370,7 @@ function decodeGuestSettled(
   const lengthBytes = readU64(view, 16, 'lengthBytes', 'JRN-DESC-011', context);
   const start = readU64(view, 8, 'guestOffset', 'JRN-DESC-026', context);
   checkRange(start, lengthBytes, 'guestOffset', 8, context);
+  checkSectors(start, lengthBytes, context);
   const throughSequence = readU64(view, 24, 'throughSequence', 'JRN-DESC-027', context);
   if (throughSequence > context.sequence) {
     const why = 'a record settles no later record';
@@ -462,4 +475,21 @@ function checkRange(
       hostOffset: origin.hostOffset + at,
     });
   }
+}
+
+/** Guest writes and what settles them are whole sectors (JRN-DESC-028). */
+function checkSectors(start: number, lengthBytes: number, origin: FieldOrigin): void {
+  if (areSectors(start, lengthBytes)) return;
+  throw new FormatError('BAD_ALIGNMENT', 'the guest range is not whole sectors', {
+    guestOffset: start,
+    lengthBytes,
+    clause: 'JRN-DESC-028',
+    hostOffset: origin.hostOffset + 8,
+  });
+}
+
+function areSectors(start: number, lengthBytes: number): boolean {
+  return (
+    start % journalV1Limits.guestSectorBytes === 0 && lengthBytes % journalV1Limits.guestSectorBytes === 0
+  );
 }

@@ -34,7 +34,7 @@ const everyKind: JournalDescriptor[] = [
     lengthBytes: 4096,
   },
   { type: 'guest-settled', guestOffset: guestOffset(0x200000), lengthBytes: 0x10000, throughSequence: 6 },
-  { type: 'guest-write', guestOffset: guestOffset(0x300200), lengthBytes: 5, payloadOffset: 16 },
+  { type: 'guest-write', guestOffset: guestOffset(0x300200), lengthBytes: 512, payloadOffset: 16 },
   { type: 'intent', intentKind: 3, intentId: 9, body: bytesOf(9, 8, 7) },
   { type: 'intent-done', intentId: 8 },
   { type: 'no-op', lengthBytes: 24 },
@@ -51,7 +51,7 @@ const content: RecordContent = {
   life: false,
   blockBytes: 512,
   descriptors: everyKind,
-  payload: [new Uint8Array(16).fill(0xaa), bytesOf(1, 2, 3, 4, 5)],
+  payload: [new Uint8Array(16).fill(0xaa), new Uint8Array(512).fill(0xbb)],
 };
 
 function codeOf(run: () => unknown): string {
@@ -69,7 +69,7 @@ describe('records', () => {
     const { bytes, crc } = encodeRecord(content);
     const record = decodeRecord(bytes, context);
     expect(record.descriptors).toEqual(everyKind);
-    expect(record.payload).toEqual(bytesOf(...new Array(16).fill(0xaa), 1, 2, 3, 4, 5));
+    expect(record.payload).toEqual(bytesOf(...new Array(16).fill(0xaa), ...new Array(512).fill(0xbb)));
     expect(record).toMatchObject({
       crc,
       sequence: 7,
@@ -85,7 +85,7 @@ describe('records', () => {
     const header = peekRecordHeader(bytes, 0);
     expect(header?.lengthBlocks).toBe(bytes.length / 512);
     const descriptorBytes = header?.descriptorsLengthBytes ?? 0;
-    expect(recordSizeBlocks(descriptorBytes, 21, 512)).toBe(bytes.length / 512);
+    expect(recordSizeBlocks(descriptorBytes, 528, 512)).toBe(bytes.length / 512);
     expect(recordSizeBlocks(0, 512 - 80, 512)).toBe(1);
     expect(recordSizeBlocks(0, 512 - 79, 512)).toBe(2);
   });

@@ -8,14 +8,21 @@ const u32 = fc.nat({ max: 0xffffffff });
 const mask64 = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n });
 const host = fc.nat({ max: 2 ** 50 }).map(hostOffset);
 const guest = fc.nat({ max: 2 ** 50 }).map(guestOffset);
+const guestSector = fc.nat({ max: 2 ** 40 }).map((sector) => guestOffset(sector * 512));
 const longLength = fc.integer({ min: 1, max: 2 ** 40 });
 const body = fc.uint8Array({ maxLength: 40 });
 
-/** Any descriptor of a record with so much payload and this sequence. */
+/** Any descriptor of a record with so much payload (at least 512 bytes) and this sequence. */
 function descriptor(payloadBytes: number, sequence: number): fc.Arbitrary<JournalDescriptor> {
   const reference = fc
     .tuple(fc.integer({ min: 1, max: payloadBytes }), fc.nat({ max: payloadBytes }))
     .map(([lengthBytes, at]) => ({ lengthBytes, payloadOffset: Math.min(at, payloadBytes - lengthBytes) }));
+  const sectors = fc
+    .tuple(fc.integer({ min: 1, max: Math.floor(payloadBytes / 512) }), fc.nat({ max: payloadBytes }))
+    .map(([count, at]) => ({
+      lengthBytes: count * 512,
+      payloadOffset: Math.min(at, payloadBytes - count * 512),
+    }));
   return fc.oneof<fc.Arbitrary<JournalDescriptor>[]>(
     fc.record({
       type: fc.constant('inline-write'),
@@ -23,11 +30,11 @@ function descriptor(payloadBytes: number, sequence: number): fc.Arbitrary<Journa
       bytes: fc.uint8Array({ minLength: 1, maxLength: 40 }),
     }),
     fc.tuple(host, reference).map(([at, rest]) => ({ type: 'write-payload', hostOffset: at, ...rest })),
-    fc.tuple(guest, reference).map(([at, rest]) => ({ type: 'guest-write', guestOffset: at, ...rest })),
+    fc.tuple(guestSector, sectors).map(([at, rest]) => ({ type: 'guest-write', guestOffset: at, ...rest })),
     fc.record({
       type: fc.constant('guest-settled'),
-      guestOffset: guest,
-      lengthBytes: longLength,
+      guestOffset: guestSector,
+      lengthBytes: longLength.map((length) => length * 512),
       throughSequence: fc.nat({ max: sequence }),
     }),
     fc.record({ type: fc.constant('revoke'), hostOffset: host, lengthBytes: longLength }),
@@ -59,7 +66,7 @@ function descriptor(payloadBytes: number, sequence: number): fc.Arbitrary<Journa
 export const recordContent: fc.Arbitrary<RecordContent> = fc
   .record({
     sequence: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
-    payload: fc.array(fc.uint8Array({ minLength: 1, maxLength: 700 }), { minLength: 1, maxLength: 3 }),
+    payload: fc.array(fc.uint8Array({ minLength: 512, maxLength: 1200 }), { minLength: 1, maxLength: 3 }),
   })
   .chain(({ sequence, payload }) => {
     const payloadBytes = payload.reduce((sum, piece) => sum + piece.length, 0);

@@ -8,7 +8,7 @@ import {
 } from '../../src/journal/v1.ts';
 import { thrown } from './thrown.ts';
 
-const context = { hostOffset: 0x52050, payloadLengthBytes: 100, sequence: 7 };
+const context = { hostOffset: 0x52050, payloadLengthBytes: 600, sequence: 7 };
 const bytesOf = (...values: number[]) => Uint8Array.from(values);
 
 function encoded(...descriptors: JournalDescriptor[]): Uint8Array {
@@ -33,14 +33,14 @@ const revoke: JournalDescriptor = { type: 'revoke', hostOffset: hostOffset(512),
 const write: JournalDescriptor = {
   type: 'write-payload',
   hostOffset: hostOffset(512),
-  lengthBytes: 40,
-  payloadOffset: 60,
+  lengthBytes: 512,
+  payloadOffset: 88,
 };
 const guestWrite: JournalDescriptor = {
   type: 'guest-write',
   guestOffset: guestOffset(512),
-  lengthBytes: 40,
-  payloadOffset: 60,
+  lengthBytes: 512,
+  payloadOffset: 88,
 };
 const settled: JournalDescriptor = {
   type: 'guest-settled',
@@ -128,8 +128,8 @@ describe('descriptors', () => {
     for (const descriptor of [write, guestWrite]) {
       expect(refusal(descriptor)).toBeUndefined();
       for (const [at, value] of [
-        [16, 41],
-        [20, 61],
+        [16, 513],
+        [20, 89],
         [20, 0xffffffff],
         [16, 0xffffffff],
       ] as const) {
@@ -150,6 +150,23 @@ describe('descriptors', () => {
     expect(thrown(() => decodeDescriptors(empty, context))).toMatchObject({ clause: 'JRN-DESC-024' });
     const headOnly = bytesOf(0, 16, 0, 0, 0, 0, 0, 8);
     expect(thrown(() => decodeDescriptors(headOnly, context))).toMatchObject({ clause: 'JRN-DESC-024' });
+  });
+
+  it('[JRN-DESC-028] say what the guest wrote in whole sectors', () => {
+    const cases = [
+      [guestWrite, (view: DataView) => view.setUint32(16, 511)],
+      [guestWrite, (view: DataView) => view.setUint32(16, 1)],
+      [guestWrite, (view: DataView) => view.setBigUint64(8, 256n)],
+      [settled, (view: DataView) => view.setBigUint64(16, 513n)],
+      [settled, (view: DataView) => view.setBigUint64(8, 1n)],
+    ] as const;
+    for (const [descriptor, change] of cases) {
+      expect(refusal(descriptor, change)).toEqual({ code: 'BAD_ALIGNMENT', clause: 'JRN-DESC-028' });
+    }
+    const unaligned = { ...guestWrite, guestOffset: guestOffset(1) };
+    expect(thrown(() => encoded(unaligned))).toMatchObject({ code: 'INVARIANT' });
+    const empty = { ...settled, lengthBytes: 0 };
+    expect(thrown(() => encoded(empty))).toMatchObject({ code: 'INVARIANT' });
   });
 
   it('[JRN-DESC-027] settle no later record', () => {

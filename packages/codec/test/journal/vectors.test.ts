@@ -95,7 +95,7 @@ describe('v1 records', () => {
     { type: 'inline-write', hostOffset: hostOffset(0x40020), bytes: bytesOf(0x80, 0, 0, 0, 0, 9, 0, 0) },
     { type: 'inline-write', hostOffset: hostOffset(0x20012), bytes: bytesOf(0, 1) },
     { type: 'guest-settled', guestOffset: guestOffset(0x40000), lengthBytes: 0x10000, throughSequence: 40 },
-    { type: 'guest-write', guestOffset: guestOffset(0x100000200), lengthBytes: 520, payloadOffset: 0 },
+    { type: 'guest-write', guestOffset: guestOffset(0x100000200), lengthBytes: 512, payloadOffset: 0 },
   ];
   const rare: JournalDescriptor[] = [
     { type: 'write-payload', hostOffset: hostOffset(0xa0001), lengthBytes: 2, payloadOffset: 1 },
@@ -130,14 +130,14 @@ describe('v1 records', () => {
       durableThrough: 41,
       life: false,
     };
-    const payload = filled(520, 0xa5);
+    const payload = filled(512, 0xa5);
     const record = decodeRecord(bytes, inRing);
-    expect(record).toMatchObject({ ...fields, crc: 0xbb517f37, lengthBlocks: 2, payloadOffset: 208 });
+    expect(record).toMatchObject({ ...fields, crc: 0xe34ccde4, lengthBlocks: 2, payloadOffset: 208 });
     expect(record.descriptors).toEqual(settle);
     expect(record.payload).toEqual(payload);
     const pieces = [payload.subarray(0, 100), payload.subarray(100)];
     const encoded = encodeRecord({ ...fields, blockBytes: 512, descriptors: settle, payload: pieces });
-    expect(encoded).toEqual({ bytes, crc: 0xbb517f37 });
+    expect(encoded).toEqual({ bytes, crc: 0xe34ccde4 });
   });
 
   it('[JRN-DESC-006, JRN-DESC-020, JRN-DESC-021, JRN-COPY-001, JRN-COPY-002, JRN-INTENT-001, JRN-INTENT-002] reads the rarer descriptors', () => {

@@ -33,6 +33,7 @@ export const journalV1Limits = {
   /** A record takes at most the ring's length divided by this. */
   maxRecordRingFraction: 4,
   maxInlineWriteBytes: 0x10000,
+  guestSectorBytes: 512,
 } as const;
 
 /** Type numbers of descriptors. 4 and 5 are the draft's, kept for deduplication. */

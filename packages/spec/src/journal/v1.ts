@@ -190,8 +190,8 @@ export const journalGuestWriteLayout = defineLayout({
     { name: 'descriptorType', at: 0, type: 'u16', oneOf: [17], clause: 'JRN-DESC-025' },
     { name: 'paddingBytes', at: 2, type: 'u16', oneOf: [0], clause: 'JRN-DESC-003' },
     { name: 'descriptorLengthBytes', at: 4, type: 'u32', oneOf: [24], clause: 'JRN-DESC-025' },
-    { name: 'guestOffset', at: 8, type: 'u64', clause: 'JRN-DESC-025' },
-    { name: 'lengthBytes', at: 16, type: 'u32', min: 1, clause: 'JRN-DESC-011' },
+    { name: 'guestOffset', at: 8, type: 'u64', multipleOf: 512, clause: 'JRN-DESC-028' },
+    { name: 'lengthBytes', at: 16, type: 'u32', min: 512, multipleOf: 512, clause: 'JRN-DESC-028' },
     { name: 'payloadOffset', at: 20, type: 'u32', clause: 'JRN-DESC-012' },
   ],
 });
@@ -205,8 +205,8 @@ export const journalGuestSettledLayout = defineLayout({
     { name: 'descriptorType', at: 0, type: 'u16', oneOf: [18], clause: 'JRN-DESC-026' },
     { name: 'paddingBytes', at: 2, type: 'u16', oneOf: [0], clause: 'JRN-DESC-003' },
     { name: 'descriptorLengthBytes', at: 4, type: 'u32', oneOf: [32], clause: 'JRN-DESC-026' },
-    { name: 'guestOffset', at: 8, type: 'u64', clause: 'JRN-DESC-026' },
-    { name: 'lengthBytes', at: 16, type: 'u64', min: 1, clause: 'JRN-DESC-011' },
+    { name: 'guestOffset', at: 8, type: 'u64', multipleOf: 512, clause: 'JRN-DESC-028' },
+    { name: 'lengthBytes', at: 16, type: 'u64', min: 512, multipleOf: 512, clause: 'JRN-DESC-028' },
     { name: 'throughSequence', at: 24, type: 'u64', clause: 'JRN-DESC-027' },
   ],
 });
