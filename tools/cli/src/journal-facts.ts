@@ -22,28 +22,43 @@ import {
 } from '@qcow2/spec';
 import type { JournalFacts } from './image-facts.ts';
 
-/** @returns undefined for an image that names no journal */
+/** @returns undefined for an image that names no journal, or none that counts */
 export async function gatherJournalFacts(
   device: BlockDevice,
   header: Qcow2Header,
 ): Promise<JournalFacts | undefined> {
-  const data = findHeaderExtension(header.extensions, headerExtensionTypes.journal);
-  if (data === undefined) return undefined;
-  const extension = decodeJournalExtension(data, { clusterBytes: 2 ** header.clusterBits, hostOffset: 0 });
-  const main = extension.journals.find((journal) => journal.kind === 'main');
-  if (main === undefined) return undefined;
   const state = stateOf(header);
-  const common = {
-    version: extension.version,
-    profile: 'v1',
-    hostOffset: main.hostOffset,
-    lengthBytes: main.lengthBytes,
-  };
+  const bound = boundJournal(header, state);
+  if (bound === undefined) return undefined;
+  const { version, main } = bound;
+  const common = { version, profile: 'v1', hostOffset: main.hostOffset, lengthBytes: main.lengthBytes };
   // Where the range may have been taken by a foreign writer, what stands there is no slot of ours.
-  const slot = state === 'stale' ? undefined : await newestSlot(device, main);
-  if (slot === undefined) return { ...common, state: state === 'stale' ? state : 'damaged' };
+  if (state === 'stale') return { ...common, state };
+  const slot = await rulingSlot(device, main);
+  if (slot === undefined) return { ...common, state: 'damaged' };
   const blockBytes = 2 ** slot.blockSizeOrder;
   return { ...common, state, blockBytes, ringBytes: journalGeometry(main.lengthBytes, blockBytes).ringBytes };
+}
+
+/**
+ * The main journal that the extension names. Of an image that is clean, an extension that can not be decoded is
+ * as good as none (JRN-BIND-017, JRN-BIND-022).
+ */
+function boundJournal(
+  header: Qcow2Header,
+  state: 'dirty' | 'clean' | 'stale',
+): { readonly version: number; readonly main: BoundJournal } | undefined {
+  const data = findHeaderExtension(header.extensions, headerExtensionTypes.journal);
+  if (data === undefined) return undefined;
+  try {
+    const context = { clusterBytes: 2 ** header.clusterBits, hostOffset: 0 };
+    const { version, journals } = decodeJournalExtension(data, context);
+    const main = journals.find((journal) => journal.kind === 'main');
+    return main === undefined ? undefined : { version, main };
+  } catch (error) {
+    if (state !== 'dirty' && error instanceof Qcow2Error) return undefined;
+    throw error;
+  }
 }
 
 function stateOf(header: Qcow2Header): 'dirty' | 'clean' | 'stale' {
@@ -52,10 +67,10 @@ function stateOf(header: Qcow2Header): 'dirty' | 'clean' | 'stale' {
 }
 
 /**
- * The slot that counts. The second one stands one stride behind the first, and how long a stride is only a slot
+ * The slot that counts; undefined unless both are there (JRN-RECOV-001). The second one stands one stride behind the first, and how long a stride is only a slot
  * tells: each possible one is tried.
  */
-async function newestSlot(device: BlockDevice, journal: BoundJournal): Promise<JournalSlot | undefined> {
+async function rulingSlot(device: BlockDevice, journal: BoundJournal): Promise<JournalSlot | undefined> {
   const found: JournalSlot[] = [];
   const first = await slotAt(device, journal.hostOffset);
   if (first !== undefined) found.push(first);
@@ -66,7 +81,7 @@ async function newestSlot(device: BlockDevice, journal: BoundJournal): Promise<J
     const slot = await slotAt(device, journal.hostOffset + slotStrideBytes);
     if (slot !== undefined) found.push(slot);
   }
-  return found.sort((a, b) => b.generation - a.generation)[0];
+  return found.length < 2 ? undefined : found.sort((a, b) => b.generation - a.generation)[0];
 }
 
 async function slotAt(device: BlockDevice, hostOffset: number): Promise<JournalSlot | undefined> {

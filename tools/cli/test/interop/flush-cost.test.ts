@@ -6,7 +6,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
 import { must, qcow2, run, scratchFolder, startServer } from '../support/command.ts';
-import { describeWith } from '../support/peers.ts';
+import { describeWith, python } from '../support/peers.ts';
 
 const writes = 1000;
 const client = join(import.meta.dirname, '../support/nbd_client.py');
@@ -24,7 +24,7 @@ describeWith(['qemu-img', 'strace', 'python3-libnbd'], 'the cost of a flush', ()
     // -D: the command is our child and strace is not, so the signal reaches the command.
     const strace = ['strace', '-D', '-f', '--seccomp-bpf', '-P', image, '-e', `trace=${traced}`, '-o', trace];
     const server = await startServer(['-t', '-k', socket, image], strace);
-    must('python3', [client, 'cost', socket, '1', String(writes)]);
+    must(python, [client, 'cost', socket, '1', String(writes)]);
     expect(await server.end('SIGTERM')).toBe(0);
     const bill = await readBill(trace);
     process.stdout.write(

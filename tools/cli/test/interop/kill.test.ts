@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { must, qcow2, run, scratchFolder, startServer } from '../support/command.ts';
-import { describeWith } from '../support/peers.ts';
+import { describeWith, python } from '../support/peers.ts';
 import { withQemuNbd } from '../support/qemu-nbd.ts';
 import { type Random, runSeed, seededRandom } from '../support/random.ts';
 
@@ -49,7 +49,7 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd', 'python3-libnbd'], 'killed in t
   });
   afterAll(() => scratch.remove());
 
-  it(`[JRN-REC-001] every flushed byte is there after ${rounds} rounds, without an error or a leak`, async () => {
+  it(`[JRN-RECOV-012, JRN-RECOV-015] every flushed byte is there after ${rounds} rounds, without an error or a leak`, async () => {
     const seed = runSeed();
     const random = seededRandom(seed);
     const totals = { writes: 0, flushed: 0, sectors: 0, newer: 0 };
@@ -85,7 +85,7 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd', 'python3-libnbd'], 'killed in t
 
   async function writeAndKill(seed: string, random: Random): Promise<void> {
     const server = await startServer(['-t', '-k', socket, image]);
-    const writer = spawn('python3', [client, 'write', socket, seed, log], { stdio: 'ignore' });
+    const writer = spawn(python, [client, 'write', socket, seed, log], { stdio: 'ignore' });
     const written = once(writer, 'close');
     await untilLogged(log, writer.pid);
     await sleep(random.between(0, 400));
@@ -106,7 +106,7 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd', 'python3-libnbd'], 'killed in t
 
   async function verified(seed: string): Promise<Verdict> {
     return await withQemuNbd(image, qemuSocket, () =>
-      JSON.parse(must('python3', [client, 'verify', qemuSocket, seed, log, truth])),
+      JSON.parse(must(python, [client, 'verify', qemuSocket, seed, log, truth])),
     );
   }
 });

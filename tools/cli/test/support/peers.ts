@@ -16,6 +16,12 @@ const packages: Readonly<Record<string, string>> = {
   strace: 'strace',
 };
 
+/** Debian's bindings are for Debian's interpreter, which need not be the first one on the path. */
+export const python =
+  ['python3', '/usr/bin/python3'].find(
+    (interpreter) => spawnSync(interpreter, ['-c', 'import nbd']).status === 0,
+  ) ?? 'python3';
+
 /** A `describe` for tests that need these programs. */
 export function describeWith(peers: readonly string[], title: string, tests: () => void): void {
   const missing = peers.filter((peer) => !isThere(peer));
@@ -33,7 +39,7 @@ export function describeWith(peers: readonly string[], title: string, tests: () 
 }
 
 function isThere(peer: string): boolean {
-  if (peer === 'python3-libnbd') return spawnSync('python3', ['-c', 'import nbd']).status === 0;
+  if (peer === 'python3-libnbd') return spawnSync(python, ['-c', 'import nbd']).status === 0;
   return (process.env.PATH ?? '').split(delimiter).some((folder) => {
     try {
       accessSync(join(folder, peer), constants.X_OK);
