@@ -48,6 +48,8 @@ function openFailureReason(path: string, error: unknown): string {
       return `Could not open '${path}': No such file or directory`;
     case 'ACCESS_DENIED':
       return `Could not open '${path}': Permission denied`;
+    case 'IN_USE':
+      return error.message;
     case 'BAD_MAGIC':
       return isImageMagic(error) ? 'Image is not in qcow2 format' : describeError(error);
     case 'UNSUPPORTED_FEATURE':

@@ -3,15 +3,16 @@
  * it. Following the names that stand in images is this command's decision, not the library's: only to local
  * files, resolved beside the image that names them, and read-only.
  */
-import { realpathSync, statSync } from 'node:fs';
+import { existsSync, realpathSync, statSync } from 'node:fs';
 import type { BlockDevice } from '@qcow2/block-device';
 import { type FileDevice, openFile } from '@qcow2/fs';
-import { StateError } from '@qcow2/spec';
+import { Qcow2Error, StateError } from '@qcow2/spec';
 import { CommandFailure, describeOpenFailure } from './failures.ts';
 import { localPath } from './file-name.ts';
 import { gatherFacts, readHeader } from './gather-facts.ts';
 import type { ImageFacts } from './image-facts.ts';
 import { probeFormat, type ServedFormat, servedFormat } from './image-format.ts';
+import { checkNoWriter, type ImageLock, lockForWriting } from './image-lock.ts';
 
 /** A file, open, and what it is. */
 export interface OpenedFile {
@@ -20,20 +21,26 @@ export interface OpenedFile {
   readonly format: ServedFormat;
   /** The format was not given but found. */
   readonly probed: boolean;
+  /** Close the file and let go of its lock. Where something else has closed `device`, only the latter. */
+  close(): Promise<void>;
+}
+
+export interface OpenFileChoice {
+  readonly format?: string | undefined;
+  readonly readOnly: boolean;
+  /** Read although somebody may be writing. */
+  readonly shared?: boolean;
 }
 
 const sectorBytes = 512;
 const maxChainLength = 200;
 
 /**
- * Open a file and find its format, unless given. The caller closes `device`.
+ * Open a file and find its format, unless given. The caller closes it.
  * @throws CommandFailure: "Could not open '…': …"
  */
-export async function openImageFile(
-  name: string,
-  options: { readonly format?: string | undefined; readonly readOnly: boolean },
-): Promise<OpenedFile> {
-  return await explainingOpen(name, () => openPlainly(name, options.format, options.readOnly));
+export async function openImageFile(name: string, choice: OpenFileChoice): Promise<OpenedFile> {
+  return await explainingOpen(name, () => openPlainly(name, choice));
 }
 
 /** Open an image as the backing file of one that is to be made: its format, and its size as a guest sees it. */
@@ -41,39 +48,50 @@ export async function openForReading(
   name: string,
   format: string | undefined,
 ): Promise<OpenedFile & { readonly virtualSizeBytes: number }> {
-  const opened = await openPlainly(name, format, true);
+  const opened = await openPlainly(name, { format, readOnly: true });
   try {
     const { device } = opened;
     const virtualSizeBytes = opened.format === 'raw' ? rawSizeBytes(device) : await qcow2SizeBytes(device);
     return { ...opened, virtualSizeBytes };
   } catch (error) {
-    await opened.device.close();
+    await opened.close();
     throw error;
   }
 }
 
 /** @throws what is wrong, without the words "Could not open" */
-async function openPlainly(name: string, given: string | undefined, readOnly: boolean): Promise<OpenedFile> {
+async function openPlainly(name: string, choice: OpenFileChoice): Promise<OpenedFile> {
   if (name === '') throw new CommandFailure("The 'file' block driver requires a file name");
   const path = localPath(name);
+  const { format: given, readOnly } = choice;
   const wanted = given === undefined ? undefined : servedFormat(given);
   refuseSpecialFile(path);
   const device = openFile(path, { readOnly });
+  let lock: ImageLock | undefined;
+  const close = async (): Promise<void> => {
+    device.close();
+    lock?.release();
+  };
   try {
+    if (!readOnly) lock = await lockForWriting(path);
+    else if (choice.shared !== true) await checkNoWriter(path);
     const found = await probeFormat(device);
     if (wanted === 'qcow2' && !found.startsWith('qcow')) {
       throw new CommandFailure('Image is not in qcow2 format');
     }
-    return { path, device, format: wanted ?? servedFormat(found), probed: wanted === undefined };
+    return { path, device, format: wanted ?? servedFormat(found), probed: wanted === undefined, close };
   } catch (error) {
-    await device.close();
+    await close();
     throw error;
   }
 }
 
 /** The facts about one file, for `info`. @throws CommandFailure */
-export async function imageFacts(name: string, format: string | undefined): Promise<ImageFacts> {
-  const opened = await openImageFile(name, { format, readOnly: true });
+export async function imageFacts(
+  name: string,
+  options: { readonly format?: string | undefined; readonly shared?: boolean } = {},
+): Promise<ImageFacts> {
+  const opened = await openImageFile(name, { ...options, readOnly: true });
   const { device, path } = opened;
   try {
     const diskBytes = statSync(path).blocks * sectorBytes;
@@ -88,7 +106,7 @@ export async function imageFacts(name: string, format: string | undefined): Prom
       qcow2: await gatherFacts(device, path),
     }));
   } finally {
-    await device.close();
+    await opened.close();
   }
 }
 
@@ -97,8 +115,8 @@ export interface OpenedChain {
   readonly top: OpenedFile;
   /** What the top image's unallocated ranges read from; undefined without a backing file. */
   readonly backing: BlockDevice | undefined;
-  /** Close everything below the top image. The top image closes its own file. */
-  closeBacking(): Promise<void>;
+  /** Close everything that is still open, below the top file and at last that. */
+  close(): Promise<void>;
 }
 
 /** Names read from images, each with its format and the image that named it. */
@@ -121,10 +139,14 @@ export async function openChain(
     const backing = await explainingOpen(name, () =>
       openBacking(top, below, new Set([realpathSync(top.path)])),
     );
-    return { top, backing, closeBacking: () => closeAll(below) };
+    const close = async (): Promise<void> => {
+      await closeAll(below);
+      await top.close();
+    };
+    return { top, backing, close };
   } catch (error) {
     await closeAll(below);
-    await top.device.close();
+    await top.close();
     throw error;
   }
 }
@@ -138,11 +160,13 @@ async function openBacking(
   if (reference === undefined) return undefined;
   if (seen.size >= maxChainLength) throw new CommandFailure('The backing chain is too long');
   try {
+    const path = localPath(reference.name);
+    // Before it is opened: a file that is in the chain already is locked by us.
+    const real = existsSync(path) ? realpathSync(path) : path;
+    if (seen.has(real)) throw new CommandFailure(`The backing chain contains '${path}' twice`);
+    seen.add(real);
     const opened = await openForReading(reference.name, reference.format);
     below.unshift(opened.device);
-    const real = realpathSync(opened.path);
-    if (seen.has(real)) throw new CommandFailure(`The backing chain contains '${opened.path}' twice`);
-    seen.add(real);
     const backing = await openBacking(opened, below, seen);
     if (opened.format === 'raw') return opened.device;
     const { openImage } = await import('@qcow2/driver');
@@ -152,7 +176,11 @@ async function openBacking(
   } catch (error) {
     if (error instanceof CommandFailure && error.message.startsWith('Could not open backing file'))
       throw error;
-    const reason = describeOpenFailure(reference.name, error);
+    // A missing file is "Could not open" already.
+    const missing = error instanceof Qcow2Error && error.code === 'NOT_FOUND';
+    const reason = missing
+      ? `Could not open '${reference.name}': No such file or directory`
+      : describeOpenFailure(reference.name, error);
     throw new CommandFailure(`Could not open backing file: ${reason}`, { cause: error });
   }
 }

@@ -29,8 +29,13 @@ export async function openServedImage(name: string, options: ServedImageOptions)
   const chain = await openChain(name, options);
   const { top, backing } = chain;
   if (top.format === 'raw') {
-    refuseGuessedRaw(name, top.probed, options);
-    return { device: top.device, hasBacking: false, close: async () => top.device.close() };
+    try {
+      refuseGuessedRaw(name, top.probed, options);
+    } catch (error) {
+      await chain.close();
+      throw error;
+    }
+    return { device: top.device, hasBacking: false, close: chain.close };
   }
   try {
     const image = await explainingOpen(name, async () =>
@@ -43,12 +48,11 @@ export async function openServedImage(name: string, options: ServedImageOptions)
       hasBacking: backing !== undefined,
       close: async () => {
         await image.close();
-        await chain.closeBacking();
+        await chain.close();
       },
     };
   } catch (error) {
-    await top.device.close();
-    await chain.closeBacking();
+    await chain.close();
     throw error;
   }
 }

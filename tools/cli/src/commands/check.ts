@@ -15,7 +15,7 @@ export const check: Command = {
     { name: 'format', short: 'f', argument: 'FMT', help: 'qcow2; found by itself if not given' },
     outputOption,
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
-    { name: 'force-share', short: 'U', help: 'accepted: images are not locked' },
+    { name: 'force-share', short: 'U', help: 'also if somebody may be writing to it' },
     { name: 'repair', short: 'r', argument: 'leaks|all', refused: 'check does not repair yet' },
     { name: 'cache', short: 'T', argument: 'CACHE', refused: 'files are read through the page cache' },
     { name: 'object', argument: 'OBJECT', refused: 'there are no secrets yet' },
@@ -32,7 +32,11 @@ async function runCheck(args: ParsedArguments, context: CommandContext): Promise
   const output = outputFormat(args);
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
-  const opened = await openImageFile(name, { format: args.value('format'), readOnly: true });
+  const opened = await openImageFile(name, {
+    format: args.value('format'),
+    readOnly: true,
+    shared: args.has('force-share'),
+  });
   try {
     if (opened.format === 'raw') {
       throw new CommandFailure('This image format does not support checks', {
@@ -53,7 +57,7 @@ async function runCheck(args: ParsedArguments, context: CommandContext): Promise
     }
     return checkExitCode(report);
   } finally {
-    await opened.device.close();
+    await opened.close();
   }
 }
 

@@ -19,6 +19,7 @@ import {
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
 import { besideImage, localPath } from '../file-name.ts';
 import type { ServedFormat } from '../image-format.ts';
+import { type ImageLock, lockForWriting } from '../image-lock.ts';
 import {
   asksForHelp,
   joinLists,
@@ -67,7 +68,7 @@ async function runCreate(args: ParsedArguments, context: CommandContext): Promis
   await completeValues(args, format, values, size, name);
 
   if (!args.has('quiet')) context.out(formattingLine(name, format, options, values));
-  if (format === 'raw') createRaw(path, values, name);
+  if (format === 'raw') await createRaw(path, values, name);
   else await createQcow2(path, values, name);
   return 0;
 }
@@ -167,7 +168,7 @@ async function checkBacking(
     );
   }
   const { virtualSizeBytes } = opened;
-  await opened.device.close();
+  await opened.close();
   if (format === undefined) {
     throw new CommandFailure(
       `${name}: Backing file specified without backing format\nDetected format of ${opened.format}.`,
@@ -200,25 +201,26 @@ function subjectOf<T>(name: string, action: () => T): T {
   }
 }
 
-function createRaw(path: string, values: OptionValues, name: string): void {
+async function createRaw(path: string, values: OptionValues, name: string): Promise<void> {
   const size = values.get('size')?.value;
   const sizeBytes = typeof size === 'bigint' ? ((size + 511n) / 512n) * 512n : 0n;
   if (sizeBytes > BigInt(Number.MAX_SAFE_INTEGER)) {
     throw new CommandFailure(`${name}: Sizes of 8 PiB and more are not supported`);
   }
-  const device = openTarget(path, name);
+  const { device, lock } = await openTarget(path, name);
   try {
     device.resize(Number(sizeBytes));
   } catch (error) {
     throw new CommandFailure(`${name}: Could not resize file: ${describeError(error)}`, { cause: error });
   } finally {
     device.close();
+    lock?.release();
   }
 }
 
 async function createQcow2(path: string, values: OptionValues, name: string): Promise<void> {
   const settings = qcow2Settings(values, name);
-  const device = openTarget(path, name);
+  const { device, lock } = await openTarget(path, name);
   try {
     await createImage(device, settings);
     await device.close();
@@ -226,14 +228,35 @@ async function createQcow2(path: string, values: OptionValues, name: string): Pr
     await device.close();
     removeUnfinished(path);
     throw new CommandFailure(`${name}: ${describeError(error)}`, { cause: error });
+  } finally {
+    lock?.release();
   }
 }
 
-function openTarget(path: string, name: string): ReturnType<typeof openFile> {
+interface Target {
+  readonly device: ReturnType<typeof openFile>;
+  /** Of a file that was there before. One that is made now, nobody else knows yet. */
+  readonly lock: ImageLock | undefined;
+}
+
+async function openTarget(path: string, name: string): Promise<Target> {
+  const lock = await lockExisting(path, name);
   try {
-    return openFile(path, { create: 'truncate' });
+    return { device: openFile(path, { create: 'truncate' }), lock };
   } catch (error) {
+    lock?.release();
     throw new CommandFailure(`${name}: Could not create '${path}': ${systemReason(error)}`, { cause: error });
+  }
+}
+
+async function lockExisting(path: string, name: string): Promise<ImageLock | undefined> {
+  if (statSync(path, { throwIfNoEntry: false })?.isFile() !== true) return undefined;
+  try {
+    return await lockForWriting(path);
+  } catch (error) {
+    throw error instanceof Qcow2Error
+      ? new CommandFailure(`${name}: ${error.message}`, { cause: error })
+      : error;
   }
 }
 

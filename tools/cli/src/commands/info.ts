@@ -14,7 +14,7 @@ export const info: Command = {
     { name: 'format', short: 'f', argument: 'FMT', help: 'qcow2 or raw; found by itself if not given' },
     outputOption,
     { name: 'backing-chain', help: 'also the backing file, its backing file, and so on' },
-    { name: 'force-share', short: 'U', help: 'accepted: images are not locked' },
+    { name: 'force-share', short: 'U', help: 'also if somebody may be writing to it' },
     { name: 'object', argument: 'OBJECT', refused: 'there are no secrets yet' },
     { name: 'image-opts', refused: 'not yet' },
   ],
@@ -25,7 +25,8 @@ async function runInfo(args: ParsedArguments, context: CommandContext): Promise<
   const output = outputFormat(args);
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
-  const chain = await chainFacts(name, args.value('format'), args.has('backing-chain'));
+  const choice = { whole: args.has('backing-chain'), shared: args.has('force-share') };
+  const chain = await chainFacts(name, args.value('format'), choice);
   if (output === 'human') {
     context.out(chain.map(imageText).join('\n'));
   } else {
@@ -36,7 +37,11 @@ async function runInfo(args: ParsedArguments, context: CommandContext): Promise<
   return 0;
 }
 
-async function chainFacts(name: string, format: string | undefined, whole: boolean): Promise<ImageFacts[]> {
+async function chainFacts(
+  name: string,
+  format: string | undefined,
+  choice: { readonly whole: boolean; readonly shared: boolean },
+): Promise<ImageFacts[]> {
   const chain: ImageFacts[] = [];
   const seen = new Set<string>();
   let next: { name: string; format: string | undefined } | undefined = { name, format };
@@ -45,9 +50,9 @@ async function chainFacts(name: string, format: string | undefined, whole: boole
       throw new CommandFailure(`Backing file '${next.name}' creates an infinite loop.`);
     }
     seen.add(next.name);
-    const facts: ImageFacts = await imageFacts(next.name, next.format);
+    const facts: ImageFacts = await imageFacts(next.name, { format: next.format, shared: choice.shared });
     chain.push(facts);
-    const backing = whole ? facts.qcow2?.fullBackingFile : undefined;
+    const backing = choice.whole ? facts.qcow2?.fullBackingFile : undefined;
     next = backing === undefined ? undefined : { name: backing, format: facts.qcow2?.backingFormat };
   }
   return chain;

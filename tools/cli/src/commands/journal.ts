@@ -15,6 +15,7 @@ export const journal: Command = {
     { name: 'size', argument: 'SIZE', help: 'enable: bytes that the journal takes in the image' },
     { name: 'block-size', argument: 'SIZE', help: 'enable: the unit of records, 512 to 2M (default 4k)' },
     outputOption,
+    { name: 'force-share', short: 'U', help: 'info: also if somebody may be writing to it' },
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
   ],
   notes:
@@ -49,7 +50,7 @@ async function runJournal(args: ParsedArguments, context: CommandContext): Promi
 
 async function showJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
   const output = outputFormat(args);
-  const facts = await imageFacts(name, undefined);
+  const facts = await imageFacts(name, { shared: args.has('force-share') });
   const found = facts.qcow2?.journal;
   if (found === undefined) throw new CommandFailure(`'${name}' has no journal`);
   context.out(
@@ -85,7 +86,7 @@ async function disableJournal(name: string, args: ParsedArguments, context: Comm
 
 /** Opening for writing replays; closing leaves an image that every program can open. */
 async function replayJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
-  const before = (await imageFacts(name, undefined)).qcow2?.journal;
+  const before = (await imageFacts(name)).qcow2?.journal;
   if (before === undefined) throw new CommandFailure(`'${name}' has no journal`);
   if (before.state !== 'dirty') {
     if (!args.has('quiet')) context.out(`Nothing to replay in '${name}'\n`);
@@ -109,13 +110,14 @@ async function withImage(
     requireQcow2(opened, 'journal');
     image = await explainingOpen(name, () => openImage(opened.device, { backing: 'none' }));
   } catch (error) {
-    await opened.device.close();
+    await opened.close();
     throw error;
   }
   try {
     await action(image);
   } finally {
     await image.close();
+    await opened.close();
   }
 }
 

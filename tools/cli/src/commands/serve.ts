@@ -5,7 +5,6 @@
  * then the image is closed: written back, its dirty bit cleared. Killed instead, a journalled image
  * recovers when it is opened next.
  */
-import { unlinkSync } from 'node:fs';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
@@ -96,13 +95,10 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
       onRequestFailed: ({ client, command, offset, lengthBytes, error }) =>
         say(`client ${client.id}: ${command} ${offset}+${lengthBytes}: ${String(error)}`),
     });
-    try {
-      const bound = await server.listen(address);
-      say(`serving ${name} at ${nbdUri(bound, exportName)}`);
-      await untilStopped(stop, server);
-    } finally {
-      if ('path' in address) removeSocket(address.path);
-    }
+    // The socket file goes when its listener is closed; one that a killed server left is replaced.
+    const bound = await server.listen(address);
+    say(`serving ${name} at ${nbdUri(bound, exportName)}`);
+    await untilStopped(stop, server);
   } finally {
     await image.close();
   }
@@ -119,15 +115,6 @@ export async function untilStopped(
   else stop.addEventListener('abort', onStop, { once: true });
   await server.closed;
   stop.removeEventListener('abort', onStop);
-}
-
-/** node:net removes the socket file of a listener that it closes; this one is for what failed before. */
-function removeSocket(path: string): void {
-  try {
-    unlinkSync(path);
-  } catch {
-    // It is gone, which is what was wanted.
-  }
 }
 
 function addressOf(args: ParsedArguments): { path: string } | { host: string; port: number } {
