@@ -12,7 +12,7 @@
  *
  * The journal's area counts as free in the refcounts (JRN-BIND) and is never handed out.
  */
-import { isPromise, type Task, wait } from '@qcow2/block-device';
+import { type Task, wait } from '@qcow2/block-device';
 import { checkRefcountTableEntry, readRefcountBlockOffset, writeRefcountTableEntry } from '@qcow2/codec';
 import { hostOffset, InvariantError, qcow2Limits, StorageError } from '@qcow2/spec';
 import type { ImageCore } from './image-core.ts';
@@ -237,9 +237,7 @@ export class Allocator {
     const offset = cluster * core.clusterBytes;
     const content = new Uint8Array(core.clusterBytes);
     core.refcounts.set(new DataView(content.buffer), cluster % core.refcountsPerBlock, 1);
-    core.log.noteDeviceWrite();
-    const done = core.device.write(offset, content, { event: 'refblock_alloc_write' });
-    if (isPromise(done)) yield done;
+    yield* core.writeInPlace(offset, content, 'refblock_alloc_write');
     this.noteUse(cluster, 1);
     for (let at = 0; at < content.length; at += core.cache.sliceBytes) {
       core.cache.put(offset + at, content.slice(at, at + core.cache.sliceBytes));

@@ -68,7 +68,7 @@ export class ClusterWriter {
       const mapping = yield* this.#mappings.lookup(guestCluster + done);
       const piece = bytes.subarray(done * clusterBytes, (done + 1) * clusterBytes);
       if (isInPlace(mapping)) {
-        yield* this.#write(mapping.hostOffset, piece);
+        yield* this.#core.writeData(mapping.hostOffset, piece);
         done++;
         continue;
       }
@@ -85,7 +85,7 @@ export class ClusterWriter {
   *writePart(guestCluster: number, piece: Piece): Task<void> {
     const mapping = yield* this.#mappings.lookup(guestCluster);
     if (isInPlace(mapping)) {
-      yield* this.#write(mapping.hostOffset + piece.inCluster, piece.bytes);
+      yield* this.#core.writeData(mapping.hostOffset + piece.inCluster, piece.bytes);
       return;
     }
     yield* this.#writeNew(guestCluster, mapping, [piece], { required: true, settled: false });
@@ -101,7 +101,8 @@ export class ClusterWriter {
     const { version } = cluster;
     const onDurable = (): void => this.#overlay.release(cluster, version);
     if (isInPlace(mapping)) {
-      for (const { inCluster, bytes } of pieces) yield* this.#write(mapping.hostOffset + inCluster, bytes);
+      for (const { inCluster, bytes } of pieces)
+        yield* this.#core.writeData(mapping.hostOffset + inCluster, bytes);
       const update = this.update();
       update.settled(guestCluster * this.#core.clusterBytes, this.#core.clusterBytes);
       yield* update.submit({ required, afterData: true, onDurable });
@@ -120,7 +121,7 @@ export class ClusterWriter {
     const run = yield* this.#allocator.allocate(Math.min(wanted, inTable));
     const update = this.update();
     try {
-      yield* this.#write(run.first * clusterBytes, bytes.subarray(0, run.count * clusterBytes));
+      yield* this.#core.writeData(run.first * clusterBytes, bytes.subarray(0, run.count * clusterBytes));
       for (let i = 0; i < run.count; i++) {
         const before = yield* this.#mappings.lookup(guestCluster + i);
         this.#refuseForeign(before, guestCluster + i);
@@ -182,13 +183,13 @@ export class ClusterWriter {
     const covered = pieces.reduce((sum, piece) => sum + piece.bytes.length, 0);
     const zeros = this.#readsAsZeros(guestCluster, mapping);
     if (covered < clusterBytes && zeros && fresh) {
-      for (const { inCluster, bytes } of pieces) yield* this.#write(hostOffset + inCluster, bytes);
+      for (const { inCluster, bytes } of pieces) yield* this.#core.writeData(hostOffset + inCluster, bytes);
       return;
     }
     const content = new Uint8Array(clusterBytes);
     if (covered < clusterBytes && !zeros) yield* this.#copyAround(guestCluster, mapping, pieces, content);
     for (const { inCluster, bytes } of pieces) content.set(bytes, inCluster);
-    yield* this.#write(hostOffset, content);
+    yield* this.#core.writeData(hostOffset, content);
   }
 
   /** Read what the pieces leave open, and nothing else. Pieces are in order. */
@@ -216,11 +217,6 @@ export class ClusterWriter {
     if (mapping.kind === clusterKind.zeroPlain || mapping.kind === clusterKind.zeroAllocated) return true;
     if (mapping.kind !== clusterKind.unallocated) return false;
     return backing === undefined || guestCluster * clusterBytes >= backing.sizeBytes;
-  }
-
-  *#write(hostOffset: number, bytes: Uint8Array): Task<void> {
-    const done = this.#core.writeData(hostOffset, bytes);
-    if (isPromise(done)) yield done;
   }
 
   #refuseForeign(mapping: Mapping, guestCluster: number): void {

@@ -6,7 +6,7 @@
  * crash before it is durable finds the old disk, after it the new one. Changes of the old table that still
  * wait in the log are in the new one's content, and revoked. Holds: the write lock.
  */
-import { isPromise, type Task } from '@qcow2/block-device';
+import type { Task } from '@qcow2/block-device';
 import { l1EntriesFor } from '@qcow2/codec';
 import { qcow2Limits, StateError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
@@ -42,9 +42,7 @@ export function* growDisk(
     const first = yield* allocateRow(allocator, count);
     const content = new Uint8Array(count * clusterBytes);
     content.set(new Uint8Array(core.l1.buffer, core.l1.byteOffset, old.lengthBytes));
-    core.log.noteDeviceWrite();
-    const done = core.device.write(first * clusterBytes, content, { event: 'l1_grow_write_table' });
-    if (isPromise(done)) yield done;
+    yield* core.writeInPlace(first * clusterBytes, content, 'l1_grow_write_table');
     for (let i = 0; i < count; i++) update.addReference(first + i);
     for (let i = 0; i < oldClusters; i++) update.dropReference(old.offset / clusterBytes + i);
     if (oldClusters > 0) update.revoke(old.offset, oldClusters * clusterBytes);

@@ -15,7 +15,8 @@ import { guestOffset as asGuestOffset } from '@qcow2/spec';
 
 export const sectorBytes = 512;
 const maxPageBytes = 4096;
-const guestWriteDescriptorBytes = 24;
+/** What a guest write takes in a record besides its bytes (JRN-DESC). */
+export const guestWriteDescriptorBytes = 24;
 
 interface Page {
   readonly bytes: Uint8Array;
@@ -71,7 +72,12 @@ export class GuestOverlay {
     return [...this.#clusters.values()].sort((a, b) => a.guestCluster - b.guestCluster);
   }
 
-  /** Clusters with bytes that no record holds, in guest order. */
+  /** Clusters with bytes that no record holds. */
+  dirtyClusters(): OverlayCluster[] {
+    return [...this.#dirty];
+  }
+
+  /** The same, in guest order. */
   sortedDirty(): OverlayCluster[] {
     return [...this.#dirty].sort((a, b) => a.guestCluster - b.guestCluster);
   }
@@ -134,25 +140,26 @@ export class GuestOverlay {
     }
   }
 
-  /** Hand dirty sectors over to a record: they count as logged. The bytes are views, valid until the next change. */
-  takeDirty(maxBytes: number): GuestWrite[] {
+  /**
+   * Hand dirty sectors of a cluster over to a record, as many as `maxBytes` holds with their descriptors:
+   * they count as logged. The bytes are views, valid until the next change.
+   */
+  takeDirty(cluster: OverlayCluster, maxBytes: number): GuestWrite[] {
     const writes: GuestWrite[] = [];
     let left = maxBytes;
-    for (const cluster of this.#dirty) {
-      for (const [index, page] of cluster.pages.entries()) {
-        if (page === undefined || page.dirty === 0) continue;
-        for (const [start, end] of bitRuns(page.dirty, this.#sectorsPerPage)) {
-          const room = Math.floor((left - guestWriteDescriptorBytes) / sectorBytes);
-          if (room < 1) return writes;
-          const sectors = Math.min(end - start, room);
-          const bytes = page.bytes.subarray(start * sectorBytes, (start + sectors) * sectorBytes);
-          const inCluster = index * this.#pageBytes + start * sectorBytes;
-          const offset = cluster.guestCluster * this.#clusterBytes + inCluster;
-          writes.push({ guestOffset: asGuestOffset(offset), bytes });
-          const mask = ((1 << sectors) - 1) << start;
-          this.#setMasks(cluster, page, page.valid, page.dirty & ~mask);
-          left -= guestWriteDescriptorBytes + bytes.length;
-        }
+    for (const [index, page] of cluster.pages.entries()) {
+      if (page === undefined || page.dirty === 0) continue;
+      for (const [start, end] of bitRuns(page.dirty, this.#sectorsPerPage)) {
+        const room = Math.floor((left - guestWriteDescriptorBytes) / sectorBytes);
+        if (room < 1) return writes;
+        const sectors = Math.min(end - start, room);
+        const bytes = page.bytes.subarray(start * sectorBytes, (start + sectors) * sectorBytes);
+        const inCluster = index * this.#pageBytes + start * sectorBytes;
+        const offset = cluster.guestCluster * this.#clusterBytes + inCluster;
+        writes.push({ guestOffset: asGuestOffset(offset), bytes });
+        const mask = ((1 << sectors) - 1) << start;
+        this.#setMasks(cluster, page, page.valid, page.dirty & ~mask);
+        left -= guestWriteDescriptorBytes + bytes.length;
       }
     }
     return writes;

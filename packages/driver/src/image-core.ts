@@ -5,7 +5,15 @@
  * Invariants: `l1` and `refcountTable` are what the image means now; whoever changes them submits the same
  * change to `log`. Everything that changes metadata holds `writeLock`.
  */
-import { type BlockDevice, isPromise, Mutex, readPadded, type Task, wait } from '@qcow2/block-device';
+import {
+  type BlockDevice,
+  type IoEvent,
+  isPromise,
+  Mutex,
+  readPadded,
+  type Task,
+  wait,
+} from '@qcow2/block-device';
 import { TableCache } from '@qcow2/cache';
 import {
   type L2Format,
@@ -132,10 +140,19 @@ export class ImageCore {
    * Write guest data in place.
    * @throws OVERLAP where the range belongs to a table of the image: the mapping that led here is wrong
    */
-  writeData(hostOffset: number, bytes: Uint8Array): void | Promise<void> {
+  *writeData(hostOffset: number, bytes: Uint8Array): Task<void> {
     this.refuseMetadata(hostOffset, bytes.length);
+    yield* this.writeInPlace(hostOffset, bytes, 'write_data');
+  }
+
+  /**
+   * Write to the device past the log. Noted when it is done, not when it begins: a flush that starts in
+   * between does not cover it, and must not take the note away.
+   */
+  *writeInPlace(hostOffset: number, bytes: Uint8Array, event: IoEvent): Task<void> {
+    const done = this.device.write(hostOffset, bytes, { event });
+    if (isPromise(done)) yield done;
     this.log.noteDeviceWrite();
-    return this.device.write(hostOffset, bytes, { event: 'write_data' });
   }
 
   /** @throws OVERLAP for a range that touches the header, a table held whole, or the journal */

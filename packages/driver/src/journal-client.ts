@@ -6,7 +6,12 @@ import type { GuestSink, GuestWrite, JournalClient } from '@qcow2/journal';
 import { incompatibleFeatures } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
 import type { ClusterWriter } from './cluster-writer.ts';
-import { type GuestOverlay, type OverlayCluster, sectorBytes } from './guest-overlay.ts';
+import {
+  type GuestOverlay,
+  guestWriteDescriptorBytes,
+  type OverlayCluster,
+  sectorBytes,
+} from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
 
 /** Byte offset of the incompatible feature mask in the header (HDR-015). */
@@ -18,6 +23,8 @@ export class ImageJournalClient implements JournalClient {
   readonly #writer: ClusterWriter;
   readonly #allocator: Allocator;
   #round: OverlayCluster[] = [];
+  /** What the commit under way has to log, last to be taken first. */
+  #commit: OverlayCluster[] = [];
 
   constructor(core: ImageCore, overlay: GuestOverlay, writer: ClusterWriter, allocator: Allocator) {
     this.#core = core;
@@ -30,8 +37,26 @@ export class ImageJournalClient implements JournalClient {
     return this.#overlay.dirtyBytes;
   }
 
+  beginCommit(): void {
+    this.#commit = this.#overlay.dirtyClusters();
+  }
+
+  hasCommitWrites(): boolean {
+    // Taken, settled or dropped meanwhile: nothing of it is dirty any more.
+    while (this.#commit.at(-1)?.dirtySectors === 0) this.#commit.pop();
+    return this.#commit.length > 0;
+  }
+
   takeGuestWrites(maxBytes: number): readonly GuestWrite[] {
-    return this.#overlay.takeDirty(maxBytes);
+    const writes: GuestWrite[] = [];
+    for (let left = maxBytes; this.hasCommitWrites(); ) {
+      const cluster = this.#commit.at(-1)!;
+      const taken = this.#overlay.takeDirty(cluster, left);
+      for (const { bytes } of taken) left -= guestWriteDescriptorBytes + bytes.length;
+      writes.push(...taken);
+      if (cluster.dirtySectors > 0) break;
+    }
+    return writes;
   }
 
   *settleUnlogged(): Task<void> {

@@ -5,7 +5,7 @@
  * a change of its own: a crash behind it leaves an empty or equal table, which is no leak and no change.
  * Changes of the old table that wait in the log are in the copy. Holds: the write lock.
  */
-import { isPromise, type Task, wait } from '@qcow2/block-device';
+import { type Task, wait } from '@qcow2/block-device';
 import type { Allocator } from './allocator.ts';
 import type { ImageCore } from './image-core.ts';
 import type { MappingTable } from './mapping.ts';
@@ -31,9 +31,7 @@ export class L2Allocator {
     const content = new Uint8Array(clusterBytes);
     try {
       if (before !== 0) yield* wait(this.#core.readPatched(before, content));
-      this.#core.log.noteDeviceWrite();
-      const done = this.#core.device.write(offset, content, { event: 'l2_alloc_write' });
-      if (isPromise(done)) yield done;
+      yield* this.#core.writeInPlace(offset, content, 'l2_alloc_write');
       const update = new MetadataUpdate(this.#core, this.#mappings, this.#allocator);
       update.addReference(first);
       update.setL1Entry(Math.floor(guestCluster / l2Entries), offset);

@@ -7,7 +7,7 @@
  * old table and bytes behind the end that nobody refers to; after it, the new one. Changes of the old table
  * that still wait in the log are in the new one's content, and revoked.
  */
-import { isPromise, type Task } from '@qcow2/block-device';
+import type { Task } from '@qcow2/block-device';
 import type { TableSlice } from '@qcow2/cache';
 import { writeRefcountTableEntry } from '@qcow2/codec';
 import { hostOffset, qcow2Limits, StorageError } from '@qcow2/spec';
@@ -23,7 +23,6 @@ export function* growRefcountTable(allocator: Allocator, neededBlock: number): T
   const table = new Uint8Array(plan.tableClusters * clusterBytes);
   table.set(new Uint8Array(core.refcountTable.buffer));
   const view = new DataView(table.buffer);
-  core.log.noteDeviceWrite();
   for (let i = 0; i < plan.blockCount; i++) {
     const index = plan.firstBlock + i;
     const offset = (plan.firstCluster + i) * clusterBytes;
@@ -35,13 +34,11 @@ export function* growRefcountTable(allocator: Allocator, neededBlock: number): T
       }
     }
     writeRefcountTableEntry(view, index * 8, offset);
-    const done = core.device.write(offset, block, { event: 'refblock_alloc_write' });
-    if (isPromise(done)) yield done;
+    yield* core.writeInPlace(offset, block, 'refblock_alloc_write');
     core.cache.drop(offset, clusterBytes);
   }
   const tableOffset = (plan.firstCluster + plan.blockCount) * clusterBytes;
-  const done = core.device.write(tableOffset, table, { event: 'reftable_grow' });
-  if (isPromise(done)) yield done;
+  yield* core.writeInPlace(tableOffset, table, 'reftable_grow');
   allocator.noteUse(plan.firstCluster, plan.endCluster - plan.firstCluster);
   const old = { offset: header.refcountTableOffset, clusters: header.refcountTableClusters };
   header.refcountTableOffset = tableOffset;

@@ -9,11 +9,17 @@ export interface JournalClient {
   /** Guest bytes gathered in memory that no record holds yet. */
   readonly unloggedGuestBytes: number;
 
+  /** A commit begins: what is gathered now is what it has to log. What comes later may wait for the next. */
+  beginCommit(): void;
+
+  /** Whether something of what was gathered at `beginCommit` is still in no record, and not settled either. */
+  hasCommitWrites(): boolean;
+
   /**
-   * Hand over gathered guest writes, at most `maxBytes` of descriptors and payload together (each write
-   * takes 24 bytes and its length), and count them as logged in record `sequence`.
+   * Hand over guest writes of this commit, at most `maxBytes` of descriptors and payload together (each
+   * write takes 24 bytes and its length), and count them as logged in the record that is being built.
    */
-  takeGuestWrites(maxBytes: number, sequence: number): readonly GuestWrite[];
+  takeGuestWrites(maxBytes: number): readonly GuestWrite[];
 
   /**
    * Too much is gathered to be doubled: write it in place into clusters that nothing durable references,

@@ -309,28 +309,34 @@ export class JournalEngine {
       if (this.#unflushed) yield* this.#flush('flush_data');
       return;
     }
+    client.beginCommit();
     const mustLog = this.#queue.some(({ transaction }) => transaction.required);
-    if (mustLog || client.unloggedGuestBytes > 0 || this.#eligible() > 0) {
+    if (mustLog || client.hasCommitWrites() || this.#eligible() > 0) {
       yield* this.#ensureDirty();
       if (this.#hasBlockedRequired()) yield* this.#flush('flush_data');
       yield* this.#appendAll();
+      // While one of these waited, the client may have settled what this commit has to log: then the change
+      // that maps it is what has to be logged, and it waits for a flush of its own.
+      if (this.#hasBlockedRequired()) {
+        yield* this.#flush('flush_data');
+        yield* this.#appendAll();
+      }
     }
     yield* this.#paceWriteBack();
     if (this.#slotDue && this.#slotAtFlush === 0) yield* this.#writeSlot();
     yield* this.#flush('journal_flush');
   }
 
-  /** Append records until no required microtransaction and no guest write is left. */
+  /** Append records until what was submitted so far and may be logged, and the commit's guest writes, are in. */
   *#appendAll(): Task<void> {
-    while (this.#eligible() > 0 || this.#client.unloggedGuestBytes > 0) {
+    const last = this.#submissions;
+    while (this.#eligible(last) > 0 || this.#client.hasCommitWrites()) {
       if (this.#roomBytes() - this.#reserveBytes < this.#maxRecordBytes) {
         this.#counters.stalls++;
         yield* this.#makeRoom();
-        // Making room logs what it finds in the queue; what it settled itself waits for the flush just done.
-        if (this.#hasBlockedRequired()) yield* this.#flush('flush_data');
-        continue;
+      } else {
+        yield* this.#appendRecord(true);
       }
-      yield* this.#appendRecord(true);
     }
   }
 
@@ -338,10 +344,12 @@ export class JournalEngine {
     return this.ring.lengthBytes - (this.#headLog - this.#freedLog);
   }
 
-  /** How many microtransactions at the head of the queue may be logged now. */
-  #eligible(): number {
+  /** How many microtransactions at the head of the queue, up to submission `last`, may be logged now. */
+  #eligible(last = Number.POSITIVE_INFINITY): number {
+    const queue = this.#queue;
+    const limit = Math.min(queue.length, last - (this.#submissions - queue.length));
     let count = 0;
-    while (count < this.#queue.length && this.#queue[count]!.afterFlush <= this.#flushesCompleted) count++;
+    while (count < limit && queue[count]!.afterFlush <= this.#flushesCompleted) count++;
     return count;
   }
 
@@ -358,8 +366,7 @@ export class JournalEngine {
     const sequence = this.#nextSequence;
     const batch = collectBatch(this.#queue, this.#eligible(), this.#maxRecordBytes);
     const guestRoom = this.#maxRecordBytes - batch.boundBytes;
-    const guestWrites =
-      withGuestWrites && guestRoom > 536 ? this.#client.takeGuestWrites(guestRoom, sequence) : [];
+    const guestWrites = withGuestWrites && guestRoom > 536 ? this.#client.takeGuestWrites(guestRoom) : [];
     if (batch.count === 0 && guestWrites.length === 0) {
       throw new InvariantError('a microtransaction does not fit into a journal record');
     }
