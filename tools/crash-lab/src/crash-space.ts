@@ -16,7 +16,7 @@
  * number whose digits are the options of the sectors in ascending order, lowest sector first. State 0 is the
  * disk with nothing of what was pending.
  */
-import { applyChange, type CrashPoint, type DeviceChange } from './crash-point.ts';
+import type { CrashPoint, DeviceChange } from './crash-point.ts';
 import { sectorBytes } from './sector.ts';
 import type { SectorImage } from './sector-image.ts';
 import { type SectorOptions, type SectorPiece, sectorOptions } from './sector-options.ts';
@@ -204,11 +204,4 @@ function collectSizes(point: CrashPoint): number[] {
     for (let end = first; end < range.end; end += sectorBytes) sizes.add(end);
   }
   return [...sizes].sort((left, right) => left - right);
-}
-
-/** The disk if all pending changes get there in order: what a crash leaves at best. */
-export function everythingKept(point: CrashPoint): SectorImage {
-  const image = point.durable.clone();
-  for (const change of point.pending) applyChange(image, change);
-  return image;
 }

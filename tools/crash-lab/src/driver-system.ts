@@ -22,6 +22,8 @@ export interface DriverConfiguration {
   readonly filled: boolean;
   /** Bytes of backing file, 0 for none. What it does not reach reads as zeros. */
   readonly backingBytes: number;
+  /** 512 if not given. Larger blocks make a ring of few, which wraps soon. */
+  readonly journalBlockBytes?: number;
   readonly tuning?: NonNullable<OpenOptions['journal']>;
 }
 
@@ -29,7 +31,6 @@ export interface DriverConfiguration {
 export const backingFileName = 'backing.raw';
 
 const journalBytes = 64 * 1024;
-const journalBlockBytes = 512;
 const baseStamp = 1;
 const backingStamp = 2;
 
@@ -69,10 +70,11 @@ export class DriverSystem implements SystemUnderTest {
 
   async create(device: BlockDevice, random: FillRandom): Promise<void> {
     const { guestBytes, clusterBytes, mode, filled, backingBytes } = this.configuration;
+    const { journalBlockBytes: blockBytes = 512 } = this.configuration;
     await createImage(device, {
       sizeBytes: guestBytes,
       clusterBytes,
-      journal: mode === 'journal' ? { sizeBytes: journalBytes, blockBytes: journalBlockBytes } : false,
+      journal: mode === 'journal' ? { sizeBytes: journalBytes, blockBytes } : false,
       random,
       ...(backingBytes > 0 ? { backingFile: backingFileName, backingFormat: 'raw' } : {}),
     });
@@ -174,6 +176,7 @@ export const randomConfigurations: readonly DriverConfiguration[] = [
   {
     name: 'journal-4k+backing',
     mode: 'journal',
+    journalBlockBytes: 4096,
     clusterBytes: 4096,
     guestBytes: 128 * 1024,
     filled: true,

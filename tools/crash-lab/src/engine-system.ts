@@ -101,11 +101,6 @@ function headerSector(dirty: boolean): Uint8Array {
   return bytes;
 }
 
-interface LoggedSector {
-  readonly bytes: Uint8Array;
-  readonly sequence: number;
-}
-
 class SectorMapImage implements OpenSystem, BlockDevice, JournalClient {
   readonly capabilities: DeviceCapabilities = {
     write: true,
@@ -127,7 +122,9 @@ class SectorMapImage implements OpenSystem, BlockDevice, JournalClient {
   /** Written, in no record yet. */
   readonly #unlogged = new Map<number, Uint8Array>();
   /** In a record, not settled. */
-  readonly #logged = new Map<number, LoggedSector>();
+  readonly #logged = new Map<number, Uint8Array>();
+  /** What the commit under way has to log. */
+  #commit: number[] = [];
   #round: number[] = [];
   #engine: JournalEngine | undefined;
 
@@ -146,18 +143,19 @@ class SectorMapImage implements OpenSystem, BlockDevice, JournalClient {
     const view = new DataView(head.buffer);
     if (view.getUint32(0) !== magic) throw new FormatError('BAD_MAGIC', 'not a sector map');
     const dirty = view.getUint32(4) !== 0;
+    const sequences = new Map<number, number>();
     const log = yield* recoverLog(this.#device, area, {
       guestWrite: (offset, bytes, sequence) => {
         for (let at = 0; at < bytes.length; at += sectorBytes) {
           const sector = (offset + at) / sectorBytes;
-          this.#logged.set(sector, { bytes: bytes.slice(at, at + sectorBytes), sequence });
+          this.#logged.set(sector, bytes.slice(at, at + sectorBytes));
+          sequences.set(sector, sequence);
         }
       },
       guestSettled: (offset, lengthBytes, throughSequence) => {
         for (let at = 0; at < lengthBytes; at += sectorBytes) {
           const sector = (offset + at) / sectorBytes;
-          if ((this.#logged.get(sector)?.sequence ?? Infinity) <= throughSequence)
-            this.#logged.delete(sector);
+          if ((sequences.get(sector) ?? Infinity) <= throughSequence) this.#logged.delete(sector);
         }
       },
     });
@@ -218,13 +216,23 @@ class SectorMapImage implements OpenSystem, BlockDevice, JournalClient {
     return this.#unlogged.size * sectorBytes;
   }
 
-  takeGuestWrites(maxBytes: number, sequence: number): readonly GuestWrite[] {
+  beginCommit(): void {
+    this.#commit = [...this.#unlogged.keys()];
+  }
+
+  hasCommitWrites(): boolean {
+    return this.#commit.some((sector) => this.#unlogged.has(sector));
+  }
+
+  takeGuestWrites(maxBytes: number): readonly GuestWrite[] {
     const taken: GuestWrite[] = [];
-    for (const [sector, bytes] of this.#unlogged) {
+    for (const sector of this.#commit) {
+      const bytes = this.#unlogged.get(sector);
+      if (bytes === undefined) continue;
       if ((taken.length + 1) * (24 + sectorBytes) > maxBytes) break;
       taken.push({ guestOffset: guestOffset(sector * sectorBytes), bytes });
       this.#unlogged.delete(sector);
-      this.#logged.set(sector, { bytes, sequence });
+      this.#logged.set(sector, bytes);
     }
     return taken;
   }
@@ -276,7 +284,7 @@ class SectorMapImage implements OpenSystem, BlockDevice, JournalClient {
   }
 
   *#loadSector(sector: number, into: Uint8Array): Task<void> {
-    const held = this.#unlogged.get(sector) ?? this.#logged.get(sector)?.bytes;
+    const held = this.#unlogged.get(sector) ?? this.#logged.get(sector);
     if (held !== undefined) {
       into.set(held);
       return;
@@ -308,7 +316,7 @@ class SectorMapImage implements OpenSystem, BlockDevice, JournalClient {
   *#settleAll(sectors: readonly number[], required: boolean): Task<void> {
     const engine = this.#writable();
     for (const sector of sectors) {
-      const bytes = this.#unlogged.get(sector) ?? this.#logged.get(sector)?.bytes;
+      const bytes = this.#unlogged.get(sector) ?? this.#logged.get(sector);
       if (bytes === undefined) continue;
       const place = this.#freePlaces.pop();
       if (place === undefined) throw new InvariantError('no free place is left');
