@@ -5,7 +5,7 @@
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { must, run, scratchFolder } from '../support/command.ts';
+import { hookLimitMs, must, run, scratchFolder } from '../support/command.ts';
 import { createCases } from '../support/create-cases.ts';
 import { parityCase } from '../support/parity.ts';
 import { describeWith } from '../support/peers.ts';
@@ -15,7 +15,7 @@ describeWith(['qemu-img'], 'create beside qemu-img', () => {
   const folders = [join(scratch.path, 'ours'), join(scratch.path, 'theirs')] as const;
   beforeAll(() => {
     for (const folder of folders) prepare(folder);
-  });
+  }, hookLimitMs);
   afterAll(() => scratch.remove());
 
   for (const each of createCases) {

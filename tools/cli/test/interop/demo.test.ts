@@ -14,7 +14,9 @@ describeWith(['qemu-img', 'qemu-io', 'python3-libnbd'], 'docs/demo.md', () => {
     const outcome = run('sh', ['-c', `${script}\nrm -r "$PWD"`], { cwd: clone });
     expect(outcome.stdout).toContain('the server is gone after');
     expect(outcome.stderr).toContain('Unsupported qcow2 feature(s): journal dirty');
-    expect(outcome.stdout).toMatch(/Replayed the journal of 'disk\.qcow2'\nNo errors were found on the image\.\n/);
+    expect(outcome.stdout).toMatch(
+      /Replayed the journal of 'disk\.qcow2'\nNo errors were found on the image\.\n/,
+    );
     expect(outcome.stdout).toMatch(/\d+ flushed writes, \d+ places, all of them there\n$/);
     expect(outcome.status).toBe(0);
   });

@@ -12,7 +12,7 @@ import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { must, qcow2, run, scratchFolder, startServer } from '../support/command.ts';
+import { hookLimitMs, must, qcow2, run, scratchFolder, startServer } from '../support/command.ts';
 import { describeWith, python } from '../support/peers.ts';
 import { withQemuNbd } from '../support/qemu-nbd.ts';
 import { type Random, runSeed, seededRandom } from '../support/random.ts';
@@ -46,7 +46,7 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd', 'python3-libnbd'], 'killed in t
     must('qemu-io', [...qemuWrites.flatMap((write) => ['-c', write]), image]);
     must('qemu-img', ['convert', '-O', 'raw', image, truth]);
     expect(qcow2(['journal', 'enable', '-q', image])).toEqual({ status: 0, stdout: '', stderr: '' });
-  });
+  }, hookLimitMs);
   afterAll(() => scratch.remove());
 
   it(`[JRN-RECOV-012, JRN-RECOV-015] every flushed byte is there after ${rounds} rounds, without an error or a leak`, async () => {

@@ -5,7 +5,7 @@ import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { launcher, must, qcow2, run, scratchFolder, startServer } from '../support/command.ts';
+import { hookLimitMs, launcher, must, qcow2, run, scratchFolder, startServer } from '../support/command.ts';
 import { describeWith, python } from '../support/peers.ts';
 
 const clean = { status: 0, stdout: '', stderr: '' };
@@ -29,7 +29,7 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'python3-libnbd'], 'serve', () =
     nameBacking('remote.qcow2', 'nbd:x', 'raw');
     nameBacking('loop.qcow2', 'noose.qcow2', 'qcow2');
     nameBacking('noose.qcow2', 'loop.qcow2', 'qcow2');
-  });
+  }, hookLimitMs);
   function nameBacking(name: string, backing: string, format: string): void {
     const words = ['create', '-q', '-f', 'qcow2', '-u', '-b', backing, '-F', format, name, '1M'];
     must('qemu-img', words, { cwd: scratch.path });

@@ -8,6 +8,9 @@ import { join } from 'node:path';
 /** The launcher of a clone. Its process is the command's. */
 export const launcher = join(import.meta.dirname, '../../qcow2');
 
+/** For hooks that start many programs, on a machine that is busy with other tests. */
+export const hookLimitMs = 120_000;
+
 export interface Outcome {
   readonly status: number | null;
   readonly stdout: string;
