@@ -250,7 +250,7 @@ class Checker {
       if (this.#counts.get(at / clusterBytes) === 0) continue;
       this.#finding('error', 'OVERLAP', 'a cluster of the journal is used by something else', {
         hostOffset: at,
-        clause: 'JRN-BIND-001',
+        clause: 'JRN-BIND-015',
       });
     }
   }

@@ -31,6 +31,7 @@ import {
   headerExtensionTypes,
   hostOffset,
   incompatibleFeatures,
+  Qcow2Error,
   StateError,
   UnsupportedFeatureError,
 } from '@qcow2/spec';
@@ -42,12 +43,28 @@ export const defaultJournalBlockBytes = 4096;
 
 /** Where the header says that the main journal is; undefined where it names none. */
 export function boundJournal(header: Qcow2Header): HostArea | undefined {
+  return journalsOf(header)?.find((journal) => journal.kind === 'main');
+}
+
+/** Whether the image has journals besides the main one, which nobody here serves (JRN-MULTI-001). */
+export function hasOtherJournals(header: Qcow2Header): boolean {
+  return journalsOf(header)?.some((journal) => journal.kind !== 'main') ?? false;
+}
+
+/**
+ * What the extension names. Where the valid bit is clear its data counts for nothing but that somebody once
+ * wanted a journal [JRN-BIND-017]: damaged or unknown then, it is as if it named none.
+ */
+function journalsOf(header: Qcow2Header) {
   const data = findHeaderExtension(header.extensions, headerExtensionTypes.journal);
   if (data === undefined) return undefined;
-  const clusterBytes = 2 ** header.clusterBits;
-  const { journals } = decodeJournalExtension(data, { hostOffset: hostOffset(0), clusterBytes });
-  const main = journals.find((journal) => journal.kind === 'main');
-  return main === undefined ? undefined : { hostOffset: main.hostOffset, lengthBytes: main.lengthBytes };
+  try {
+    const clusterBytes = 2 ** header.clusterBits;
+    return decodeJournalExtension(data, { hostOffset: hostOffset(0), clusterBytes }).journals;
+  } catch (error) {
+    if (isJournalDirty(header) || !(error instanceof Qcow2Error)) throw error;
+    return undefined;
+  }
 }
 
 export function isJournalDirty(header: Qcow2Header): boolean {
@@ -87,7 +104,7 @@ export function* makeJournal(
   const { clusterBytes, header } = core;
   if (header.version < 3) {
     const message = 'a version 2 image has no feature bits to bind a journal with; upgrade it to compat=1.1';
-    throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message, { clause: 'JRN-BIND-001' });
+    throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message, { clause: 'JRN-BIND-019' });
   }
   const blockBytes = options.blockBytes ?? defaultBlockBytes(clusterBytes);
   const lengthBytes = checkedLength(options.sizeBytes ?? defaultJournalBytes, blockBytes, clusterBytes);
@@ -107,7 +124,7 @@ function checkedLength(sizeBytes: number, blockBytes: number, clusterBytes: numb
   const lengthBytes = Math.ceil(sizeBytes / clusterBytes) * clusterBytes;
   const isPower = Number.isInteger(Math.log2(blockBytes));
   if (!isPower || blockBytes < 512 || blockBytes > clusterBytes) {
-    const context = { field: 'blockBytes', value: blockBytes, clause: 'JRN-SLOT-001' };
+    const context = { field: 'blockBytes', value: blockBytes, clause: 'JRN-SLOT-004' };
     throw new StateError(
       'INVALID_ARGUMENT',
       'a journal block is a power of two from 512 to the cluster size',
@@ -116,7 +133,7 @@ function checkedLength(sizeBytes: number, blockBytes: number, clusterBytes: numb
   }
   const fits = lengthBytes >= 65536 && lengthBytes <= 1 << 30;
   if (!fits || !isUsableGeometry(journalGeometry(lengthBytes, blockBytes), blockBytes)) {
-    const context = { field: 'sizeBytes', value: sizeBytes, clause: 'JRN-BIND-001' };
+    const context = { field: 'sizeBytes', value: sizeBytes, clause: 'JRN-BIND-008' };
     throw new StateError(
       'INVALID_ARGUMENT',
       'a journal is from 64 KiB to 1 GiB, and holds at least eight blocks',

@@ -26,7 +26,13 @@ import {
 } from '@qcow2/spec';
 import { Qcow2Image } from './image.ts';
 import { ImageCore } from './image-core.ts';
-import { areaIsOurs, boundJournal, isJournalDirty, isJournalValid } from './journal-binding.ts';
+import {
+  areaIsOurs,
+  boundJournal,
+  hasOtherJournals,
+  isJournalDirty,
+  isJournalValid,
+} from './journal-binding.ts';
 import { defaultTuning, ImageParts, type JournalTuning } from './parts.ts';
 
 export interface OpenOptions {
@@ -77,8 +83,18 @@ export function* openParts(device: BlockDevice, options: OpenOptions): Task<Imag
     throw new FormatError('JOURNAL_DAMAGED', 'the image is marked as dirty, and its journal is gone', {
       hostOffset: 72,
       field: 'incompatibleFeatures',
-      clause: 'JRN-BIND-001',
+      clause: 'JRN-BIND-018',
     });
+  }
+  if (dirty && hasOtherJournals(header)) {
+    throw new UnsupportedFeatureError(
+      'UNSUPPORTED_FEATURE',
+      'the image must be replayed from several journals',
+      {
+        feature: 'journals of kind other',
+        clause: 'JRN-MULTI-001',
+      },
+    );
   }
   const parts = newParts(device, header, options, readOnly);
   const log = dirty && area !== undefined ? yield* parts.recover(area) : undefined;
@@ -142,7 +158,15 @@ function* adoptReplayedHeader(
   writes.apply(0, bytes);
   // Tables that the log moved may stand where the file does not reach yet: their place is checked below, by
   // what the table's own clauses say, and not against the file's length.
-  Object.assign(core.header, decodeHeader(bytes));
+  const replayed = decodeHeader(bytes);
+  if (!isJournalDirty(replayed)) {
+    throw new FormatError('BAD_FIELD', 'the journal would clear its own dirty bit', {
+      hostOffset: 72,
+      field: 'incompatibleFeatures',
+      clause: 'JRN-DESC-014',
+    });
+  }
+  Object.assign(core.header, replayed);
 }
 
 function refuseUnknown(header: Qcow2Header): void {
@@ -195,9 +219,10 @@ function* prepareForWriting(parts: ImageParts, dirty: boolean): Task<void> {
     if (bound === undefined || !(yield* areaIsOurs(core, allocator, bound))) {
       throw new FormatError('JOURNAL_DAMAGED', 'clusters of the live journal are in use by something else', {
         hostOffset: bound?.hostOffset,
-        clause: 'JRN-BIND-001',
+        clause: 'JRN-BIND-016',
       });
     }
+    yield* parts.reassertLog(bound);
     yield* core.log.quiesce();
     yield* clearForeignAutoclear(parts);
     return;
@@ -226,15 +251,20 @@ function* tryRecover(parts: ImageParts, area: { hostOffset: number; lengthBytes:
     const log = yield* parts.recover(area);
     return log.records.length === 0 ? log : undefined;
   } catch (error) {
-    if (error instanceof FormatError) return undefined;
+    // Damaged, or of a version that is not known [JRN-BIND-022].
+    if (error instanceof FormatError || error instanceof UnsupportedFeatureError) return undefined;
     throw error;
   }
 }
 
-/** We do not keep these up to date when we write; who knows them finds that out by the cleared bit (FEA-012). */
+/**
+ * We do not keep these up to date when we write; who knows them finds that out by the cleared bit [FEA-012]. A
+ * journal of a version that is not known is one of them [JRN-BIND-022].
+ */
 function* clearForeignAutoclear(parts: ImageParts): Task<void> {
   const { header } = parts.core;
-  const kept = header.autoclearFeatures & autoclearFeatures.journalValid;
+  const served = boundJournal(header) === undefined ? 0n : autoclearFeatures.journalValid;
+  const kept = header.autoclearFeatures & served;
   if (kept === header.autoclearFeatures) return;
   header.autoclearFeatures = kept;
   yield* parts.writeHeader();

@@ -3,7 +3,7 @@
  */
 import { readPadded, type Task, wait } from '@qcow2/block-device';
 import type { Snapshot } from '@qcow2/codec';
-import { JournalEngine, type Random, type RecoveredLog, recoverLog } from '@qcow2/journal';
+import { JournalEngine, type Random, type RecoveredLog, reassertLog, recoverLog } from '@qcow2/journal';
 import { UnsupportedFeatureError } from '@qcow2/spec';
 import { Allocator } from './allocator.ts';
 import { ClusterReader } from './cluster-reader.ts';
@@ -107,6 +107,11 @@ export class ImageParts {
     const sink = new OverlaySink(this.overlay, this.core.clusterBytes);
     this.#replayed = yield* recoverLog(this.core.device, area, sink);
     return this.#replayed;
+  }
+
+  /** Make durable what `recover` found, before anything relies on it. */
+  *reassertLog(area: HostArea): Task<void> {
+    if (this.#replayed !== undefined) yield* reassertLog(this.core.device, area, this.#replayed);
   }
 
   /** From now on changes go to the journal in `area`, which goes on from `log`. */

@@ -77,7 +77,7 @@ export function* formatArea(
 
 /**
  * Both slots, the newer one first.
- * @throws JOURNAL_DAMAGED where either is not valid, or they are not neighbours in generation: the older
+ * @throws UNSUPPORTED_FEATURE for a version that is not known; JOURNAL_DAMAGED where either is not valid, or they are not neighbours in generation: the older
  *   slot alone can not tell where the log starts now
  */
 export function* readSlots(
@@ -88,8 +88,9 @@ export function* readSlots(
   // Where slot 1 stands depends on the block size, which slot 0 tells; where slot 0 is damaged, nothing does.
   const second = yield* readSlot(device, area, slotHostOffset(area, 2 ** first.blockSizeOrder, 1));
   const [newer, older] = first.generation > second.generation ? [first, second] : [second, first];
-  if (newer.generation !== older.generation + 1 || newer.journalId !== older.journalId) {
-    throw damaged(area.hostOffset, 'the two header slots do not belong together', 'JRN-SLOT-001');
+  const sameJournal = newer.journalId === older.journalId && newer.blockSizeOrder === older.blockSizeOrder;
+  if (!sameJournal || newer.generation !== older.generation + 1) {
+    throw damaged(area.hostOffset, 'the two header slots do not belong together', 'JRN-RECOV-002');
   }
   return { newer, older };
 }
@@ -101,10 +102,12 @@ function* readSlot(device: BlockDevice, area: AreaLocation, at: number): Task<Jo
   try {
     slot = decodeSlot(bytes, { hostOffset: at });
   } catch (cause) {
-    throw damaged(at, 'a journal header slot is damaged', 'JRN-SLOT-001', cause);
+    // A version that is not known is not damage (JRN-SLOT-003).
+    if (!(cause instanceof FormatError)) throw cause;
+    throw damaged(at, 'a journal header slot is damaged', 'JRN-RECOV-001', cause);
   }
   if (slot.areaHostOffset !== area.hostOffset || slot.areaLengthBytes !== area.lengthBytes) {
-    throw damaged(at, 'a journal header slot describes another area', 'JRN-SLOT-001');
+    throw damaged(at, 'a journal header slot describes another area', 'JRN-RECOV-002');
   }
   return slot;
 }

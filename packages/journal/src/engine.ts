@@ -340,8 +340,9 @@ export class JournalEngine {
     }
   }
 
+  /** What a record may take: one block always stays free, so that head and tail never meet [JRN-WB-005]. */
   #roomBytes(): number {
-    return this.ring.lengthBytes - (this.#headLog - this.#freedLog);
+    return this.ring.lengthBytes - this.ring.blockBytes - (this.#headLog - this.#freedLog);
   }
 
   /** How many microtransactions at the head of the queue, up to submission `last`, may be logged now. */

@@ -9,4 +9,4 @@ export type {
   HostWrite,
   Microtransaction,
 } from './microtransaction.ts';
-export { type GuestSink, type LiveRecord, type RecoveredLog, recoverLog } from './recovery.ts';
+export { type GuestSink, type LiveRecord, type RecoveredLog, reassertLog, recoverLog } from './recovery.ts';

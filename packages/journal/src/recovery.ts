@@ -9,9 +9,10 @@
  * the missing one was acknowledged and is gone, and the image is refused (JRN-RECOV).
  *
  * A valid record is not yet a durable one: after a process was killed, records that were never flushed can
- * be read. A writer flushes once before it relies on them (`JournalEngine.resume`).
+ * be read; and after a flush failed, pages that storage never got can be clean and still be read. So a writer
+ * writes the slot and those records again, and flushes, before it relies on them (`reassertLog`).
  */
-import { type BlockDevice, PatchMap, type Task } from '@qcow2/block-device';
+import { type BlockDevice, PatchMap, type Task, wait } from '@qcow2/block-device';
 import {
   type ChainEnd,
   chainEndOfRecord,
@@ -25,9 +26,9 @@ import {
   peekRecordHeader,
   verifyRecord,
 } from '@qcow2/codec/journal/v1';
-import { hostOffset, UnsupportedFeatureError } from '@qcow2/spec';
-import { type AreaLocation, damaged, readSlots, ringOf } from './area.ts';
-import { type RingGeometry, RingReader } from './ring.ts';
+import { FormatError, hostOffset, UnsupportedFeatureError } from '@qcow2/spec';
+import { type AreaLocation, damaged, readSlots, ringOf, writeSlot } from './area.ts';
+import { type RingGeometry, RingReader, writeRing } from './ring.ts';
 
 /** Where the client gathers the guest writes that recovery finds, in log order. */
 export interface GuestSink {
@@ -49,6 +50,8 @@ export interface RecoveredLog {
   /** Host writes of the log, newest bytes, to be laid over the image. */
   readonly hostWrites: PatchMap;
   readonly records: readonly LiveRecord[];
+  /** The last sequence that something in the log knows to have been durable. */
+  readonly claimedSequence: number;
   readonly guestBytes: number;
   readonly payloadBytes: number;
 }
@@ -66,17 +69,59 @@ export function* recoverLog(device: BlockDevice, area: AreaLocation, sink: Guest
   const totals = { guestBytes: 0, payloadBytes: 0 };
   let end = chainEndOfSlot(slot);
   let usedBytes = 0;
+  let claimed = slot.durableSequence;
   for (;;) {
     const record = yield* readNext(reader, ring, end, ring.lengthBytes - usedBytes);
     if (record === undefined) break;
+    refuseArea(record, area, ring);
     apply(record, ring, hostWrites, sink, totals);
     usedBytes += record.lengthBlocks * ring.blockBytes;
     end = chainEndOfRecord(record, ring.blockBytes, ring.lengthBytes);
     const { sequence, salt, crc } = record;
     records.push({ sequence, endLog: slot.tailPosition + usedBytes, salt, crc });
+    claimed = Math.max(claimed, record.durableThrough);
   }
   yield* refuseDamage(reader, ring, slot, end, usedBytes);
-  return { slot, ring, hostWrites, records, ...totals };
+  return { slot, ring, hostWrites, records, claimedSequence: claimed, ...totals };
+}
+
+/**
+ * Make durable what was recovered: write the ruling slot, and the records that nothing knows to have been
+ * durable, again, byte for byte in their places, and flush [JRN-RECOV-010]. The same bytes over the same bytes:
+ * a crash in between changes nothing.
+ */
+export function* reassertLog(device: BlockDevice, area: AreaLocation, log: RecoveredLog): Task<void> {
+  const { slot, ring, records } = log;
+  yield* writeSlot(device, area, slot);
+  const known = records.findLast(({ sequence }) => sequence <= log.claimedSequence);
+  let at = known?.endLog ?? slot.tailPosition;
+  const reader = new RingReader(device, ring);
+  for (const { endLog } of records) {
+    if (endLog <= at) continue;
+    const bytes = (yield* reader.read(at % ring.lengthBytes, endLog - at)).slice();
+    yield* writeRing(device, ring, at, bytes, 'journal_append');
+    at = endLog;
+  }
+  yield* wait(device.flush({ event: 'journal_flush' }));
+}
+
+/** @throws BAD_FIELD for a record that would write into the journal itself [JRN-DESC-013] */
+function refuseArea(record: JournalRecord, area: AreaLocation, ring: RingGeometry): void {
+  const end = area.hostOffset + area.lengthBytes;
+  for (const descriptor of record.descriptors) {
+    const length = descriptor.type === 'inline-write' ? descriptor.bytes.length : writtenBytes(descriptor);
+    if (length === 0 || !('hostOffset' in descriptor)) continue;
+    if (descriptor.hostOffset >= end || descriptor.hostOffset + length <= area.hostOffset) continue;
+    throw new FormatError('OVERLAP', `journal record ${record.sequence} writes into the journal`, {
+      hostOffset: ring.hostOffset + record.position,
+      value: descriptor.hostOffset,
+      clause: 'JRN-DESC-013',
+    });
+  }
+}
+
+function writtenBytes(descriptor: JournalDescriptor): number {
+  return descriptor.type === 'write-payload' ? descriptor.lengthBytes : 0;
 }
 
 /** The record that continues the chain, or undefined where none does. */
@@ -152,7 +197,7 @@ function refuseDescriptor(descriptor: JournalDescriptor, hostOffset: number, seq
   throw new UnsupportedFeatureError(
     'UNSUPPORTED_FEATURE',
     `journal record ${sequence} holds a descriptor that is not supported`,
-    { feature: `journal descriptor ${name}`, hostOffset, clause: 'JRN-DESC-001' },
+    { feature: `journal descriptor ${name}`, hostOffset, clause: 'JRN-DESC-002' },
   );
 }
 
@@ -169,7 +214,7 @@ function* refuseDamage(
   const missing = end.sequence + 1;
   const at = ring.hostOffset + end.endPosition;
   if (slot.durableSequence >= missing) {
-    throw damaged(at, `journal record ${missing} was durable and can not be read`, 'JRN-RECOV-001');
+    throw damaged(at, `journal record ${missing} was durable and can not be read`, 'JRN-RECOV-006');
   }
   for (let behind = 0; behind < ring.lengthBytes - usedBytes; behind += ring.blockBytes) {
     const position = (end.endPosition + behind) % ring.lengthBytes;
@@ -182,7 +227,7 @@ function* refuseDamage(
     throw damaged(
       at,
       `journal record ${missing} was durable, as record ${head.sequence} knows, and can not be read`,
-      'JRN-RECOV-001',
+      'JRN-RECOV-007',
     );
   }
 }

@@ -36,19 +36,43 @@ export const errorCodes = {
   BAD_CHECKSUM: { class: 'format', nbd: 'EIO', meaning: 'a stored checksum does not match the bytes' },
   RESERVED_SET: { class: 'format', nbd: 'EIO', meaning: 'reserved bits or bytes are not zero' },
   TRUNCATED: { class: 'format', nbd: 'EIO', meaning: 'a structure ends before all its bytes are there' },
-  OFFSET_TOO_LARGE: { class: 'format', nbd: 'EIO', meaning: 'an offset or length beyond 2^53 - 1, which is not handled' },
-  LIMIT_EXCEEDED: { class: 'format', nbd: 'EIO', meaning: 'a size above the limit that this implementation sets' },
+  OFFSET_TOO_LARGE: {
+    class: 'format',
+    nbd: 'EIO',
+    meaning: 'an offset or length beyond 2^53 - 1, which is not handled',
+  },
+  LIMIT_EXCEEDED: {
+    class: 'format',
+    nbd: 'EIO',
+    meaning: 'a size above the limit that this implementation sets',
+  },
   OVERLAP: { class: 'format', nbd: 'EIO', meaning: 'two structures claim the same host range' },
   REFCOUNT_WRONG: { class: 'format', nbd: 'EIO', meaning: 'a refcount contradicts the references found' },
-  JOURNAL_DAMAGED: { class: 'format', nbd: 'EIO', meaning: 'a journal record that was durable can not be read back' },
+  JOURNAL_DAMAGED: {
+    class: 'format',
+    nbd: 'EIO',
+    meaning: 'a journal record that was durable can not be read back',
+  },
   // unsupported: legal, but not served here
-  UNSUPPORTED_FEATURE: { class: 'unsupported', nbd: 'ENOTSUP', meaning: 'the image needs a feature that is not supported' },
-  UNSUPPORTED_OPERATION: { class: 'unsupported', nbd: 'ENOTSUP', meaning: 'the device can not do this operation' },
+  UNSUPPORTED_FEATURE: {
+    class: 'unsupported',
+    nbd: 'ENOTSUP',
+    meaning: 'the image needs a feature that is not supported',
+  },
+  UNSUPPORTED_OPERATION: {
+    class: 'unsupported',
+    nbd: 'ENOTSUP',
+    meaning: 'the device can not do this operation',
+  },
   UNSUPPORTED_OPTION: { class: 'unsupported', nbd: 'EINVAL', meaning: 'an option that is not supported' },
   // storage: the device below failed
   READ_FAILED: { class: 'storage', nbd: 'EIO', meaning: 'the device failed a read' },
   WRITE_FAILED: { class: 'storage', nbd: 'EIO', meaning: 'the device failed a write' },
-  FLUSH_FAILED: { class: 'storage', nbd: 'EIO', meaning: 'the device failed a flush; later writes are refused' },
+  FLUSH_FAILED: {
+    class: 'storage',
+    nbd: 'EIO',
+    meaning: 'the device failed a flush; later writes are refused',
+  },
   NO_SPACE: { class: 'storage', nbd: 'ENOSPC', meaning: 'the device or the format has no room left' },
   SHORT_READ: { class: 'storage', nbd: 'EIO', meaning: 'the device returned fewer bytes than asked for' },
   NOT_FOUND: { class: 'storage', nbd: 'EIO', meaning: 'the file does not exist' },
@@ -60,12 +84,24 @@ export const errorCodes = {
   INVALID_ARGUMENT: { class: 'state', nbd: 'EINVAL', meaning: 'an argument is not of the right kind' },
   READ_ONLY: { class: 'state', nbd: 'EPERM', meaning: 'the device was opened read-only' },
   CLOSED: { class: 'state', nbd: 'ESHUTDOWN', meaning: 'the device is closed' },
-  FAILED_EARLIER: { class: 'state', nbd: 'EIO', meaning: 'an earlier flush or write failed; reopen to recover' },
-  NO_POLICY: { class: 'state', nbd: 'EPERM', meaning: 'the image names another file and the caller gave no policy for it' },
+  FAILED_EARLIER: {
+    class: 'state',
+    nbd: 'EIO',
+    meaning: 'an earlier flush or write failed; reopen to recover',
+  },
+  NO_POLICY: {
+    class: 'state',
+    nbd: 'EPERM',
+    meaning: 'the image names another file and the caller gave no policy for it',
+  },
   NEEDS_REPLAY: { class: 'state', nbd: 'EPERM', meaning: 'the journal must be replayed first' },
   ABORTED: { class: 'state', nbd: 'ESHUTDOWN', meaning: 'the caller aborted the operation' },
   // invariant: our bug
-  INVARIANT: { class: 'invariant', nbd: 'EIO', meaning: 'an internal invariant does not hold; this is a bug' },
+  INVARIANT: {
+    class: 'invariant',
+    nbd: 'EIO',
+    meaning: 'an internal invariant does not hold; this is a bug',
+  },
 } as const satisfies Record<string, ErrorCodeEntry>;
 
 export type ErrorCode = keyof typeof errorCodes;

@@ -76,9 +76,9 @@ type FieldValue<F extends Field> = F['type'] extends 'mask64'
 
 /** The value that a layout decodes to: one property per field that is not reserved. */
 export type Decoded<L extends Layout> = {
-  -readonly [F in L['fields'][number] as F extends { reserved: 'must-be-zero' | 'ignored' } ? never : F['name']]:
-    | FieldValue<F>
-    | (F extends { optional: true } ? undefined : never);
+  -readonly [F in L['fields'][number] as F extends { reserved: 'must-be-zero' | 'ignored' }
+    ? never
+    : F['name']]: FieldValue<F> | (F extends { optional: true } ? undefined : never);
 };
 
 /** Identity that keeps the literal types of a layout. */
