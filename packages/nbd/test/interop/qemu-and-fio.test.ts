@@ -89,6 +89,7 @@ withPeers('fio', ['fio'], () => {
       '--size=8m',
       '--verify=crc32c',
       '--do_verify=1',
+      '--verify_state_save=0',
       '--fsync=50',
       '--randseed=7',
     ]);
