@@ -5,12 +5,12 @@ import { bitMask, reservedMask, wordMask } from './bit-masks.ts';
 const sample = defineBits({
   name: 'sample',
   document: 'qcow2',
-  clause: 'XXX-001',
+  clause: 'TST-001',
   widthBits: 64,
   bits: [
-    { name: 'low', bit: 0, width: 4, clause: 'XXX-001', reserved: 'must-be-zero' },
-    { name: 'middle', bit: 4, width: 40, clause: 'XXX-001' },
-    { name: 'high', bit: 44, width: 20, clause: 'XXX-001', reserved: 'ignored' },
+    { name: 'low', bit: 0, width: 4, clause: 'TST-001', reserved: 'must-be-zero' },
+    { name: 'middle', bit: 4, width: 40, clause: 'TST-001' },
+    { name: 'high', bit: 44, width: 20, clause: 'TST-001', reserved: 'ignored' },
   ],
 });
 

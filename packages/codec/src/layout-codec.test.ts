@@ -6,19 +6,19 @@ import { compileLayout } from './layout-codec.ts';
 const sample = defineLayout({
   name: 'sample',
   document: 'qcow2',
-  clause: 'XXX-001',
+  clause: 'TST-001',
   sizeBytes: 48,
   fields: [
-    { name: 'magic', at: 0, type: 'u32', oneOf: [0x51], clause: 'XXX-002' },
-    { name: 'small', at: 4, type: 'u8', min: 2, max: 9, clause: 'XXX-003' },
-    { name: 'zero', at: 5, type: 'u8', reserved: 'must-be-zero', clause: 'XXX-004' },
-    { name: 'half', at: 6, type: 'u16', clause: 'XXX-005' },
-    { name: 'offset', at: 8, type: 'u64', multipleOf: 'cluster', clause: 'XXX-006' },
-    { name: 'mask', at: 16, type: 'mask64', sinceVersion: 3, clause: 'XXX-007' },
-    { name: 'kept', at: 24, type: 'bytes', lengthBytes: 4, reserved: 'preserved', clause: 'XXX-008' },
-    { name: 'skipped', at: 28, type: 'bytes', lengthBytes: 4, reserved: 'ignored', clause: 'XXX-009' },
-    { name: 'late', at: 32, type: 'u64', optional: true, multipleOf: 8, clause: 'XXX-010' },
-    { name: 'nothing', at: 40, type: 'bytes', lengthBytes: 8, reserved: 'must-be-zero', clause: 'XXX-011' },
+    { name: 'magic', at: 0, type: 'u32', oneOf: [0x51], clause: 'TST-002' },
+    { name: 'small', at: 4, type: 'u8', min: 2, max: 9, clause: 'TST-003' },
+    { name: 'zero', at: 5, type: 'u8', reserved: 'must-be-zero', clause: 'TST-004' },
+    { name: 'half', at: 6, type: 'u16', clause: 'TST-005' },
+    { name: 'offset', at: 8, type: 'u64', multipleOf: 'cluster', clause: 'TST-006' },
+    { name: 'mask', at: 16, type: 'mask64', sinceVersion: 3, clause: 'TST-007' },
+    { name: 'kept', at: 24, type: 'bytes', lengthBytes: 4, reserved: 'preserved', clause: 'TST-008' },
+    { name: 'skipped', at: 28, type: 'bytes', lengthBytes: 4, reserved: 'ignored', clause: 'TST-009' },
+    { name: 'late', at: 32, type: 'u64', optional: true, multipleOf: 8, clause: 'TST-010' },
+    { name: 'nothing', at: 40, type: 'bytes', lengthBytes: 8, reserved: 'must-be-zero', clause: 'TST-011' },
   ],
 });
 const codec = compileLayout(sample);
@@ -76,14 +76,14 @@ describe('a compiled layout', () => {
   });
 
   it.each([
-    ['a wrong magic number', 3, 0x52, 'BAD_MAGIC', 'XXX-002', 0],
-    ['a value below the range', 4, 1, 'BAD_FIELD', 'XXX-003', 4],
-    ['a value above the range', 4, 10, 'BAD_FIELD', 'XXX-003', 4],
-    ['reserved bytes', 5, 1, 'RESERVED_SET', 'XXX-004', 5],
-    ['an offset beyond 2^53 - 1', 9, 0x20, 'OFFSET_TOO_LARGE', 'XXX-006', 8],
-    ['an unaligned offset', 15, 1, 'BAD_ALIGNMENT', 'XXX-006', 8],
-    ['an unaligned optional field', 39, 9, 'BAD_ALIGNMENT', 'XXX-010', 32],
-    ['reserved runs', 47, 1, 'RESERVED_SET', 'XXX-011', 40],
+    ['a wrong magic number', 3, 0x52, 'BAD_MAGIC', 'TST-002', 0],
+    ['a value below the range', 4, 1, 'BAD_FIELD', 'TST-003', 4],
+    ['a value above the range', 4, 10, 'BAD_FIELD', 'TST-003', 4],
+    ['reserved bytes', 5, 1, 'RESERVED_SET', 'TST-004', 5],
+    ['an offset beyond 2^53 - 1', 9, 0x20, 'OFFSET_TOO_LARGE', 'TST-006', 8],
+    ['an unaligned offset', 15, 1, 'BAD_ALIGNMENT', 'TST-006', 8],
+    ['an unaligned optional field', 39, 9, 'BAD_ALIGNMENT', 'TST-010', 32],
+    ['reserved runs', 47, 1, 'RESERVED_SET', 'TST-011', 40],
   ])('refuses %s, and names the absolute place', (_what, at, byte, code, clause, fieldAt) => {
     const bytes = new Uint8Array(16 + 48);
     codec.encode(value(), bytes, { at: 16 });
@@ -126,9 +126,9 @@ describe('a compiled layout', () => {
   });
 
   it('does not compile a layout with a gap, an overlap or a wrong size', () => {
-    const field = (at: number) => ({ name: `f${at}`, at, type: 'u32' as const, clause: 'XXX-001' });
+    const field = (at: number) => ({ name: `f${at}`, at, type: 'u32' as const, clause: 'TST-001' });
     const layout = (sizeBytes: number, ...ats: number[]) =>
-      ({ name: 'x', document: 'qcow2', clause: 'XXX-001', sizeBytes, fields: ats.map(field) }) as const;
+      ({ name: 'x', document: 'qcow2', clause: 'TST-001', sizeBytes, fields: ats.map(field) }) as const;
     expect(() => compileLayout(layout(12, 0, 8))).toThrow(InvariantError);
     expect(() => compileLayout(layout(8, 0, 2))).toThrow(InvariantError);
     expect(() => compileLayout(layout(12, 0, 4))).toThrow(InvariantError);
