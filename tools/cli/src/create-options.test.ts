@@ -55,6 +55,11 @@ describe('qcow2Settings', () => {
     ['journal=on,compat=0.10', 'A journal is only supported with compatibility level 1.1 and above'],
     ['journal_size=1M', "Parameter 'journal_size' needs journal=on"],
     ['journal_block_size=512', "Parameter 'journal_block_size' needs journal=on"],
+    ['journal=on,journal_size=2G', 'Journal size must be between 64k and 1G'],
+    ['journal=on,journal_size=64k,journal_block_size=32k', 'and hold at least eight blocks'],
+    ['journal=on,journal_block_size=3000', 'Journal block size must be a power of two'],
+    ['journal=on,journal_block_size=0', 'Journal block size must be a power of two'],
+    ['journal=on,journal_block_size=8k,cluster_size=4k', 'between 512 and the cluster size'],
     ['cluster_size=2M,size=8P', 'Sizes of 8 PiB and more are not supported'],
   ])('refuses %s', (list, message) => {
     expect(() => settings(list)).toThrow(message);

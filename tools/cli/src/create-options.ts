@@ -3,6 +3,8 @@
  * what is known to QEMU and refused here. Then the rules that hold between them, in the order in which
  * qemu-img checks them and in its words.
  */
+import { isUsableGeometry, journalGeometry } from '@qcow2/codec';
+import { journalV1Limits } from '@qcow2/spec';
 import { CommandFailure } from './failures.ts';
 import { escapeCommas, type ListedOption, type OptionValues } from './option-list.ts';
 
@@ -112,6 +114,7 @@ export interface Qcow2CreateSettings {
   readonly journal: false | { readonly sizeBytes?: number; readonly blockBytes?: number };
 }
 
+const defaultJournalBlockBytes = 4096;
 const sectorBytes = 512n;
 const l1EntryBytes = 8n;
 const maxL1Bytes = 32n * 1024n * 1024n;
@@ -152,7 +155,7 @@ export function qcow2Settings(values: OptionValues, subject: string): Qcow2Creat
     sizeBytes: sizeBytesOf(values, clusterBytes, refuse),
     ...(backingFile === undefined ? {} : { backingFile }),
     ...(backingFormat === undefined ? {} : { backingFormat }),
-    journal: journalOf(values, version, refuse),
+    journal: journalOf(values, version, Number(clusterBytes), refuse),
   };
 }
 
@@ -206,11 +209,15 @@ function sizeBytesOf(values: OptionValues, clusterBytes: bigint, refuse: Refuse)
   return Number(sizeBytes);
 }
 
-function journalOf(values: OptionValues, version: 2 | 3, refuse: Refuse): Qcow2CreateSettings['journal'] {
+function journalOf(
+  values: OptionValues,
+  version: 2 | 3,
+  clusterBytes: number,
+  refuse: Refuse,
+): Qcow2CreateSettings['journal'] {
   const sizeBytes = integerOf(values, 'journal_size');
   const blockBytes = integerOf(values, 'journal_block_size');
-  const wanted = values.get('journal')?.value;
-  if (wanted !== true) {
+  if (values.get('journal')?.value !== true) {
     if (sizeBytes !== undefined) refuse("Parameter 'journal_size' needs journal=on");
     if (blockBytes !== undefined) refuse("Parameter 'journal_block_size' needs journal=on");
     return false;
@@ -218,10 +225,31 @@ function journalOf(values: OptionValues, version: 2 | 3, refuse: Refuse): Qcow2C
   if (version < 3) {
     refuse('A journal is only supported with compatibility level 1.1 and above (use version=v3 or greater)');
   }
-  return {
+  const settings = {
     ...(sizeBytes === undefined ? {} : { sizeBytes: Number(sizeBytes) }),
     ...(blockBytes === undefined ? {} : { blockBytes: Number(blockBytes) }),
   };
+  checkJournalSizes(settings, clusterBytes, refuse);
+  return settings;
+}
+
+/** The driver refuses the same, but only when the file has been emptied. */
+function checkJournalSizes(
+  settings: { readonly sizeBytes?: number; readonly blockBytes?: number },
+  clusterBytes: number,
+  refuse: Refuse,
+): void {
+  const { sizeBytes, blockBytes = Math.min(clusterBytes, defaultJournalBlockBytes) } = settings;
+  const isPower = blockBytes > 0 && Number.isInteger(Math.log2(blockBytes));
+  if (!isPower || blockBytes < 512 || blockBytes > clusterBytes) {
+    refuse('Journal block size must be a power of two between 512 and the cluster size');
+  }
+  if (sizeBytes === undefined) return;
+  const lengthBytes = Math.ceil(sizeBytes / clusterBytes) * clusterBytes;
+  const fits = lengthBytes >= journalV1Limits.minAreaBytes && lengthBytes <= journalV1Limits.maxAreaBytes;
+  if (!fits || !isUsableGeometry(journalGeometry(lengthBytes, blockBytes), blockBytes)) {
+    refuse('Journal size must be between 64k and 1G, and hold at least eight blocks');
+  }
 }
 
 function textOf(values: OptionValues, name: string): string | undefined {
