@@ -1,0 +1,39 @@
+/** `pnpm bench`: see `options.ts` for its command line. */
+import { BenchmarkFailure } from './failure.ts';
+import { flushCost } from './flush-cost.ts';
+import { flushRate } from './flush-rate.ts';
+import { describeMachine, machineText } from './machine.ts';
+import { nbdBenchmark } from './nbd-benchmark.ts';
+import { type BenchmarkName, type BenchOptions, parseCommandLine, usage } from './options.ts';
+import { type Workspace, withWorkspace } from './workspace.ts';
+
+const benchmarks: Record<BenchmarkName, (workspace: Workspace, options: BenchOptions) => Promise<unknown>> = {
+  nbd: nbdBenchmark,
+  'flush-cost': flushCost,
+  'flush-rate': flushRate,
+};
+
+async function main(args: readonly string[]): Promise<void> {
+  const print = (text: string): void => void process.stdout.write(`${text}\n`);
+  const { name, options } = parseCommandLine(args, print);
+  if (name === 'help') {
+    print(usage);
+    return;
+  }
+  const started = Date.now();
+  await withWorkspace(options.folder, async (workspace) => {
+    const machine = await describeMachine(workspace);
+    print(machineText(machine));
+    const result = await benchmarks[name](workspace, options);
+    const seconds = Math.round((Date.now() - started) / 1000);
+    print(`\n${JSON.stringify({ benchmark: name, quick: options.quick, seconds, machine, result })}`);
+  });
+}
+
+try {
+  await main(process.argv.slice(2));
+} catch (error) {
+  if (!(error instanceof BenchmarkFailure)) throw error;
+  process.stderr.write(`bench: ${error.message}\n`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,31 @@
+import { describe, expect, it } from 'vitest';
+import { BenchmarkFailure } from './failure.ts';
+import { parseCommandLine } from './options.ts';
+
+const print = (): void => {};
+
+describe('command line', () => {
+  it('takes nbd and nine rounds where nothing is said', () => {
+    const { name, options } = parseCommandLine([], print);
+    expect(name).toBe('nbd');
+    expect(options).toMatchObject({ quick: false, rounds: 9, folder: undefined });
+    expect(options.command).toMatch(/tools\/cli\/qcow2$/);
+  });
+
+  it('takes a benchmark with its options in any order', () => {
+    const { name, options } = parseCommandLine(
+      ['--quick', 'flush-rate', '--rounds', '3', '--folder', '/x'],
+      print,
+    );
+    expect(name).toBe('flush-rate');
+    expect(options).toMatchObject({ quick: true, rounds: 3, folder: '/x' });
+    expect(parseCommandLine(['--help'], print).name).toBe('help');
+  });
+
+  it.each([[['no-such']], [['nbd', 'nbd']], [['--rounds', '0']], [['--rounds', 'x']], [['--fast']]])(
+    'refuses %j',
+    (args) => {
+      expect(() => parseCommandLine(args, print)).toThrow(BenchmarkFailure);
+    },
+  );
+});

@@ -1,0 +1,68 @@
+/** The command line of the benchmarks. */
+import { parseArgs } from 'node:util';
+import { ownCommand } from './contender.ts';
+import { BenchmarkFailure } from './failure.ts';
+
+export const benchmarkNames = ['nbd', 'flush-cost', 'flush-rate'] as const;
+export type BenchmarkName = (typeof benchmarkNames)[number];
+
+export interface BenchOptions {
+  readonly quick: boolean;
+  readonly rounds: number;
+  /** Where images are made; its disk is what is measured. */
+  readonly folder: string | undefined;
+  /** Our command; another build of it can be measured by naming it. */
+  readonly command: string;
+  /** For people; the JSON is printed apart from it. */
+  readonly print: (text: string) => void;
+}
+
+export const usage = `usage: pnpm bench [BENCHMARK] [--quick] [--rounds N] [--folder DIR] [--command FILE]
+
+  nbd          4 KiB random reads and writes over a unix socket, and flushed writes, beside qemu-nbd (default)
+  flush-cost   fdatasync calls and bytes written for a flushed write, by strace
+  flush-rate   flushes a second of journal record shapes: physical and logical, 512 and 4096 byte blocks
+
+The last line is the result as JSON.
+`;
+
+export interface CommandLine {
+  readonly name: BenchmarkName | 'help';
+  readonly options: BenchOptions;
+}
+
+/** @throws BenchmarkFailure for what is not in the usage */
+export function parseCommandLine(args: readonly string[], print: (text: string) => void): CommandLine {
+  const { values, positionals } = parsed(args);
+  const [name = 'nbd', ...more] = positionals;
+  if (!isBenchmark(name) || more.length > 0)
+    throw new BenchmarkFailure(`no benchmark: ${positionals.join(' ')}`);
+  const quick = values.quick ?? false;
+  const rounds = values.rounds === undefined ? (quick ? 3 : 9) : Number(values.rounds);
+  if (!Number.isInteger(rounds) || rounds < 1)
+    throw new BenchmarkFailure(`not a number of rounds: ${values.rounds}`);
+  const options = { quick, rounds, folder: values.folder, command: values.command ?? ownCommand, print };
+  return { name: values.help === true ? 'help' : name, options };
+}
+
+function parsed(args: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...args],
+      allowPositionals: true,
+      options: {
+        quick: { type: 'boolean' },
+        rounds: { type: 'string' },
+        folder: { type: 'string' },
+        command: { type: 'string' },
+        help: { type: 'boolean', short: 'h' },
+      },
+    });
+  } catch (cause) {
+    throw new BenchmarkFailure(cause instanceof Error ? cause.message : String(cause), { cause });
+  }
+}
+
+function isBenchmark(name: string): name is BenchmarkName {
+  return (benchmarkNames as readonly string[]).includes(name);
+}
