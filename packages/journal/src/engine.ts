@@ -27,14 +27,15 @@
  * its callbacks, as long as nobody waits for a commit while holding them.
  */
 import { type BlockDevice, isPromise, Mutex, PatchMap, type PatchRun, type Task } from '@qcow2/block-device';
-import { encodeRecord, type JournalDescriptor, type JournalSlot } from '@qcow2/codec/journal/v1';
+import { encodeRecord, type JournalDescriptor } from '@qcow2/codec/journal/v1';
 import { InvariantError, Qcow2Error, StateError, StorageError } from '@qcow2/spec';
 import { type AreaLocation, type Random, random64, ringOf, writeSlot } from './area.ts';
 import { collectBatch } from './batch.ts';
 import type { JournalClient } from './client.ts';
 import type { JournalCounters, JournalUse } from './counters.ts';
+import { LogSpace } from './log-space.ts';
 import type { Microtransaction } from './microtransaction.ts';
-import type { LiveRecord, RecoveredLog } from './recovery.ts';
+import type { RecoveredLog } from './recovery.ts';
 import { type RingGeometry, writeRing } from './ring.ts';
 
 export interface EngineOptions {
@@ -97,21 +98,14 @@ export class JournalEngine {
   #active: PatchMap;
   #round: Round | undefined;
 
-  #salt: bigint;
+  readonly #space: LogSpace;
+  readonly #salt: bigint;
   /** The next record opens a life with the fresh salt. */
   #lifePending = true;
-  #chain: number;
   #nextSequence: number;
   #durableSequence: number;
-  #headLog: number;
-  #freedLog: number;
-  /** The last record before the tail: where the log starts. */
-  #tail: LiveRecord;
-  #live: LiveRecord[];
-  #slot: JournalSlot;
-  #slotDue = false;
-  /** The flush that makes the last written slot durable, or 0. */
-  #slotAtFlush = 0;
+  /** Logged and waiting for the flush that makes them durable. */
+  #loggedWaiting: Submitted[] = [];
 
   #flushesStarted = 0;
   #flushesCompleted = 0;
@@ -146,22 +140,11 @@ export class JournalEngine {
     this.#dirty = options.dirty;
     this.ring = ringOf(options.area, log.ring.blockBytes);
     this.#journalId = log.slot.journalId;
-    this.#slot = log.slot;
     this.#salt = random64(options.random);
     this.#active = log.hostWrites;
-    this.#live = [...log.records];
-    this.#tail = {
-      sequence: log.slot.tailSequence - 1,
-      endLog: log.slot.tailPosition,
-      salt: log.slot.tailSalt,
-      crc: log.slot.tailChain,
-    };
-    const last = this.#live.at(-1) ?? this.#tail;
-    this.#chain = last.crc;
-    this.#nextSequence = last.sequence + 1;
-    this.#durableSequence = last.sequence;
-    this.#headLog = last.endLog;
-    this.#freedLog = this.#tail.endLog;
+    this.#space = new LogSpace(this.ring, log);
+    this.#nextSequence = this.#space.last.sequence + 1;
+    this.#durableSequence = this.#space.last.sequence;
     const { lengthBytes, blockBytes } = this.ring;
     const blocks = (share: number): number => Math.max(1, Math.floor((lengthBytes * share) / blockBytes));
     this.#directBytes = options.directBytes ?? 256 * 1024;
@@ -182,10 +165,10 @@ export class JournalEngine {
 
   get use(): JournalUse {
     return {
-      usedBytes: this.#headLog - this.#tail.endLog,
+      usedBytes: this.#space.usedBytes,
       ringBytes: this.ring.lengthBytes,
       blockBytes: this.ring.blockBytes,
-      tailSequence: this.#tail.sequence + 1,
+      tailSequence: this.#space.tailSequence,
       lastSequence: this.#nextSequence - 1,
       durableSequence: this.#durableSequence,
       dirty: this.#dirty,
@@ -295,7 +278,7 @@ export class JournalEngine {
       this.#round === undefined &&
       this.#queue.length === 0 &&
       this.#active.isEmpty &&
-      this.#live.length === 0 &&
+      this.#space.isEmpty &&
       this.#client.unloggedGuestBytes === 0
     );
   }
@@ -323,7 +306,7 @@ export class JournalEngine {
       }
     }
     yield* this.#paceWriteBack();
-    if (this.#slotDue && this.#slotAtFlush === 0) yield* this.#writeSlot();
+    if (this.#space.slotDue && !this.#space.slotUnderWay) yield* this.#writeSlot();
     yield* this.#flush('journal_flush');
   }
 
@@ -331,18 +314,13 @@ export class JournalEngine {
   *#appendAll(): Task<void> {
     const last = this.#submissions;
     while (this.#eligible(last) > 0 || this.#client.hasCommitWrites()) {
-      if (this.#roomBytes() - this.#reserveBytes < this.#maxRecordBytes) {
+      if (this.#space.roomBytes - this.#reserveBytes < this.#maxRecordBytes) {
         this.#counters.stalls++;
         yield* this.#makeRoom();
       } else {
         yield* this.#appendRecord(true);
       }
     }
-  }
-
-  /** What a record may take: one block always stays free, so that head and tail never meet [JRN-WB-005]. */
-  #roomBytes(): number {
-    return this.ring.lengthBytes - this.ring.blockBytes - (this.#headLog - this.#freedLog);
   }
 
   /** How many microtransactions at the head of the queue, up to submission `last`, may be logged now. */
@@ -383,27 +361,25 @@ export class JournalEngine {
       sequence,
       journalId: this.#journalId,
       salt: this.#salt,
-      position: this.#headLog % this.ring.lengthBytes,
-      chain: this.#chain,
+      position: this.#space.headLog % this.ring.lengthBytes,
+      chain: this.#space.last.crc,
       durableThrough: this.#durableSequence,
       life: this.#lifePending,
       blockBytes: this.ring.blockBytes,
       descriptors,
       payload,
     });
-    if (record.bytes.length > this.#roomBytes()) throw new InvariantError('the journal ring is full');
+    this.#space.reserve(record.bytes.length);
     // The queue changes before the append waits: a later failure ends everything anyway.
     const logged = this.#queue.slice(0, batch.count);
     this.#queue = this.#queue.slice(batch.count);
     this.#inFlight.merge(batch.hostWrites);
     // What is settled while the append waits refers to this record too, whose guest writes are taken.
     this.#nextSequence = sequence + 1;
-    yield* writeRing(this.#device, this.ring, this.#headLog, record.bytes, 'journal_append');
+    yield* writeRing(this.#device, this.ring, this.#space.headLog, record.bytes, 'journal_append');
     this.#unflushed = true;
-    this.#headLog += record.bytes.length;
-    this.#chain = record.crc;
     this.#lifePending = false;
-    this.#live.push({ sequence, endLog: this.#headLog, salt: this.#salt, crc: record.crc });
+    this.#space.append({ sequence, salt: this.#salt, crc: record.crc }, record.bytes.length);
     this.#loggedWaiting.push(...logged);
     this.#counters.records++;
     this.#counters.recordBytes += record.bytes.length;
@@ -411,9 +387,6 @@ export class JournalEngine {
     this.#counters.submittedBytes += batch.submittedBytes;
     this.#counters.loggedBytes += batch.hostWrites.setBytes;
   }
-
-  /** Logged and waiting for the flush that makes them durable. */
-  #loggedWaiting: Submitted[] = [];
 
   *#ensureDirty(): Task<void> {
     if (this.#dirty) return;
@@ -438,7 +411,7 @@ export class JournalEngine {
     this.#flushesCompleted = number;
     this.#durableSequence = appended;
     this.#becomeDurable(logged);
-    this.#finishSlot(number);
+    this.#space.flushed(number);
     this.#finishRound(number);
   }
 
@@ -455,45 +428,24 @@ export class JournalEngine {
     for (const { transaction } of logged) transaction.onDurable?.();
   }
 
-  #finishSlot(flushed: number): void {
-    if (this.#slotAtFlush === 0 || flushed < this.#slotAtFlush) return;
-    this.#slotAtFlush = 0;
-    this.#freedLog = this.#freedLogOfSlot;
-  }
-
-  #freedLogOfSlot = 0;
-
   *#writeSlot(): Task<void> {
-    const tail = this.#tail;
-    this.#slot = {
-      ...this.#slot,
-      generation: this.#slot.generation + 1,
-      tailPosition: tail.endLog % this.ring.lengthBytes,
-      tailSequence: tail.sequence + 1,
-      tailSalt: tail.salt,
-      tailChain: tail.crc,
-      durableSequence: this.#durableSequence,
-    };
-    yield* writeSlot(this.#device, this.#area, this.#slot);
+    const slot = this.#space.nextSlot(this.#durableSequence, this.#flushesStarted + 1);
+    yield* writeSlot(this.#device, this.#area, slot);
     this.#unflushed = true;
-    this.#slotDue = false;
-    this.#slotAtFlush = this.#flushesStarted + 1;
-    this.#freedLogOfSlot = tail.endLog;
     this.#counters.slotWrites++;
   }
 
   /** In steps that keep up with the log, so that no single flush pays for many. */
   *#paceWriteBack(): Task<void> {
-    const used = this.#headLog - this.#tail.endLog;
     if (this.#round === undefined) {
-      if (used < this.#writeBackBytes) return;
+      if (this.#space.usedBytes < this.#writeBackBytes) return;
       this.#beginRound();
     }
     const round = this.#round!;
-    const progress = this.#headLog - this.#paceStart;
+    const progress = this.#space.headLog - this.#paceStart;
     const finishing = round.clientDone && round.drained;
     if (progress < this.#paceBytes && !finishing) return;
-    this.#paceStart = this.#headLog;
+    this.#paceStart = this.#space.headLog;
     // Done when the log has grown by as much again as it held when the round began.
     const share = Math.min(1, progress / this.#writeBackBytes);
     yield* this.#stepRound(Math.max(this.#paceBytes, Math.ceil(round.workBytes * share)));
@@ -503,7 +455,7 @@ export class JournalEngine {
     const draining = this.#active;
     this.#active = new PatchMap();
     const workBytes = this.#client.beginRound() + draining.setBytes;
-    this.#paceStart = this.#headLog;
+    this.#paceStart = this.#space.headLog;
     this.#counters.rounds++;
     this.#round = {
       cut: this.#durableSequence,
@@ -547,13 +499,7 @@ export class JournalEngine {
   #finishRound(flushed: number): void {
     const round = this.#round;
     if (round === undefined || round.doneAtFlush === 0 || flushed < round.doneAtFlush) return;
-    let passed = 0;
-    while (passed < this.#live.length && this.#live[passed]!.sequence <= round.cut) passed++;
-    if (passed > 0) {
-      this.#tail = this.#live[passed - 1]!;
-      this.#live = this.#live.slice(passed);
-      this.#slotDue = true;
-    }
+    this.#space.passThrough(round.cut);
     this.#round = undefined;
   }
 
@@ -573,15 +519,15 @@ export class JournalEngine {
 
   *#makeRoom(): Task<void> {
     yield* this.#driveRound();
-    if (this.#slotAtFlush !== 0) yield* this.#flush('journal_flush');
-    if (!this.#slotDue) return;
+    if (this.#space.slotUnderWay) yield* this.#flush('journal_flush');
+    if (!this.#space.slotDue) return;
     yield* this.#writeSlot();
     yield* this.#flush('journal_flush');
   }
 
   /** Make the log empty on disk: a slot whose tail is the head, durable on return. */
   *#retireLog(): Task<void> {
-    if (this.#slotAtFlush !== 0) yield* this.#flush('journal_flush');
+    if (this.#space.slotUnderWay) yield* this.#flush('journal_flush');
     yield* this.#writeSlot();
     yield* this.#flush('journal_flush');
   }

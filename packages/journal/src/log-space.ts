@@ -1,0 +1,125 @@
+/**
+ * How much of the ring is in use, and the header slots that say so.
+ *
+ * Three places, as log offsets (which never wrap): `head`, where the next record goes; `tail`, behind the last
+ * record whose every effect is in place and flushed; `freed`, the tail of the newest durable slot. Recovery
+ * starts from a durable slot, so nothing from `freed` on may be overwritten, whatever `tail` says.
+ *
+ * Invariants: freed <= tail <= head; head - freed is less than the ring by one block at least [JRN-WB-005];
+ * a slot is written only when the one before it is durable [JRN-SLOT-017], so the two on disk are always
+ * neighbours in generation, and the older one's log still stands.
+ */
+import type { JournalSlot } from '@qcow2/codec/journal/v1';
+import { InvariantError } from '@qcow2/spec';
+import type { LiveRecord, RecoveredLog } from './recovery.ts';
+import type { RingGeometry } from './ring.ts';
+
+export class LogSpace {
+  readonly #ring: RingGeometry;
+  /** The record before the tail: what the first live record continues. */
+  #tail: LiveRecord;
+  #live: LiveRecord[];
+  #headLog: number;
+  #freedLog: number;
+  #slot: JournalSlot;
+  #slotDue = false;
+  /** The flush that makes the last written slot durable; 0 where it is. */
+  #slotAtFlush = 0;
+
+  constructor(ring: RingGeometry, log: RecoveredLog) {
+    this.#ring = ring;
+    this.#slot = log.slot;
+    this.#tail = {
+      sequence: log.slot.tailSequence - 1,
+      endLog: log.slot.tailPosition,
+      salt: log.slot.tailSalt,
+      crc: log.slot.tailChain,
+    };
+    this.#live = [...log.records];
+    this.#headLog = this.last.endLog;
+    this.#freedLog = this.#tail.endLog;
+  }
+
+  /** The last record appended, or the one before the tail. */
+  get last(): LiveRecord {
+    return this.#live.at(-1) ?? this.#tail;
+  }
+
+  get headLog(): number {
+    return this.#headLog;
+  }
+
+  get tailSequence(): number {
+    return this.#tail.sequence + 1;
+  }
+
+  /** Bytes that recovery would have to read, by what is known in memory. */
+  get usedBytes(): number {
+    return this.#headLog - this.#tail.endLog;
+  }
+
+  /** What a record may take: one block always stays free. */
+  get roomBytes(): number {
+    return this.#ring.lengthBytes - this.#ring.blockBytes - (this.#headLog - this.#freedLog);
+  }
+
+  get isEmpty(): boolean {
+    return this.#live.length === 0;
+  }
+
+  /** The tail has moved since the last slot was written. */
+  get slotDue(): boolean {
+    return this.#slotDue;
+  }
+
+  get slotUnderWay(): boolean {
+    return this.#slotAtFlush !== 0;
+  }
+
+  /** @throws INVARIANT where the record does not fit: space is reserved before anything is changed */
+  reserve(lengthBytes: number): void {
+    if (lengthBytes > this.roomBytes) throw new InvariantError('the journal ring is full');
+  }
+
+  append(record: Omit<LiveRecord, 'endLog'>, lengthBytes: number): void {
+    this.#headLog += lengthBytes;
+    this.#live.push({ ...record, endLog: this.#headLog });
+  }
+
+  /** Every effect of the records up to `sequence` is in place and flushed. */
+  passThrough(sequence: number): void {
+    let passed = 0;
+    while (passed < this.#live.length && this.#live[passed]!.sequence <= sequence) passed++;
+    if (passed === 0) return;
+    this.#tail = this.#live[passed - 1]!;
+    this.#live = this.#live.slice(passed);
+    this.#slotDue = true;
+  }
+
+  /** The slot to be written now; `flush` is the first that will begin after it is. */
+  nextSlot(durableSequence: number, flush: number): JournalSlot {
+    if (this.slotUnderWay) throw new InvariantError('a slot is written before the one before it is durable');
+    this.#slot = {
+      ...this.#slot,
+      generation: this.#slot.generation + 1,
+      tailPosition: this.#tail.endLog % this.#ring.lengthBytes,
+      tailSequence: this.#tail.sequence + 1,
+      tailSalt: this.#tail.salt,
+      tailChain: this.#tail.crc,
+      durableSequence,
+    };
+    this.#slotDue = false;
+    this.#slotAtFlush = flush;
+    this.#freedBySlot = this.#tail.endLog;
+    return this.#slot;
+  }
+
+  #freedBySlot = 0;
+
+  /** A flush has completed: the space before a slot's tail is free when the slot is durable. */
+  flushed(flush: number): void {
+    if (this.#slotAtFlush === 0 || flush < this.#slotAtFlush) return;
+    this.#slotAtFlush = 0;
+    this.#freedLog = this.#freedBySlot;
+  }
+}
