@@ -59,6 +59,12 @@ export function scratchFolder(): { readonly path: string; remove(): void } {
   return { path, remove: () => rmSync(path, { recursive: true, force: true }) };
 }
 
+/** Servers of tests that failed before they ended them: they go with the test process. */
+const running = new Set<ChildProcess>();
+process.once('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+
 /** A `serve` that is running and says so. */
 export interface RunningServer {
   readonly process: ChildProcess;
@@ -79,6 +85,7 @@ export async function startServer(
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { ...process.env, NODE_OPTIONS: '' },
   });
+  running.add(child);
   let stderr = '';
   const listening = Promise.withResolvers<void>();
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
@@ -88,6 +95,7 @@ export async function startServer(
   const ended = once(child, 'close').then(
     ([code, signal]) => (code ?? signal) as number | NodeJS.Signals | null,
   );
+  void ended.then(() => running.delete(child));
   void ended.then((how) => listening.reject(new Error(`serve ended (${how}) before it listened: ${stderr}`)));
   await listening.promise;
   return {
