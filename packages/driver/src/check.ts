@@ -49,7 +49,7 @@ export interface CheckReport {
   /** Guest clusters of the disk, and how many have a host cluster. */
   readonly totalClusters: number;
   readonly allocatedClusters: number;
-  /** Allocated clusters that do not follow the one before in the file. */
+  /** Allocated clusters that do not follow, in the file, the one before in their L2 table. */
   readonly fragmentedClusters: number;
   readonly compressedClusters: number;
   /** Behind the last cluster in use. */
@@ -200,6 +200,8 @@ class Checker {
     const bytes = new Uint8Array(clusterBytes);
     yield* wait(core.readPatched(tableOffset, bytes));
     const view = new DataView(bytes.buffer);
+    // Clusters of different tables are not counted as neighbours.
+    this.#lastHost = -1;
     for (let i = 0; i < l2Entries; i++) {
       const at = i * l2EntryBytes;
       const guestOffset = (l1Index * l2Entries + i) * clusterBytes;
@@ -270,12 +272,7 @@ class Checker {
         // Counted as damage above.
       }
       if (!hasBlock) continue;
-      for (let cluster = first; cluster < first + core.refcountsPerBlock; cluster++) {
-        const stored = yield* allocator.refcount(cluster);
-        const counted = this.#counts.take(cluster);
-        if (stored > 0 || counted > 0) last = Math.max(last, cluster);
-        if (stored !== counted) this.#mismatch(cluster, stored, counted);
-      }
+      last = Math.max(last, yield* this.#compareBlock(first));
     }
     // What is left was referenced where no refcount block reaches.
     for (const [cluster, counted] of this.#counts.rest()) {
@@ -283,6 +280,25 @@ class Checker {
       this.#mismatch(cluster, 0, counted);
     }
     return (last + 1) * clusterBytes;
+  }
+
+  /** One refcount block, slice by slice; slices in which nothing is counted on either side are passed over. */
+  *#compareBlock(first: number): Task<number> {
+    const { core, allocator } = this.#parts;
+    const perSlice = (core.cache.sliceBytes * 8) / core.refcounts.widthBits;
+    let last = -1;
+    for (let at = 0; at < core.refcountsPerBlock; at += perSlice) {
+      const slice = yield* core.cache.load(allocator.refcountOffset(first + at));
+      if (!this.#counts.any(first + at, perSlice) && isZero(slice.bytes)) continue;
+      for (let index = 0; index < perSlice; index++) {
+        const cluster = first + at + index;
+        const stored = core.refcounts.get(slice.view, index);
+        const counted = this.#counts.take(cluster);
+        if (stored > 0 || counted > 0) last = cluster;
+        if (stored !== counted) this.#mismatch(cluster, stored, counted);
+      }
+    }
+    return last;
   }
 
   #mismatch(cluster: number, stored: number, counted: number): void {
@@ -353,4 +369,9 @@ class Checker {
     else this.#leaks++;
     if (this.#findings.length < this.#maxFindings) this.#findings.push({ severity, code, message, ...where });
   }
+}
+
+function isZero(bytes: Uint8Array): boolean {
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+  return words.every((word) => word === 0);
 }

@@ -24,6 +24,9 @@ import { L2Allocator } from './l2-allocation.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
 import { MetadataUpdate } from './metadata-update.ts';
 
+/** Clusters that one change maps at most: its descriptors must fit a record of a small ring. */
+const longestRun = 64;
+
 /** Bytes for a cluster, at their place in it. */
 export interface Piece {
   readonly inCluster: number;
@@ -73,7 +76,7 @@ export class ClusterWriter {
         continue;
       }
       let wanted = 1;
-      while (done + wanted < count && wanted < 64) {
+      while (done + wanted < count && wanted < longestRun) {
         if (isInPlace(yield* this.#mappings.lookup(guestCluster + done + wanted))) break;
         wanted++;
       }
@@ -134,6 +137,28 @@ export class ClusterWriter {
       this.#allocator.unreserve(run.first, run.count);
       throw error;
     }
+    return run.count;
+  }
+
+  /**
+   * Give unallocated clusters of a new image host clusters that read as zeros without having been written.
+   * Returns how many; the caller goes on behind them.
+   */
+  *preallocate(guestCluster: number, wanted: number): Task<number> {
+    const { clusterBytes, l2Entries } = this.#core;
+    yield* this.l2.prepare(guestCluster);
+    const inTable = l2Entries - (guestCluster % l2Entries);
+    const run = yield* this.#allocator.allocate(Math.min(wanted, inTable, longestRun));
+    const update = this.update();
+    for (let i = 0; i < run.count; i++) {
+      const hostOffset = (run.first + i) * clusterBytes;
+      update.addReference(run.first + i);
+      update.setEntry(
+        guestCluster + i,
+        run.fresh ? { kind: 'standard', hostOffset } : { kind: 'zero-allocated', hostOffset },
+      );
+    }
+    yield* update.submit({ required: true, afterData: true });
     return run.count;
   }
 

@@ -15,7 +15,9 @@ import {
 } from '@qcow2/codec';
 import type { Random } from '@qcow2/journal';
 import { compatibleFeatures, featureNames, qcow2Limits, StateError } from '@qcow2/spec';
-import { openImage } from './open.ts';
+import { Qcow2Image } from './image.ts';
+import { openParts } from './open.ts';
+import type { ImageParts } from './parts.ts';
 
 export interface CreateOptions {
   /** Size of the guest's disk; a multiple of 512. */
@@ -42,13 +44,13 @@ export interface CreateOptions {
  * @throws INVALID_ARGUMENT for an option outside the format's limits
  */
 export async function createImage(device: BlockDevice, options: CreateOptions): Promise<void> {
-  const header = await run(writeEmpty(device, options));
+  await run(writeEmpty(device, options));
   if (options.preallocation === 'metadata' || (options.journal !== undefined && options.journal !== false)) {
-    await complete(device, header, options);
+    await complete(device, options);
   }
 }
 
-function* writeEmpty(device: BlockDevice, options: CreateOptions): Task<Qcow2Header> {
+function* writeEmpty(device: BlockDevice, options: CreateOptions): Task<void> {
   const header = plan(options);
   const clusterBytes = 2 ** header.clusterBits;
   const l1Clusters = Math.ceil((header.l1Entries * 8) / clusterBytes);
@@ -74,7 +76,6 @@ function* writeEmpty(device: BlockDevice, options: CreateOptions): Task<Qcow2Hea
   yield* wait(device.flush({ event: 'flush_metadata' }));
   yield* wait(device.write(0, encodeHeader(header), { event: 'header_update' }));
   yield* wait(device.flush({ event: 'flush_metadata' }));
-  return header;
 }
 
 /** Header, refcount table, refcount blocks, L1 table, in this order; enough blocks to count them all. */
@@ -137,18 +138,22 @@ function plan(options: CreateOptions): Qcow2Header {
   };
 }
 
-async function complete(device: BlockDevice, header: Qcow2Header, options: CreateOptions): Promise<void> {
+async function complete(device: BlockDevice, options: CreateOptions): Promise<void> {
   const random = options.random === undefined ? {} : { random: options.random };
-  const image = await openImage(device, { backing: 'none', ...random });
-  if (options.preallocation === 'metadata') {
-    const whole = new Uint8Array(image.clusterBytes);
-    for (let at = 0; at + whole.length <= header.sizeBytes; at += whole.length) await image.write(at, whole);
-    const rest = header.sizeBytes % whole.length;
-    if (rest > 0) await image.write(header.sizeBytes - rest, whole.subarray(0, rest));
-  }
+  const parts = await run(openParts(device, { backing: 'none', ...random }));
+  if (options.preallocation === 'metadata') await run(preallocate(parts));
+  const image = new Qcow2Image(parts);
   await image.quiesce();
   if (options.journal !== undefined && options.journal !== false) await image.enableJournal(options.journal);
   image.abandon();
+}
+
+/** Every guest cluster gets a host cluster, which the file grows over and nobody has written. */
+function* preallocate(parts: ImageParts): Task<void> {
+  const { core, allocator } = parts;
+  const count = Math.ceil(core.header.sizeBytes / core.clusterBytes);
+  for (let done = 0; done < count; ) done += yield* parts.preallocate(done, count - done);
+  yield* allocator.extendFile();
 }
 
 function checkedPower(field: string, value: number, min: number, max: number): number {

@@ -152,6 +152,11 @@ export class ImageParts {
     if (this.#client !== undefined) yield* this.#client.settleUnloggedLocked();
   }
 
+  /** Map up to `wanted` unallocated clusters to fresh ones without writing them. Returns how many. */
+  *preallocate(guestCluster: number, wanted: number): Task<number> {
+    return yield* this.#clusterWriter.preallocate(guestCluster, wanted);
+  }
+
   /** Holds: the write lock. */
   *grow(sizeBytes: number): Task<void> {
     const { backing, header } = this.core;

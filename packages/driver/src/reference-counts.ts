@@ -39,6 +39,20 @@ export class ReferenceCounts {
     return count < largest ? count : (this.#large.get(cluster) ?? count);
   }
 
+  /** Whether anything is counted in a range of clusters. */
+  any(first: number, count: number): boolean {
+    const end = first + count;
+    for (let at = first; at < end; ) {
+      const index = Math.floor(at / pieceClusters);
+      const pieceEnd = Math.min(end, (index + 1) * pieceClusters);
+      const piece = this.#pieces.get(index);
+      const from = at - index * pieceClusters;
+      if (piece?.subarray(from, pieceEnd - index * pieceClusters).some((value) => value > 0)) return true;
+      at = pieceEnd;
+    }
+    return false;
+  }
+
   /** The count, which is forgotten. */
   take(cluster: number): number {
     const count = this.get(cluster);
