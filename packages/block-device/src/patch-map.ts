@@ -98,7 +98,10 @@ export class PatchMap {
     this.#setBytes = 0;
   }
 
-  /** The set bytes as maximal runs in offset order, none longer than `maxBytes`. */
+  /**
+   * The set bytes as maximal runs in offset order, none longer than `maxBytes`. The map may change between two
+   * runs: what is deleted meanwhile is not given, what is added in a new place may not be.
+   */
   *runs(maxBytes = 65536): Generator<PatchRun, void, undefined> {
     const order = [...this.#pieces.keys()].sort((a, b) => a - b);
     let offset = 0;
@@ -116,9 +119,12 @@ export class PatchMap {
         while (end < pieceBytes && piece.mask[end] === 1) end++;
         const at = index * pieceBytes + i;
         if (length > 0 && (offset + length !== at || length + end - i > maxBytes)) {
-          yield { offset, bytes: joined(parts, length) };
+          const run = { offset, bytes: joined(parts, length) };
           parts = [];
           length = 0;
+          yield run;
+          // Whoever took the run may have changed the map: what is set here is looked for again.
+          continue;
         }
         if (length === 0) offset = at;
         parts.push(piece.bytes.subarray(i, end));

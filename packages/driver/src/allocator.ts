@@ -18,7 +18,7 @@ import { hostOffset, InvariantError, qcow2Limits, StorageError } from '@qcow2/sp
 import type { ImageCore } from './image-core.ts';
 import type { MetadataWrite } from './metadata-log.ts';
 import { countReference } from './metadata-update.ts';
-import { growRefcountTable } from './refcount-growth.ts';
+import { addRefcountBlockElsewhere, growRefcountTable } from './refcount-growth.ts';
 
 export interface Allocation {
   /** First host cluster of a run. */
@@ -26,6 +26,12 @@ export interface Allocation {
   readonly count: number;
   /** The whole run reads as zeros without having been written. */
   readonly fresh: boolean;
+}
+
+/** Reads that began between two releases, and what was freed while they were under way. */
+export interface ReadEpoch {
+  reads: number;
+  readonly freed: number[];
 }
 
 export class Allocator {
@@ -40,8 +46,8 @@ export class Allocator {
   #freshFrom: number;
   /** The file must reach this far before the next flush. */
   #neededBytes = 0;
-  #readsUnderWay = 0;
-  #releaseAfterReads: number[] = [];
+  /** Oldest first; the last one is where reads begin now. There is always one. */
+  readonly #readEpochs: ReadEpoch[] = [{ reads: 0, freed: [] }];
 
   constructor(core: ImageCore) {
     this.core = core;
@@ -65,6 +71,34 @@ export class Allocator {
     return { first, count, fresh };
   }
 
+  /**
+   * Reserve clusters that stand in a row, behind everything that was ever used. Refcount blocks that they
+   * need, and do not have, are made elsewhere first. Holds: the write lock.
+   */
+  *allocateRow(count: number): Task<number> {
+    const { refcountsPerBlock, clusterBytes } = this.core;
+    for (;;) {
+      const journal = this.core.journalArea;
+      const journalEnd =
+        journal === undefined ? 0 : (journal.hostOffset + journal.lengthBytes) / clusterBytes;
+      const first = Math.max(this.#freshFrom, journalEnd);
+      const lastBlock = Math.floor((first + count - 1) / refcountsPerBlock);
+      let block = Math.floor(first / refcountsPerBlock);
+      while (block <= lastBlock && this.#hasBlock(block)) block++;
+      if (block > lastBlock) {
+        for (let i = 0; i < count; i++) this.#reserved.add(first + i);
+        this.noteUse(first, count);
+        return first;
+      }
+      if (block >= this.core.refcountTable.byteLength / 8) yield* growRefcountTable(this, block);
+      else yield* addRefcountBlockElsewhere(this, block);
+    }
+  }
+
+  #hasBlock(index: number): boolean {
+    return index < this.core.refcountTable.byteLength / 8 && this.blockOffset(index) !== 0;
+  }
+
   /** The clusters are in use from now on: they are not fresh any more, and the file must hold them. */
   noteUse(first: number, count: number): void {
     this.#freshFrom = Math.max(this.#freshFrom, first + count);
@@ -86,10 +120,18 @@ export class Allocator {
 
   /** The change that freed them is durable. */
   release(clusters: readonly number[]): void {
-    if (this.#readsUnderWay > 0) {
-      this.#releaseAfterReads.push(...clusters);
+    if (clusters.length === 0) return;
+    const epoch = this.#readEpochs.at(-1)!;
+    if (epoch.reads > 0 || this.#readEpochs.length > 1) {
+      epoch.freed.push(...clusters);
+      this.#readEpochs.push({ reads: 0, freed: [] });
+      this.#endEpochs();
       return;
     }
+    this.#free(clusters);
+  }
+
+  #free(clusters: readonly number[]): void {
     for (const cluster of clusters) {
       this.#quarantined.delete(cluster);
       this.#cursor = Math.min(this.#cursor, cluster);
@@ -116,7 +158,9 @@ export class Allocator {
         () => this.core.cache.restore(slice),
         writes,
       );
-      if (before === 1) this.#cursor = Math.min(this.#cursor, cluster);
+      if (before !== 1) continue;
+      this.quarantine(cluster);
+      this.release([cluster]);
     }
     if (writes.length === 0) return;
     this.core.log.submit({ writes, revokes: [], settled: [], required: false, afterData: false });
@@ -126,17 +170,25 @@ export class Allocator {
     return this.#toFree.length > 0;
   }
 
-  /** A read that waits for the device: clusters freed meanwhile keep their bytes until it ends. */
-  beginRead(): void {
-    this.#readsUnderWay++;
+  /**
+   * A read begins: clusters that are freed from now on keep their bytes until it has ended. Only reads that
+   * began before a cluster was freed hold it up, so a steady stream of them does not.
+   */
+  beginRead(): ReadEpoch {
+    const epoch = this.#readEpochs.at(-1)!;
+    epoch.reads++;
+    return epoch;
   }
 
-  endRead(): void {
-    this.#readsUnderWay--;
-    if (this.#readsUnderWay > 0 || this.#releaseAfterReads.length === 0) return;
-    const clusters = this.#releaseAfterReads;
-    this.#releaseAfterReads = [];
-    this.release(clusters);
+  endRead(epoch: ReadEpoch): void {
+    epoch.reads--;
+    this.#endEpochs();
+  }
+
+  #endEpochs(): void {
+    while (this.#readEpochs.length > 1 && this.#readEpochs[0]!.reads === 0) {
+      this.#free(this.#readEpochs.shift()!.freed);
+    }
   }
 
   /** Make the file long enough for all that is in use: no reference may lead beyond its end. */

@@ -29,8 +29,8 @@ export class ClusterReader {
   *read(offset: number, into: Uint8Array): Task<void> {
     const { clusterBytes } = this.#core;
     const waiting: Promise<void>[] = [];
-    const laidOver: { guestCluster: number; inCluster: number; piece: Uint8Array }[] = [];
-    this.#allocator.beginRead();
+    const laidOver: { at: number; bytes: Uint8Array }[] = [];
+    const epoch = this.#allocator.beginRead();
     try {
       for (let done = 0; done < into.length; ) {
         const at = offset + done;
@@ -39,13 +39,19 @@ export class ClusterReader {
         let length = Math.min(into.length - done, clusterBytes - inCluster);
         const held = this.#overlay.get(guestCluster);
         if (held !== undefined) {
-          const piece = into.subarray(done, done + length);
           if (this.#overlay.covers(held, inCluster, length)) {
-            this.#overlay.apply(held, inCluster, piece);
+            this.#overlay.apply(held, inCluster, into.subarray(done, done + length));
             done += length;
             continue;
           }
-          laidOver.push({ guestCluster, inCluster, piece });
+          // Copied now: while the read waits the cluster may be settled, or dropped, and its bytes with it.
+          for (const run of this.#overlay.runs(held)) {
+            const from = Math.max(run.inCluster, inCluster);
+            const to = Math.min(run.inCluster + run.bytes.length, inCluster + length);
+            if (from >= to) continue;
+            const bytes = run.bytes.slice(from - run.inCluster, to - run.inCluster);
+            laidOver.push({ at: done + from - inCluster, bytes });
+          }
         }
         const mapping = this.#mappings.peek(guestCluster) ?? (yield* this.#mappings.lookup(guestCluster));
         if (mapping.kind === clusterKind.standard && held === undefined) {
@@ -56,9 +62,9 @@ export class ClusterReader {
         done += length;
       }
       if (waiting.length > 0) yield* waitAll(waiting);
-      this.#layOver(laidOver);
+      for (const { at, bytes } of laidOver) into.set(bytes, at);
     } finally {
-      this.#allocator.endRead();
+      this.#allocator.endRead(epoch);
     }
   }
 
@@ -108,14 +114,6 @@ export class ClusterReader {
       run = Math.min(wanted, (i + 1) * clusterBytes - inCluster);
     }
     return run;
-  }
-
-  #layOver(pieces: readonly { guestCluster: number; inCluster: number; piece: Uint8Array }[]): void {
-    for (const { guestCluster, inCluster, piece } of pieces) {
-      // Looked up again: while the read waited, the cluster may have been settled, and then it was read in place.
-      const held = this.#overlay.get(guestCluster);
-      if (held !== undefined) this.#overlay.apply(held, inCluster, piece);
-    }
   }
 }
 

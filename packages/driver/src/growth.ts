@@ -39,7 +39,7 @@ export function* growDisk(
   let l1 = core.l1;
   if (entries > header.l1Entries) {
     const count = Math.ceil((entries * 8) / clusterBytes);
-    const first = yield* allocateRow(allocator, count);
+    const first = yield* allocator.allocateRow(count);
     const content = new Uint8Array(count * clusterBytes);
     content.set(new Uint8Array(core.l1.buffer, core.l1.byteOffset, old.lengthBytes));
     yield* core.writeInPlace(first * clusterBytes, content, 'l1_grow_write_table');
@@ -61,22 +61,4 @@ export function* growDisk(
   header.l1Entries = table.entries;
   header.l1Offset = table.offset;
   core.l1 = l1;
-}
-
-/** Reserve `count` clusters that stand in a row. */
-function* allocateRow(allocator: Allocator, count: number): Task<number> {
-  const passedOver: { first: number; count: number }[] = [];
-  let row = yield* allocator.allocate(count);
-  while (row.count < count) {
-    const next = yield* allocator.allocate(count - row.count);
-    if (next.first === row.first + row.count) {
-      row = { first: row.first, count: row.count + next.count, fresh: row.fresh && next.fresh };
-    } else {
-      passedOver.push(row);
-      row = next;
-    }
-  }
-  for (const run of passedOver) allocator.unreserve(run.first, run.count);
-  if (row.count > count) allocator.unreserve(row.first + count, row.count - count);
-  return row.first;
 }

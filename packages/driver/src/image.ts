@@ -25,6 +25,7 @@ import {
 } from '@qcow2/block-device';
 import { clusterKind, type Qcow2Header } from '@qcow2/codec';
 import { InvariantError, Qcow2Error, StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
+import type { ZeroMode } from './image-writer.ts';
 import type { ImageInfo } from './info.ts';
 import type { JournalStatus } from './journal-status.ts';
 import type { ImageParts } from './parts.ts';
@@ -93,20 +94,20 @@ export class Qcow2Image implements BlockDevice {
    */
   write(offset: number, bytes: Uint8Array, options?: WriteOptions): void | Promise<void> {
     this.#refuseWrite(offset, bytes.length);
-    return this.#change(() => this.#parts.writer.write(offset, bytes), options);
+    const write = (from: number, length: number): Task<void> =>
+      this.#parts.writer.write(offset + from, bytes.subarray(from, from + length));
+    return this.#change(offset, bytes.length, write, options);
   }
 
   writeZeroes(offset: number, lengthBytes: number, options?: WriteZeroesOptions): void | Promise<void> {
     this.#refuseWrite(offset, lengthBytes);
-    const mode = { unmap: options?.mayUnmap ?? false, discard: false };
-    return this.#change(() => this.#parts.writer.zero(offset, lengthBytes, mode), options);
+    return this.#zero(offset, lengthBytes, { unmap: options?.mayUnmap ?? false, discard: false }, options);
   }
 
   /** Whole clusters in the range give their space back; parts of clusters stay as they are. */
   discard(offset: number, lengthBytes: number, options?: WriteOptions): void | Promise<void> {
     this.#refuseWrite(offset, lengthBytes);
-    const mode = { unmap: true, discard: true };
-    return this.#change(() => this.#parts.writer.zero(offset, lengthBytes, mode), options);
+    return this.#zero(offset, lengthBytes, { unmap: true, discard: true }, options);
   }
 
   /** Make durable every write that was done when this was called. Concurrent flushes share one commit. */
@@ -147,7 +148,7 @@ export class Qcow2Image implements BlockDevice {
         'making an image smaller is not supported yet',
       );
     }
-    await this.#change(() => this.#parts.grow(sizeBytes), undefined);
+    await run(this.#guarded(() => this.#parts.grow(sizeBytes)));
   }
 
   /**
@@ -164,14 +165,14 @@ export class Qcow2Image implements BlockDevice {
   /** Add a journal to an image that has none. Durable on return. */
   async enableJournal(options: { sizeBytes?: number; blockBytes?: number } = {}): Promise<void> {
     this.#refuseWrite(0, 0);
-    await this.quiesce();
-    await run(this.#guarded(() => this.#parts.enableJournal(options)));
+    // A write may come between the two and leave something in the log; then once more.
+    do await this.quiesce();
+    while (!(await run(this.#guarded(() => this.#parts.enableJournal(options)))));
   }
 
   /** Write everything back and take the journal away. Durable on return. */
   async disableJournal(): Promise<void> {
     this.#refuseWrite(0, 0);
-    // A write may come between the two and make the image dirty again; then once more.
     do await this.quiesce();
     while (!(await run(this.#guarded(() => this.#parts.disableJournal()))));
   }
@@ -198,23 +199,53 @@ export class Qcow2Image implements BlockDevice {
     this.#closed = true;
   }
 
-  /** Under the write lock; then what FUA and a full queue ask for. */
-  #change(body: () => Task<void>, options: WriteOptions | undefined): void | Promise<void> {
-    return run(this.#guard(this.#changeTask(body, options?.fua ?? false)));
+  #zero(offset: number, lengthBytes: number, mode: ZeroMode, options?: WriteOptions): void | Promise<void> {
+    const zero = (from: number, length: number): Task<void> =>
+      this.#parts.writer.zero(offset + from, length, mode);
+    return this.#change(offset, lengthBytes, zero, options);
   }
 
-  *#changeTask(body: () => Task<void>, fua: boolean): Task<void> {
-    yield* this.#exclusively(body);
+  #change(
+    offset: number,
+    lengthBytes: number,
+    body: (from: number, length: number) => Task<void>,
+    options: WriteOptions | undefined,
+  ): void | Promise<void> {
+    return run(this.#guard(this.#changeTask(offset, lengthBytes, body, options?.fua ?? false)));
+  }
+
+  /**
+   * Change a guest range, each piece of it under the write lock. Pieces end at cluster borders and are as large as
+   * what the log has room for [JRN-FAIL-003]; between two of them a full log is committed.
+   */
+  *#changeTask(
+    offset: number,
+    lengthBytes: number,
+    body: (from: number, length: number) => Task<void>,
+    fua: boolean,
+  ): Task<void> {
     const parts = this.#parts;
-    if (parts.overlay.dirtyBytes > parts.tuning.overlayBytes) {
-      yield* this.#exclusively(() => parts.settleUnlogged());
+    for (let done = 0; done < lengthBytes; ) {
+      const from = done;
+      const inCluster = (offset + from) % this.clusterBytes;
+      const length = Math.min(lengthBytes - from, parts.pieceBytes - inCluster);
+      yield* this.#exclusively(() => body(from, length));
+      done += length;
+      if (parts.overlayIsFull) yield* this.#exclusively(() => parts.settleUnlogged());
+      if (parts.mustCommit) yield* this.#commit();
     }
-    if (fua || parts.core.log.backlog > parts.tuning.backlog) yield* this.#commit();
+    if (fua) yield* this.#commit();
   }
 
   *#exclusively<T>(body: () => Task<T>): Task<T> {
     const lock = this.#parts.core.writeLock;
-    yield* wait(lock.acquire());
+    for (;;) {
+      yield* wait(lock.acquire());
+      // Others may have filled the log while this one waited for the lock. A commit takes the lock itself.
+      if (this.readOnly || !this.#parts.core.log.isBacklogged) break;
+      lock.release();
+      yield* this.#commit();
+    }
     try {
       if (this.#parts.allocator.hasPendingFrees) yield* this.#parts.allocator.freePending();
       return yield* body();

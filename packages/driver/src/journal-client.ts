@@ -100,7 +100,8 @@ export class ImageJournalClient implements JournalClient {
   }
 
   *beforeFlush(): Task<void> {
-    yield* this.#allocator.extendFile();
+    // Under the lock: a resize must not come late and cut off what a write has added meanwhile.
+    yield* this.#core.writeLock.exclusive(() => this.#allocator.extendFile());
   }
 }
 

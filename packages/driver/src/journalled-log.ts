@@ -20,8 +20,16 @@ export class JournalledLog implements MetadataLog {
     return this.engine.counters.flushes;
   }
 
-  get backlog(): number {
-    return this.engine.queueLength;
+  get isBacklogged(): boolean {
+    return this.engine.isBacklogged;
+  }
+
+  get changeBytes(): number {
+    return this.engine.changeBytes;
+  }
+
+  get isIdle(): boolean {
+    return this.engine.isIdle;
   }
 
   noteDeviceWrite(): void {

@@ -35,8 +35,12 @@ export interface MetadataLog {
   readonly failure: Qcow2Error | undefined;
   /** Changes whenever bytes may have moved from the log to the device: see `readPatched`. */
   readonly generation: number;
-  /** Changes are waiting; above a bound the image commits by itself. */
-  readonly backlog: number;
+  /** So much waits that it must be committed before more is submitted. */
+  readonly isBacklogged: boolean;
+  /** Bytes of descriptors that one operation may submit before it asks again. */
+  readonly changeBytes: number;
+  /** Nothing waits and nothing is under way: another log may take this one's place. */
+  readonly isIdle: boolean;
 
   /** The image wrote to the device in place: the next commit owes a flush. */
   noteDeviceWrite(): void;

@@ -248,7 +248,7 @@ function* prepareForWriting(parts: ImageParts, dirty: boolean): Task<void> {
 /** A clean image needs nothing of its journal: where the area is damaged, a new one is made. */
 function* tryRecover(parts: ImageParts, area: { hostOffset: number; lengthBytes: number }) {
   try {
-    const log = yield* parts.recover(area);
+    const log = yield* parts.readCleanLog(area);
     return log.records.length === 0 ? log : undefined;
   } catch (error) {
     // Damaged, or of a version that is not known [JRN-BIND-022].

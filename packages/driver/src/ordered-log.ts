@@ -14,6 +14,9 @@ export interface OrderedLogHooks {
   readonly releaseFreed: () => Task<void>;
 }
 
+/** Changed bytes that may wait for a flush. */
+const maxPendingBytes = 1 << 20;
+
 export class OrderedLog implements MetadataLog {
   readonly lateFrees = true;
   readonly #writes: OrderedWrites;
@@ -38,8 +41,16 @@ export class OrderedLog implements MetadataLog {
     return this.#generation;
   }
 
-  get backlog(): number {
-    return this.#writes.pendingBytes / 64;
+  get isBacklogged(): boolean {
+    return this.#writes.pendingBytes >= maxPendingBytes;
+  }
+
+  get changeBytes(): number {
+    return maxPendingBytes;
+  }
+
+  get isIdle(): boolean {
+    return !this.#mutex.locked && this.#writes.isEmpty;
   }
 
   noteDeviceWrite(): void {

@@ -36,16 +36,16 @@ export interface JournalTuning {
   readonly directFlushBytes: number;
   /** Share of the ring in use from which write-back runs. */
   readonly writeBackAt: number;
-  /** Changes waiting in memory above which the image commits by itself. */
-  readonly backlog: number;
 }
+
+/** What changing the mapping of one cluster takes in a record at most: L2 entry, two refcounts, settled range, L2 table. */
+const changeBytesPerCluster = 200;
 
 export const defaultTuning: JournalTuning = {
   directWriteBytes: 64 * 1024,
   overlayBytes: 1024 * 1024,
   directFlushBytes: 256 * 1024,
   writeBackAt: 0.25,
-  backlog: 4096,
 };
 
 export class ImageParts {
@@ -102,11 +102,17 @@ export class ImageParts {
     };
   }
 
-  /** Read the log of the area: guest writes into the overlay, host writes to be laid over what is read. */
+  /** Read the log of a dirty image: guest writes into the overlay, host writes to be laid over what is read. */
   *recover(area: HostArea): Task<RecoveredLog> {
     const sink = new OverlaySink(this.overlay, this.core.clusterBytes);
     this.#replayed = yield* recoverLog(this.core.device, area, sink);
     return this.#replayed;
+  }
+
+  /** Read the log of a clean image, whose records, if it has any, mean nothing. */
+  *readCleanLog(area: HostArea): Task<RecoveredLog> {
+    const ignored = new OverlaySink(new GuestOverlay(this.core.clusterBytes), this.core.clusterBytes);
+    return yield* recoverLog(this.core.device, area, ignored);
   }
 
   /** Make durable what `recover` found, before anything relies on it. */
@@ -130,6 +136,8 @@ export class ImageParts {
     this.#client = client;
     this.#engine = engine;
     this.core.journalArea = area;
+    // What was written in place and not flushed is owed by the new log.
+    engine.noteDeviceWrite();
     this.core.log = new JournalledLog(engine);
     this.writer = this.#imageWriter(this.tuning.directWriteBytes);
     return engine;
@@ -141,10 +149,31 @@ export class ImageParts {
     this.#client = undefined;
     this.core.journalArea = undefined;
     this.core.log = new OrderedLog(this.core.device, {
-      beforeFlush: () => this.allocator.extendFile(),
+      // Under the lock: a resize must not come late and cut off what a write has added meanwhile.
+      beforeFlush: () => this.core.writeLock.exclusive(() => this.allocator.extendFile()),
       releaseFreed: () => this.#releaseFreed(),
     });
+    this.core.log.noteDeviceWrite();
     this.writer = this.#imageWriter(0);
+  }
+
+  /** So much is unlogged that it settles without waiting for a flush. A small ring must have room for its changes. */
+  get overlayIsFull(): boolean {
+    const ringBytes = this.#engine?.ring.lengthBytes ?? 0;
+    return this.overlay.dirtyBytes > Math.min(this.tuning.overlayBytes, ringBytes / 8);
+  }
+
+  /** So much is in memory, settled and not durable, that it is committed without waiting for a flush. */
+  get mustCommit(): boolean {
+    const ringBytes = this.#engine?.ring.lengthBytes ?? 0;
+    return this.core.log.isBacklogged || this.overlay.validBytes > ringBytes + 4 * this.tuning.overlayBytes;
+  }
+
+  /** Guest bytes that one operation may change before it lets a commit in between. */
+  get pieceBytes(): number {
+    return (
+      Math.max(1, Math.floor(this.core.log.changeBytes / changeBytesPerCluster)) * this.core.clusterBytes
+    );
   }
 
   /** What is in the overlay and in no record goes in place. Holds: the write lock. */
@@ -171,12 +200,17 @@ export class ImageParts {
     yield* growDisk(this.core, this.allocator, this.#clusterWriter.update(), sizeBytes);
   }
 
-  /** Holds: the write lock. */
-  *enableJournal(options: { sizeBytes?: number | undefined; blockBytes?: number | undefined }): Task<void> {
+  /** False where something has come to wait in the log meanwhile. Holds: the write lock. */
+  *enableJournal(options: {
+    sizeBytes?: number | undefined;
+    blockBytes?: number | undefined;
+  }): Task<boolean> {
     if (this.#engine !== undefined) {
       throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', 'the image has a journal already');
     }
+    if (!this.core.log.isIdle || this.allocator.hasPendingFrees) return false;
     yield* this.makeJournal(options);
+    return true;
   }
 
   /** A new journal, bound and durable on return. Holds: the write lock, or nobody else has the image yet. */
@@ -193,13 +227,13 @@ export class ImageParts {
       core.header.autoclearFeatures = before.autoclear;
       throw error;
     }
-    const overlay = new OverlaySink(this.overlay, core.clusterBytes);
-    this.useJournal(area, yield* recoverLog(core.device, area, overlay), false);
+    this.useJournal(area, yield* this.readCleanLog(area), false);
   }
 
-  /** False where the image was made dirty again meanwhile. Holds: the write lock. */
+  /** False where something has come to wait in the log meanwhile. Holds: the write lock. */
   *disableJournal(): Task<boolean> {
-    if (this.#engine?.use.dirty === true) return false;
+    if (this.#engine === undefined) return true;
+    if (this.#engine.use.dirty || !this.#engine.isIdle || !this.overlay.isEmpty) return false;
     const old = yield* this.#headerCluster();
     unbindJournal(this.core.header);
     yield* replaceHeader(this.core.device, old, this.core.header);

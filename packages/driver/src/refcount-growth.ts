@@ -50,6 +50,31 @@ export function* growRefcountTable(allocator: Allocator, neededBlock: number): T
   yield* submitSwitch(allocator, pointer, old);
 }
 
+/**
+ * A refcount block for a range that has none, in a cluster of another range, so that the range stays free as a
+ * whole. Its content is zeros; the table's entry and the block's own reference are one change.
+ */
+export function* addRefcountBlockElsewhere(allocator: Allocator, index: number): Task<void> {
+  const { core } = allocator;
+  const { first } = yield* allocator.allocate();
+  const offset = first * core.clusterBytes;
+  yield* core.writeInPlace(offset, new Uint8Array(core.clusterBytes), 'refblock_alloc_write');
+  core.cache.drop(offset, core.clusterBytes);
+  if (Math.floor(first / core.refcountsPerBlock) === index) {
+    // The search for a free cluster came to the range itself, and gave it a block of its own.
+    allocator.unreserve(first, 1);
+    return;
+  }
+  const slice = yield* core.cache.load(allocator.refcountOffset(first));
+  const writes: MetadataWrite[] = [];
+  countReference(core, allocator, first, 1, () => core.cache.restore(slice), writes);
+  allocator.settleReservation(first);
+  writeRefcountTableEntry(core.refcountTable, index * 8, offset);
+  const bytes = new Uint8Array(core.refcountTable.buffer, index * 8, 8).slice();
+  writes.push({ step: 1, hostOffset: hostOffset(core.header.refcountTableOffset + index * 8), bytes });
+  core.log.submit({ writes, revokes: [], settled: [], required: false, afterData: true });
+}
+
 interface GrowthPlan {
   readonly firstCluster: number;
   readonly endCluster: number;

@@ -34,7 +34,7 @@ import { collectBatch } from './batch.ts';
 import type { JournalClient } from './client.ts';
 import type { JournalCounters, JournalUse } from './counters.ts';
 import { LogSpace } from './log-space.ts';
-import type { Microtransaction } from './microtransaction.ts';
+import { descriptorBytesBound, type Microtransaction } from './microtransaction.ts';
 import type { RecoveredLog } from './recovery.ts';
 import { type RingGeometry, writeRing } from './ring.ts';
 
@@ -91,6 +91,8 @@ export class JournalEngine {
   readonly #paceBytes: number;
 
   #queue: Submitted[] = [];
+  /** What the queue takes in records, at most. */
+  #queueBytes = 0;
   /** Microtransactions so far; they become durable in the order in which they were submitted. */
   #submissions = 0;
   #durableSubmissions = 0;
@@ -149,7 +151,7 @@ export class JournalEngine {
     const blocks = (share: number): number => Math.max(1, Math.floor((lengthBytes * share) / blockBytes));
     this.#directBytes = options.directBytes ?? 256 * 1024;
     this.#writeBackBytes = blocks(options.writeBackAt ?? 0.25) * blockBytes;
-    this.#reserveBytes = blocks(0.25) * blockBytes;
+    this.#reserveBytes = blocks(3 / 8) * blockBytes;
     this.#maxRecordBytes = Math.min(blocks(0.25) * blockBytes, 16 << 20);
     this.#paceBytes = Math.max(blockBytes, Math.min(blocks(1 / 64) * blockBytes, 1 << 20));
   }
@@ -181,9 +183,22 @@ export class JournalEngine {
     return this.#nextSequence - 1;
   }
 
-  /** Submitted and not logged: a client that is not flushed commits by itself when this grows. */
-  get queueLength(): number {
-    return this.#queue.length;
+  /**
+   * So much is submitted and not logged that the client must commit before it submits more: the ring keeps
+   * room for twice this, for what settles all live guest writes, and for no more [JRN-FAIL-003].
+   */
+  get isBacklogged(): boolean {
+    return this.#queueBytes >= this.changeBytes;
+  }
+
+  /** What one operation of the client may submit, in descriptor bytes, before it asks `isBacklogged` again. */
+  get changeBytes(): number {
+    return Math.min(this.ring.lengthBytes / 16, 1 << 20);
+  }
+
+  /** Nothing is submitted, logged and not in place, or under way. */
+  get isIdle(): boolean {
+    return !this.#mutex.locked && this.#isDrained();
   }
 
   /** The client has written to the device in place: a flush is owed even if nothing is to be logged. */
@@ -199,6 +214,7 @@ export class JournalEngine {
   submit(transaction: Microtransaction): void {
     this.#refuseFailed();
     this.#submissions++;
+    this.#queueBytes += descriptorBytesBound(transaction);
     this.#counters.microtransactions++;
     this.#queue.push({
       transaction,
@@ -267,7 +283,6 @@ export class JournalEngine {
       yield* this.#retireLog();
       yield* this.#client.markClean();
       this.#dirty = false;
-      this.#unflushed = false;
     } catch (error) {
       throw this.#fail(error);
     }
@@ -298,10 +313,10 @@ export class JournalEngine {
       yield* this.#ensureDirty();
       if (this.#hasBlockedRequired()) yield* this.#flush('flush_data');
       yield* this.#appendAll();
-      // While one of these waited, the client may have settled what this commit has to log: then the change
-      // that maps it is what has to be logged, and it waits for a flush of its own.
-      if (this.#hasBlockedRequired()) {
-        yield* this.#flush('flush_data');
+      // While one of these waited, the client may have settled or dropped what this commit has to log: then the
+      // change that did so is what has to be logged, and it may wait for a flush of its own.
+      if (this.#queue.some(({ transaction }) => transaction.required)) {
+        if (this.#hasBlockedRequired()) yield* this.#flush('flush_data');
         yield* this.#appendAll();
       }
     }
@@ -314,13 +329,22 @@ export class JournalEngine {
   *#appendAll(): Task<void> {
     const last = this.#submissions;
     while (this.#eligible(last) > 0 || this.#client.hasCommitWrites()) {
-      if (this.#space.roomBytes - this.#reserveBytes < this.#maxRecordBytes) {
+      if (this.#space.roomBytes - this.#reserveBytes < this.#nextRecordBytes()) {
         this.#counters.stalls++;
         yield* this.#makeRoom();
       } else {
         yield* this.#appendRecord(true);
       }
     }
+  }
+
+  /** Upper bound of the next record. */
+  #nextRecordBytes(): number {
+    const { blockBytes } = this.ring;
+    // A guest write of a sector takes 24 bytes with it.
+    const guestBytes = this.#client.unloggedGuestBytes * (1 + 24 / 512);
+    const bytes = Math.ceil((80 + this.#queueBytes + guestBytes) / blockBytes) * blockBytes;
+    return Math.min(this.#maxRecordBytes, bytes);
   }
 
   /** How many microtransactions at the head of the queue, up to submission `last`, may be logged now. */
@@ -373,6 +397,12 @@ export class JournalEngine {
     // The queue changes before the append waits: a later failure ends everything anyway.
     const logged = this.#queue.slice(0, batch.count);
     this.#queue = this.#queue.slice(batch.count);
+    for (const { transaction } of logged) this.#queueBytes -= descriptorBytesBound(transaction);
+    for (const { transaction } of logged) {
+      // A record before this one, under the same flush, may have written what this one revokes.
+      for (const range of transaction.revokes ?? [])
+        this.#inFlight.delete(range.hostOffset, range.lengthBytes);
+    }
     this.#inFlight.merge(batch.hostWrites);
     // What is settled while the append waits refers to this record too, whose guest writes are taken.
     this.#nextSequence = sequence + 1;
