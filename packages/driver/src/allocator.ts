@@ -191,10 +191,15 @@ export class Allocator {
     }
   }
 
+  /** The file does not reach as far as what is in use. */
+  get fileIsShort(): boolean {
+    return this.core.device.sizeBytes < this.#neededBytes;
+  }
+
   /** Make the file long enough for all that is in use: no reference may lead beyond its end. */
   *extendFile(): Task<void> {
     const { device } = this.core;
-    if (device.sizeBytes >= this.#neededBytes) return;
+    if (!this.fileIsShort) return;
     if (device.capabilities.resize) {
       yield* wait(device.resize(this.#neededBytes));
     } else {

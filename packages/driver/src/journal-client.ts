@@ -100,6 +100,7 @@ export class ImageJournalClient implements JournalClient {
   }
 
   *beforeFlush(): Task<void> {
+    if (!this.#allocator.fileIsShort) return;
     // Under the lock: a resize must not come late and cut off what a write has added meanwhile.
     yield* this.#core.writeLock.exclusive(() => this.#allocator.extendFile());
   }

@@ -149,8 +149,7 @@ export class ImageParts {
     this.#client = undefined;
     this.core.journalArea = undefined;
     this.core.log = new OrderedLog(this.core.device, {
-      // Under the lock: a resize must not come late and cut off what a write has added meanwhile.
-      beforeFlush: () => this.core.writeLock.exclusive(() => this.allocator.extendFile()),
+      beforeFlush: () => this.#extendFile(),
       releaseFreed: () => this.#releaseFreed(),
     });
     this.core.log.noteDeviceWrite();
@@ -249,6 +248,12 @@ export class ImageParts {
     const bytes = new Uint8Array(this.core.clusterBytes);
     yield* wait(readPadded(this.core.device, 0, bytes));
     return bytes;
+  }
+
+  *#extendFile(): Task<void> {
+    if (!this.allocator.fileIsShort) return;
+    // Under the lock: a resize must not come late and cut off what a write has added meanwhile.
+    yield* this.core.writeLock.exclusive(() => this.allocator.extendFile());
   }
 
   /** The ordered log has made mappings durable: count down what they referred to. Takes the write lock. */

@@ -371,7 +371,7 @@ export class JournalEngine {
     const guestRoom = this.#maxRecordBytes - batch.boundBytes;
     const guestWrites = withGuestWrites && guestRoom > 536 ? this.#client.takeGuestWrites(guestRoom) : [];
     if (batch.count === 0 && guestWrites.length === 0) {
-      throw new InvariantError('a microtransaction does not fit into a journal record');
+      throw new InvariantError('a journal record without content');
     }
     const descriptors: JournalDescriptor[] = batch.descriptors;
     const payload: Uint8Array[] = [];
@@ -393,6 +393,9 @@ export class JournalEngine {
       descriptors,
       payload,
     });
+    if (record.bytes.length > this.#maxRecordBytes) {
+      throw new InvariantError('a microtransaction does not fit into a journal record');
+    }
     this.#space.reserve(record.bytes.length);
     // The queue changes before the append waits: a later failure ends everything anyway.
     const logged = this.#queue.slice(0, batch.count);
