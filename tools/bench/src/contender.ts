@@ -14,6 +14,7 @@ import {
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BenchmarkFailure } from './failure.ts';
+import { processTimeUs } from './process-time.ts';
 import type { Workspace } from './workspace.ts';
 
 export interface Contender {
@@ -101,7 +102,11 @@ export async function filledImage(workspace: Workspace, sizeBytes: number): Prom
   return image;
 }
 
-/** A fresh copy, durable, so that its writing does not disturb what is measured next. */
+/**
+ * A fresh copy, durable, so that its writing does not disturb what is measured next. All contenders get theirs in
+ * this one way: how a file came into the page cache (in small pieces, or read ahead in large ones)
+ * alone can change the cost of a write into it by a factor of five.
+ */
 export function freshCopy(from: string, to: string): void {
   copyFileSync(from, to);
   syncFile(to);
@@ -117,6 +122,8 @@ const startLimitMs = 15_000;
 
 export interface Served {
   readonly socket: string;
+  /** Processor time that the server has used so far, in microseconds. */
+  processTimeUs(): number;
   /** Close the image and wait for the server's end. */
   stop(): Promise<void>;
 }
@@ -148,5 +155,5 @@ export async function serveImage(
     await sleep(5);
   }
   await sleep(20); // between the file's appearance and listen(2)
-  return { socket, stop: () => workspace.end(child) };
+  return { socket, processTimeUs: () => processTimeUs(child.pid), stop: () => workspace.end(child) };
 }

@@ -43,10 +43,10 @@ const fullScale: Scale = {
 const quickScale: Scale = {
   filledBytes: 64 * 2 ** 20,
   emptyBytes: 4 * 2 ** 30,
-  hotMs: 300,
+  hotMs: 250,
   flushedWrites: 150,
   flushedLimitMs: 2000,
-  budgetMs: 13_000,
+  budgetMs: 10_000,
 };
 
 const blockBytes = 4096;
@@ -58,18 +58,32 @@ const hotCases = [
   { name: 'random write 4 KiB, depth 32', pattern: 'randwrite', queueDepth: 32 },
 ] as const;
 
+interface Measured extends FioResult {
+  /** Processor time of the server for each request, flushes included. */
+  readonly processTimeUs: number;
+}
+
 /** Results by case, contender and round. */
 class Ledger {
-  readonly #results = new Map<string, FioResult[]>();
+  readonly #results = new Map<string, Measured[]>();
 
-  add(what: string, who: Contender, result: FioResult): void {
+  /** Load a server and keep what came of it. */
+  async measure(
+    what: string,
+    who: Contender,
+    server: Served,
+    workspace: Workspace,
+    load: FioLoad,
+  ): Promise<void> {
+    const before = server.processTimeUs();
+    const result = await runFio(workspace, server.socket, load);
+    const processTimeUs = (server.processTimeUs() - before) / result.requests;
     const key = `${what}|${who.name}`;
-    const list = this.#results.get(key);
-    if (list === undefined) this.#results.set(key, [result]);
-    else list.push(result);
+    const list = this.#results.get(key) ?? [];
+    this.#results.set(key, [...list, { ...result, processTimeUs }]);
   }
 
-  series(what: string, who: Contender, pick: (result: FioResult) => number): number[] {
+  series(what: string, who: Contender, pick: (result: Measured) => number): number[] {
     return (this.#results.get(`${what}|${who.name}`) ?? []).map(pick);
   }
 
@@ -80,12 +94,37 @@ class Ledger {
   ratio(what: string, ours: Contender, theirs: Contender): Spread {
     return ratioOf(this.rates(what, ours), this.rates(what, theirs));
   }
+
+  processTime(what: string, who: Contender): number {
+    return median(this.series(what, who, (result) => result.processTimeUs));
+  }
 }
+
+/** Not measured: a server that has just started compiles, and fills its caches. */
+const hotWarmUp: FioLoad = {
+  pattern: 'randread',
+  queueDepth: 32,
+  blockBytes,
+  sizeBytes: quickScale.filledBytes,
+  seed: 99,
+  limitMs: 400,
+};
+const flushedWarmUp: FioLoad = {
+  pattern: 'randwrite',
+  queueDepth: 1,
+  blockBytes,
+  sizeBytes: fullScale.emptyBytes,
+  seed: 99,
+  limitMs: 1500,
+  requests: 400,
+  flushEvery: 1,
+};
 
 /** All at once: a round is then short, and what slows the machine down meets all of them. */
 async function serveAll(
   workspace: Workspace,
   contenders: readonly Contender[],
+  warmUp: FioLoad,
   make: (contender: Contender, image: string) => Promise<void>,
 ): Promise<Map<Contender, Served>> {
   const servers = new Map<Contender, Served>();
@@ -93,7 +132,9 @@ async function serveAll(
     const image = workspace.path('image');
     await make(contender, image);
     syncFile(image);
-    servers.set(contender, await serveImage(workspace, contender, image));
+    const server = await serveImage(workspace, contender, image);
+    servers.set(contender, server);
+    await runFio(workspace, server.socket, warmUp);
   }
   return servers;
 }
@@ -109,7 +150,7 @@ async function hotPath(workspace: Workspace, options: BenchOptions, scale: Scale
   const { journalled, ordinary } = ourContenders(options.command);
   const contenders = [journalled, ordinary, qemuNbd.qcow2];
   const filled = await filledImage(workspace, scale.filledBytes);
-  const servers = await serveAll(workspace, contenders, async (contender, image) => {
+  const servers = await serveAll(workspace, contenders, hotWarmUp, async (contender, image) => {
     freshCopy(filled, image);
     await contender.adopt?.(workspace, image);
   });
@@ -126,7 +167,7 @@ async function hotPath(workspace: Workspace, options: BenchOptions, scale: Scale
         limitMs: scale.hotMs,
       };
       for (const contender of rotated(contenders, round)) {
-        ledger.add(name, contender, await runFio(workspace, servers.get(contender)!.socket, load));
+        await ledger.measure(name, contender, servers.get(contender)!, workspace, load);
       }
     }
   });
@@ -138,6 +179,9 @@ async function hotPath(workspace: Workspace, options: BenchOptions, scale: Scale
     qemuNbd: median(ledger.rates(name, qemuNbd.qcow2)),
     journalledRatio: ledger.ratio(name, journalled, qemuNbd.qcow2),
     ordinaryRatio: ledger.ratio(name, ordinary, qemuNbd.qcow2),
+    journalledProcessTimeUs: ledger.processTime(name, journalled),
+    ordinaryProcessTimeUs: ledger.processTime(name, ordinary),
+    qemuNbdProcessTimeUs: ledger.processTime(name, qemuNbd.qcow2),
   }));
   options.print(
     `\nRequests a second, ${rounds} rounds; ratios to qemu-nbd within a round, median [min–max]\n`,
@@ -152,6 +196,14 @@ async function hotPath(workspace: Workspace, options: BenchOptions, scale: Scale
     ratioText(one.ordinaryRatio),
   ]);
   options.print(tableText(head, rows));
+  options.print('\nProcessor time of the server for a request, µs\n');
+  const times = cases.map((one) => [
+    one.case,
+    countText(one.journalledProcessTimeUs),
+    countText(one.ordinaryProcessTimeUs),
+    countText(one.qemuNbdProcessTimeUs),
+  ]);
+  options.print(tableText(['case', 'journal', 'no journal', 'qemu-nbd'], times));
   return { hotRounds: rounds, hot: cases };
 }
 
@@ -160,7 +212,7 @@ async function flushedWrites(workspace: Workspace, options: BenchOptions, scale:
   const contenders = [journalled, ordinary, qemuNbd.qcow2, qemuNbd.lazy, qemuNbd.raw];
   const ledger = new Ledger();
   const what = 'flushed';
-  const servers = await serveAll(workspace, contenders, (contender, image) =>
+  const servers = await serveAll(workspace, contenders, flushedWarmUp, (contender, image) =>
     contender.create(workspace, image, scale.emptyBytes),
   );
   const plan = { rounds: options.rounds, budgetMs: scale.budgetMs };
@@ -176,7 +228,7 @@ async function flushedWrites(workspace: Workspace, options: BenchOptions, scale:
       flushEvery: 1,
     };
     for (const contender of rotated(contenders, round)) {
-      ledger.add(what, contender, await runFio(workspace, servers.get(contender)!.socket, load));
+      await ledger.measure(what, contender, servers.get(contender)!, workspace, load);
     }
   });
   for (const server of servers.values()) await server.stop();
@@ -185,17 +237,19 @@ async function flushedWrites(workspace: Workspace, options: BenchOptions, scale:
     flushesPerSecond: median(ledger.rates(what, contender)),
     flushP50Us: median(ledger.series(what, contender, (result) => result.flushLatencyUs.p50)),
     flushP99Us: median(ledger.series(what, contender, (result) => result.flushLatencyUs.p99)),
+    processTimeUs: ledger.processTime(what, contender),
     journalledRatio: ledger.ratio(what, journalled, contender),
   }));
   options.print(
     `\nRandom 4 KiB allocating writes, each flushed (${scale.flushedWrites} a round), ${rounds} rounds\n`,
   );
-  const head = ['server', 'flushes/s', 'p50 µs', 'p99 µs', 'journal / this one'];
+  const head = ['server', 'flushes/s', 'p50 µs', 'p99 µs', 'processor µs', 'journal / this one'];
   const rows = results.map((one) => [
     one.contender,
     countText(one.flushesPerSecond),
     countText(one.flushP50Us),
     countText(one.flushP99Us),
+    countText(one.processTimeUs),
     ratioText(one.journalledRatio),
   ]);
   options.print(tableText(head, rows));
