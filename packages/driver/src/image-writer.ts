@@ -2,7 +2,7 @@
  * Guest writes, zeroes and discards: which way each piece of a request goes. Everything here holds the
  * write lock.
  *
- *   with a journal   small pieces of clusters that are not the image's own yet go to the overlay; pieces of
+ *   with a journal   small writes to clusters that are not the image's own yet go to the overlay; pieces of
  *                    clusters that are in the overlay go there too; all else goes in place
  *   without          everything goes in place
  */
@@ -58,10 +58,8 @@ export class ImageWriter {
       const inCluster = at % clusterBytes;
       const guestCluster = (at - inCluster) / clusterBytes;
       const left = bytes.length - done;
-      if (inCluster === 0 && left >= clusterBytes && this.#overlay.get(guestCluster) === undefined) {
-        let count = 1;
-        const whole = Math.floor(left / clusterBytes);
-        while (count < whole && this.#overlay.get(guestCluster + count) === undefined) count++;
+      const count = inCluster === 0 ? this.#wholeRun(guestCluster, Math.floor(left / clusterBytes)) : 0;
+      if (count > 0 && count * clusterBytes >= this.#directBytes) {
         yield* this.#writer.writeWhole(guestCluster, bytes.subarray(done, done + count * clusterBytes));
         done += count * clusterBytes;
         continue;
@@ -70,6 +68,13 @@ export class ImageWriter {
       yield* this.#writePiece(guestCluster, inCluster, bytes.subarray(done, done + length));
       done += length;
     }
+  }
+
+  /** How many of the clusters from here on are not in the overlay. */
+  #wholeRun(guestCluster: number, limit: number): number {
+    let count = 0;
+    while (count < limit && this.#overlay.get(guestCluster + count) === undefined) count++;
+    return count;
   }
 
   *#writePiece(guestCluster: number, inCluster: number, bytes: Uint8Array): Task<void> {
@@ -88,8 +93,14 @@ export class ImageWriter {
     }
     yield* this.#gather(guestCluster, inCluster, bytes);
     const held = this.#overlay.get(guestCluster);
-    // Filled before any of it was logged: nothing is gained by waiting, and nothing has to be copied.
-    if (held !== undefined && this.#overlay.isFull(held) && held.dirtySectors === held.validSectors) {
+    // Large, and filled before any of it was logged: it is not doubled, and nothing has to be copied.
+    const large = this.#core.clusterBytes >= this.#directBytes;
+    if (
+      large &&
+      held !== undefined &&
+      this.#overlay.isFull(held) &&
+      held.dirtySectors === held.validSectors
+    ) {
       yield* this.#writer.settle(held);
     }
   }

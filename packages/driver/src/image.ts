@@ -35,6 +35,9 @@ export class Qcow2Image implements BlockDevice {
   readonly capabilities: DeviceCapabilities;
   #closed = false;
   #failure: Qcow2Error | undefined;
+  /** Counts changes and flushes: whether anything came since the idle timer was set. */
+  #activity = 0;
+  #idleTimer: ReturnType<typeof setTimeout> | undefined;
 
   /** Made by `openImage` only. */
   constructor(parts: ImageParts) {
@@ -197,6 +200,7 @@ export class Qcow2Image implements BlockDevice {
   /** Let go without writing anything, as a crash would. The devices stay open. */
   abandon(): void {
     this.#closed = true;
+    clearTimeout(this.#idleTimer);
   }
 
   #zero(offset: number, lengthBytes: number, mode: ZeroMode, options?: WriteOptions): void | Promise<void> {
@@ -231,6 +235,7 @@ export class Qcow2Image implements BlockDevice {
       const length = Math.min(lengthBytes - from, parts.pieceBytes - inCluster);
       yield* this.#exclusively(() => body(from, length));
       done += length;
+      this.#activity++;
       if (parts.overlayIsFull) yield* this.#exclusively(() => parts.settleUnlogged());
       if (parts.mustCommit) yield* this.#commit();
     }
@@ -256,6 +261,25 @@ export class Qcow2Image implements BlockDevice {
 
   *#commit(): Task<void> {
     yield* this.#parts.core.log.commit();
+    this.#noteActivity();
+  }
+
+  /** One timer at a time: where something came meanwhile, it waits once more. */
+  #noteActivity(): void {
+    this.#activity++;
+    const { idleMs } = this.#parts.tuning;
+    if (idleMs <= 0 || this.#idleTimer !== undefined || this.#closed) return;
+    const seen = this.#activity;
+    const timer = setTimeout(() => {
+      this.#idleTimer = undefined;
+      if (this.#closed) return;
+      if (this.#activity !== seen) this.#noteActivity();
+      // A failure is kept, and told to the next who writes or flushes.
+      else if (this.journalStatus()?.state === 'dirty') this.quiesce().catch(() => undefined);
+    }, idleMs);
+    this.#idleTimer = timer;
+    // In Node a timer keeps the process alive unless told not to; in a browser it is a number.
+    if (typeof timer === 'object') (timer as { unref?(): void }).unref?.();
   }
 
   *#quiesce(): Task<void> {

@@ -133,6 +133,13 @@ function newParts(
       },
     );
   }
+  if (named && options.backing === 'none' && !readOnly && isJournalDirty(header)) {
+    // Settling what the log holds completes clusters with what stands in the backing file.
+    throw new StateError('NO_POLICY', 'to replay the journal for writing, the backing file is needed', {
+      path: header.backingFileName,
+      clause: 'HDR-003',
+    });
+  }
   const backing = options.backing === 'none' ? undefined : options.backing;
   const cacheBytes = options.cacheBytes ?? 32 * 1024 * 1024;
   const core = new ImageCore({ device, header, backing, cacheBytes, readOnly });

@@ -34,6 +34,11 @@ export interface JournalTuning {
   readonly overlayBytes: number;
   /** Unlogged bytes at a flush above which they are written in place and not logged. */
   readonly directFlushBytes: number;
+  /**
+   * Milliseconds without a request after which the image writes everything back and is clean (JRN-WB-010); 0:
+   * never. The timer does not keep a process alive.
+   */
+  readonly idleMs: number;
   /** Share of the ring in use from which write-back runs. */
   readonly writeBackAt: number;
 }
@@ -45,6 +50,7 @@ export const defaultTuning: JournalTuning = {
   directWriteBytes: 64 * 1024,
   overlayBytes: 1024 * 1024,
   directFlushBytes: 256 * 1024,
+  idleMs: 0,
   writeBackAt: 0.25,
 };
 

@@ -375,3 +375,29 @@ async function expectNewJournal(
     expect(offset + bytes.length <= old.hostOffset || offset >= oldEnd).toBe(true);
   }
 }
+
+it('[JRN-RECOV-013] is not replayed for writing without the backing file that completes its clusters', async () => {
+  const memory = await made({ journal: ring, backingFile: 'base', backingFormat: 'raw' });
+  const backing = (): MemoryDevice => MemoryDevice.fromBytes(new Uint8Array(sizeBytes).fill(9));
+  const image = await openImage(memory, { backing: backing() });
+  await image.write(5000, new Uint8Array(100).fill(1));
+  await image.flush();
+  image.abandon();
+  await expect(openImage(memory, { backing: 'none' })).rejects.toMatchObject({ code: 'NO_POLICY' });
+  const again = await openImage(memory, { backing: backing() });
+  expect(await bytesAt(again, 4999, 3)).toEqual(Uint8Array.of(9, 1, 1));
+  again.abandon();
+});
+
+it('[JRN-WB-010] is brought to the state of a clean close after a while without requests', async () => {
+  const memory = await made({ journal: ring });
+  const image = await openImage(memory, { journal: { idleMs: 5 } });
+  await image.write(5000, new Uint8Array(100).fill(1));
+  await image.flush();
+  expect(headerOf(memory).incompatibleFeatures).not.toBe(0n);
+  await expect.poll(() => headerOf(memory).incompatibleFeatures).toBe(0n);
+  await image.write(9000, new Uint8Array(100).fill(2));
+  await image.flush();
+  expect(image.journalStatus()).toMatchObject({ state: 'dirty' });
+  image.abandon();
+});

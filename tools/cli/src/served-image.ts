@@ -7,6 +7,9 @@ import { explainingOpen, openChain } from './open-image.ts';
 /** What is done about the journal before serving: make one, take it away, leave it as it is. */
 export type JournalMode = 'on' | 'off' | 'auto';
 
+/** A served image that nobody has written to for so long is brought to the state of a clean close. */
+const idleMilliseconds = 5000;
+
 export interface ServedImage {
   readonly device: BlockDevice;
   /** Unallocated ranges show another file's bytes. */
@@ -39,7 +42,11 @@ export async function openServedImage(name: string, options: ServedImageOptions)
   }
   try {
     const image = await explainingOpen(name, async () =>
-      openImage(top.device, { readOnly: options.readOnly, backing: backing ?? 'none' }),
+      openImage(top.device, {
+        readOnly: options.readOnly,
+        backing: backing ?? 'none',
+        journal: { idleMs: idleMilliseconds },
+      }),
     );
     if (options.journal === 'on' && image.journalStatus() === undefined) await image.enableJournal();
     if (options.journal === 'off' && image.journalStatus() !== undefined) await image.disableJournal();

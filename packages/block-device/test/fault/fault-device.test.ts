@@ -42,7 +42,7 @@ describe('FaultDevice rules', () => {
 
   it('are chosen by event and by place', () => {
     const { device } = faulty(
-      { event: ['l2_update', 'l1_update'], times: Number.POSITIVE_INFINITY, fault: { kind: 'fail' } },
+      { event: ['l2_update', 'refblock_update'], times: Number.POSITIVE_INFINITY, fault: { kind: 'fail' } },
       { range: { offset: 1000, lengthBytes: 10 }, times: Number.POSITIVE_INFINITY, fault: { kind: 'fail' } },
     );
     expect(attempt(() => device.write(0, filled(10, 1), { event: 'l2_update' }))).toBe('WRITE_FAILED');
@@ -123,8 +123,8 @@ describe('FaultDevice faults', () => {
       scheduler,
       rules: [{ operation: 'write', fault: { kind: 'delay' } }],
     });
-    const write = device.write(0, filled(10, 1), { event: 'cow_write' });
-    expect(scheduler.held).toEqual([{ operation: 'write', event: 'cow_write', offset: 0, lengthBytes: 10 }]);
+    const write = device.write(0, filled(10, 1), { event: 'write_data' });
+    expect(scheduler.held).toEqual([{ operation: 'write', event: 'write_data', offset: 0, lengthBytes: 10 }]);
     expect(device.write(5, filled(5, 2))).toBe(undefined);
     expect(below.snapshot()[0]).toBe(0);
     scheduler.release();

@@ -5,7 +5,14 @@ import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
 import { journalJson, treeText } from '../image-report.ts';
 import { jsonText } from '../json-text.ts';
-import { explainingOpen, imageFacts, openImageFile, requireQcow2 } from '../open-image.ts';
+import {
+  explainingOpen,
+  imageFacts,
+  type OpenedChain,
+  openChain,
+  openImageFile,
+  requireQcow2,
+} from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
 import { parseSize } from '../sizes.ts';
 
@@ -97,18 +104,21 @@ async function replayJournal(name: string, args: ParsedArguments, context: Comma
 }
 
 /**
- * Open an image for writing, without the files behind it, and close it. Not following the backing file is
- * right for `enable` and `disable`, which touch no guest data.
+ * Open an image for writing and close it. A dirty one is replayed, which may complete clusters with what the
+ * backing file has there: so then the chain is opened too. A clean one needs no backing file for its journal.
  */
 async function withImage(
   name: string,
   action: (image: Awaited<ReturnType<typeof openImage>>) => Promise<void>,
 ): Promise<void> {
-  const opened = await openImageFile(name, { readOnly: false });
+  const dirty = (await imageFacts(name)).qcow2?.journal?.state === 'dirty';
+  const opened = dirty ? await openChain(name, { readOnly: false }) : await withoutChain(name);
   let image: Awaited<ReturnType<typeof openImage>>;
   try {
-    requireQcow2(opened, 'journal');
-    image = await explainingOpen(name, () => openImage(opened.device, { backing: 'none' }));
+    requireQcow2(opened.top, 'journal');
+    image = await explainingOpen(name, () =>
+      openImage(opened.top.device, { backing: opened.backing ?? 'none' }),
+    );
   } catch (error) {
     await opened.close();
     throw error;
@@ -119,6 +129,11 @@ async function withImage(
     await image.close();
     await opened.close();
   }
+}
+
+async function withoutChain(name: string): Promise<OpenedChain> {
+  const top = await openImageFile(name, { readOnly: false });
+  return { top, backing: undefined, close: () => top.close() };
 }
 
 function sizeOption(args: ParsedArguments, name: string): number | undefined {

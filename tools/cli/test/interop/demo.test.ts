@@ -11,7 +11,7 @@ describeWith(['qemu-img', 'qemu-io', 'python3-libnbd'], 'docs/demo.md', () => {
   it('does what it says', () => {
     const page = readFileSync(join(clone, 'docs/demo.md'), 'utf8');
     const script = [...page.matchAll(/^```sh\n(.*?)^```/gms)].map(([, block]) => block).join('\n');
-    const outcome = run('sh', ['-c', `${script}\nrm -r "$PWD"`], { cwd: clone });
+    const outcome = run('sh', ['-ec', `${script}\nrm -r "$PWD"`], { cwd: clone });
     expect(outcome.stdout).toContain('the server is gone after');
     expect(outcome.stderr).toContain('Unsupported qcow2 feature(s): journal dirty');
     expect(outcome.stdout).toMatch(
