@@ -76,23 +76,28 @@ const setups: readonly Setup[] = [
   { ...base, name: 'the journal comes and goes, backed, 3 at once', switches: true, depth: 3, ...backed },
 ];
 
-const seeds = Number(process.env['CRASH_SEEDS'] ?? 2);
-const firstSeed = Number(process.env['CRASH_FIRST'] ?? 1);
+const seeds = Number(process.env.CRASH_SEEDS ?? 2);
+const firstSeed = Number(process.env.CRASH_FIRST ?? 1);
 
 describe.each(setups)('$name', (setup) => {
-  it.each(Array.from({ length: seeds }, (_, i) => firstSeed + i))('seed %i', async (seed) => {
-    const trace = await runWorkload(setup, seed, 120);
-    const rng = random(seed + 7);
-    const times = Array.from({ length: 24 }, () => rng.below(trace.recording.now + 1)).sort((a, b) => a - b);
-    const states = new CrashStates(trace.start, trace.recording.log);
-    for (const time of times) {
-      states.advance(time);
-      const keeping = rng.pick(keepings);
-      const crashed = states.draw(rng, keeping);
-      await expect(
-        judge(setup, trace, time, crashed, rng),
-        `crash at ${time} of ${trace.recording.now}, ${states.pendingCount} pending, kept: ${keeping}`,
-      ).resolves.toBeUndefined();
-    }
-  });
+  it.each(Array.from({ length: seeds }, (_, i) => firstSeed + i))(
+    '[JRN-COMMIT-001, JRN-RECOV-012, JRN-RECOV-013, JRN-RECOV-015, JRN-RO-001, JRN-RO-002] seed %i',
+    async (seed) => {
+      const trace = await runWorkload(setup, seed, 120);
+      const rng = random(seed + 7);
+      const times = Array.from({ length: 24 }, () => rng.below(trace.recording.now + 1)).sort(
+        (a, b) => a - b,
+      );
+      const states = new CrashStates(trace.start, trace.recording.log);
+      for (const time of times) {
+        states.advance(time);
+        const keeping = rng.pick(keepings);
+        const crashed = states.draw(rng, keeping);
+        await expect(
+          judge(setup, trace, time, crashed, rng),
+          `crash at ${time} of ${trace.recording.now}, ${states.pendingCount} pending, kept: ${keeping}`,
+        ).resolves.toBeUndefined();
+      }
+    },
+  );
 });
