@@ -14,6 +14,7 @@ import {
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BenchmarkFailure } from './failure.ts';
+import { type FioLoad, runFio } from './fio.ts';
 import { processTimeUs } from './process-time.ts';
 import type { Workspace } from './workspace.ts';
 
@@ -124,6 +125,8 @@ export interface Served {
   readonly socket: string;
   /** Processor time that the server has used so far, in microseconds. */
   processTimeUs(): number;
+  /** Keep all its threads on these processors from now on, as taskset names them. */
+  place(processors: string): Promise<void>;
   /** Close the image and wait for the server's end. */
   stop(): Promise<void>;
 }
@@ -155,5 +158,34 @@ export async function serveImage(
     await sleep(5);
   }
   await sleep(20); // between the file's appearance and listen(2)
-  return { socket, processTimeUs: () => processTimeUs(child.pid), stop: () => workspace.end(child) };
+  return {
+    socket,
+    processTimeUs: () => processTimeUs(child.pid),
+    place: async (processors) => {
+      await workspace.run('taskset', ['-a', '-c', '-p', processors, `${child.pid}`]);
+    },
+    stop: () => workspace.end(child),
+  };
+}
+
+/**
+ * Servers of all contenders, each with a new image, after a warm-up that is not measured. All at once: a round is
+ * then short, and what slows the machine down meets all of them.
+ */
+export async function serveAll(
+  workspace: Workspace,
+  contenders: readonly Contender[],
+  make: (contender: Contender, image: string) => Promise<void>,
+  warmUp: FioLoad,
+): Promise<Map<Contender, Served>> {
+  const servers = new Map<Contender, Served>();
+  for (const contender of contenders) {
+    const image = workspace.path('image');
+    await make(contender, image);
+    syncFile(image);
+    const server = await serveImage(workspace, contender, image);
+    servers.set(contender, server);
+    await runFio(workspace, server.socket, warmUp);
+  }
+  return servers;
 }

@@ -55,7 +55,9 @@ describe('fio', () => {
     );
     expect(byTime.join(' ')).not.toContain('fsync');
     const counted = fioArguments('/tmp/s', { ...load, requests: 10, flushEvery: 1 });
-    expect(counted).toEqual(expect.arrayContaining(['--io_size=40960', '--fsync=1']));
+    expect(counted).toEqual(
+      expect.arrayContaining(['--io_size=40960', '--fsync=1', '--offset=0', '--size=1048576']),
+    );
     expect(counted).not.toContain('--time_based=1');
   });
 });

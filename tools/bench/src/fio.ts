@@ -6,9 +6,10 @@ export interface FioLoad {
   readonly pattern: 'randread' | 'randwrite' | 'write';
   readonly queueDepth: number;
   readonly blockBytes: number;
-  /** Range of offsets, from 0 on. */
+  /** Requests go to `[offset, offset + sizeBytes)`. */
+  readonly offset?: number;
   readonly sizeBytes: number;
-  /** Same seed, same offsets: all contenders of a round get the same. */
+  /** Same seed, same order: all contenders of a round get the same. */
   readonly seed: number;
   /** Ends after this time, */
   readonly limitMs: number;
@@ -16,6 +17,8 @@ export interface FioLoad {
   readonly requests?: number;
   /** A flush after so many writes. */
   readonly flushEvery?: number;
+  /** Keep fio on these processors, as taskset names them. */
+  readonly processors?: string;
 }
 
 export interface FioResult {
@@ -35,20 +38,33 @@ export interface Percentiles {
 }
 
 export async function runFio(workspace: Workspace, socket: string, load: FioLoad): Promise<FioResult> {
-  const { limitMs } = load;
+  const { limitMs, processors } = load;
+  const fio = ['fio', ...fioArguments(socket, load)];
+  const [command = 'fio', ...args] = processors === undefined ? fio : ['taskset', '-c', processors, ...fio];
   // Beyond its own limit fio ends what is in flight; a server that never answers would keep it for ever.
-  const output = await workspace.run('fio', fioArguments(socket, load), limitMs + 30_000);
+  const output = await workspace.run(command, args, limitMs + 30_000);
   return parseFio(output);
 }
 
 export function fioArguments(socket: string, load: FioLoad): string[] {
-  const { pattern, queueDepth, blockBytes, sizeBytes, seed, limitMs, requests, flushEvery } = load;
+  const {
+    pattern,
+    queueDepth,
+    blockBytes,
+    offset = 0,
+    sizeBytes,
+    seed,
+    limitMs,
+    requests,
+    flushEvery,
+  } = load;
   return [
     '--name=bench',
     '--ioengine=nbd',
     `--uri=nbd+unix:///?socket=${socket}`,
     `--rw=${pattern}`,
     `--bs=${blockBytes}`,
+    `--offset=${offset}`,
     `--size=${sizeBytes}`,
     `--iodepth=${queueDepth}`,
     `--randseed=${seed}`,
