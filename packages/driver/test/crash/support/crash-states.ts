@@ -5,6 +5,9 @@
  * completed flush covered, or any that was written later, whatever it keeps of other sectors. The file is as
  * long as at that flush, or as any later operation made it, and what a shorter file cuts off is lost.
  *
+ * A write that failed may have landed in any part. What a flush that failed was to make durable is in doubt for good:
+ * as in an operating system that marks the pages clean all the same, a later flush does not cover it.
+ *
  * Each write makes a new version of each sector that it touches, with the whole sector's bytes as a reader
  * would have seen them: two writes of parts of one sector do not come apart.
  */
@@ -47,6 +50,8 @@ export const keepings: readonly Keeping[] = [
 export class CrashStates {
   readonly #log: readonly RecordedOperation[];
   readonly #sectors = new Map<number, Sector>();
+  /** A failed flush may have dropped what it was to make durable: reads show it, and no later flush saves it. */
+  readonly #doomed = new Set<number>();
   /** Started and not yet covered by a completed flush. */
   #pending = new Map<number, RecordedOperation>();
   #next = 0;
@@ -173,9 +178,10 @@ export class CrashStates {
     this.#flushes = this.#flushes.filter((flush) => !done.includes(flush));
     const covered = new Set<number>();
     for (const flush of done) {
-      if (flush.failed) continue;
       for (const [serial, operation] of this.#pending) {
-        if ((operation.completedAt ?? Number.POSITIVE_INFINITY) < flush.startedAt) covered.add(serial);
+        if ((operation.completedAt ?? Number.POSITIVE_INFINITY) >= flush.startedAt) continue;
+        if (flush.failed) this.#doomed.add(serial);
+        else if (!operation.failed && !this.#doomed.has(serial)) covered.add(serial);
       }
     }
     for (const serial of covered) this.#makeDurable(this.#pending.get(serial)!);
