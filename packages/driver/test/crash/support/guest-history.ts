@@ -39,9 +39,11 @@ export class GuestHistory {
   readonly #flushes: Flush[] = [];
   readonly #now: () => number;
   #order = 0;
+  #sizeBytes: number;
 
   constructor(initial: Uint8Array, now: () => number) {
     this.#now = now;
+    this.#sizeBytes = initial.length;
     this.#sectors = [];
     for (let at = 0; at < initial.length; at += sectorBytes) {
       const bytes = initial.slice(at, at + sectorBytes);
@@ -50,15 +52,20 @@ export class GuestHistory {
   }
 
   get sizeBytes(): number {
-    return this.#sectors.length * sectorBytes;
+    return this.#sizeBytes;
   }
 
-  /** The disk gets larger. What is new may be missing after a crash; where it is there it reads as zeros. */
-  grow(lengthBytes: number): void {
+  /** The disk is made larger; call the result when it is. What is new reads as zeros. */
+  grow(lengthBytes: number): Done {
+    const added: Content[] = [];
     for (let at = 0; at < lengthBytes; at += sectorBytes) {
-      const bytes = new Uint8Array(sectorBytes);
-      this.#sectors.push([{ bytes, madeAt: 0, doneOrder: 0, durableAt: 0, optional: false }]);
+      const sector = (this.#sizeBytes + at) / sectorBytes;
+      const history = this.#sectors[sector] ?? [];
+      added.push(this.#add(history, new Uint8Array(sectorBytes), false));
+      this.#sectors[sector] = history;
     }
+    this.#sizeBytes += lengthBytes;
+    return this.#done(added);
   }
 
   /** A write is made; call the result when it is done. */
@@ -108,10 +115,10 @@ export class GuestHistory {
 
   /** Where an image that was recovered from a crash at `time` shows what may not be: a message. */
   crashMismatch(time: number, seen: Uint8Array): string | undefined {
-    let floorOrder = 0;
-    for (const { calledOrder, acknowledgedAt } of this.#flushes) {
-      if (acknowledgedAt <= time) floorOrder = Math.max(floorOrder, calledOrder);
-    }
+    const floorOrder = this.#floorOrder(time);
+    const missing = this.#sectors[seen.length / sectorBytes]?.[0];
+    if (missing !== undefined && missing.doneOrder <= floorOrder)
+      return `the disk has ${seen.length} bytes only`;
     return this.#mismatch(0, seen, (history) => {
       let floor = 0;
       for (const [i, { doneOrder, durableAt, optional }] of history.entries()) {
@@ -123,11 +130,25 @@ export class GuestHistory {
 
   /** The image was opened anew and shows this: from here on nothing is in doubt for readers. */
   settle(seen: Uint8Array): void {
-    for (const [sector, history] of this.#sectors.entries()) {
+    // A disk that was made larger, and not flushed, may be as it was: then what it was to hold was never done.
+    this.#sizeBytes = seen.length;
+    for (const history of this.#sectors.slice(seen.length / sectorBytes)) {
+      for (const content of history) Object.assign(content, { doneOrder: never, durableAt: never });
+    }
+    for (const [sector, history] of this.#sectors.slice(0, seen.length / sectorBytes).entries()) {
       const bytes = seen.slice(sector * sectorBytes, (sector + 1) * sectorBytes);
       if (equal(history.at(-1)!.bytes, bytes) && !history.at(-1)!.optional) continue;
       this.#done([this.#add(history, bytes, false)])();
     }
+  }
+
+  /** The last request that a flush acknowledged by then covers. */
+  #floorOrder(time: number): number {
+    let order = 0;
+    for (const { calledOrder, acknowledgedAt } of this.#flushes) {
+      if (acknowledgedAt <= time) order = Math.max(order, calledOrder);
+    }
+    return order;
   }
 
   #add(history: Content[], bytes: Uint8Array, optional: boolean): Content {

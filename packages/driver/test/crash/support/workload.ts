@@ -133,8 +133,10 @@ class Guest {
 
   async #open(): Promise<void> {
     this.#image = await openImage(new KeptOpen(this.#device), openOptions(this.#setup));
-    const seen = new Uint8Array(this.#history.sizeBytes);
+    const seen = new Uint8Array(this.#image.sizeBytes);
     await this.#image.read(0, seen);
+    const mismatch = this.#history.crashMismatch(Number.MAX_SAFE_INTEGER, seen);
+    if (mismatch !== undefined) throw new Error(`opened: ${mismatch}`);
     this.#history.settle(seen);
   }
 
@@ -143,8 +145,9 @@ class Guest {
     const choice = this.#rng.below(this.#setup.switches === true ? 7 : 5);
     const { growBytes } = this.#setup;
     if (growBytes !== undefined && this.#rng.below(4) === 0) {
-      this.#history.grow(growBytes);
+      const done = this.#history.grow(growBytes);
       await image.grow(this.#history.sizeBytes);
+      done();
     }
     if (choice === 0) {
       await image.close();
