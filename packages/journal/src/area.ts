@@ -32,7 +32,8 @@ export function ringOf(area: AreaLocation, blockBytes: number): RingGeometry {
   return { hostOffset: area.hostOffset + ringStart, lengthBytes: ringBytes, blockBytes };
 }
 
-function slotHostOffset(area: AreaLocation, blockBytes: number, index: number): number {
+/** Where slot 0 or 1 stands. */
+export function slotHostOffset(area: AreaLocation, blockBytes: number, index: number): number {
   return area.hostOffset + index * journalGeometry(area.lengthBytes, blockBytes).slotStrideBytes;
 }
 
@@ -95,7 +96,11 @@ export function* readSlots(
   return { newer, older };
 }
 
-function* readSlot(device: BlockDevice, area: AreaLocation, at: number): Task<JournalSlot> {
+/**
+ * The slot at a host offset.
+ * @throws UNSUPPORTED_FEATURE for a version that is not known; JOURNAL_DAMAGED, with what is wrong as its cause
+ */
+export function* readSlot(device: BlockDevice, area: AreaLocation, at: number): Task<JournalSlot> {
   const bytes = new Uint8Array(slotBytes);
   yield* wait(device.read(at, bytes, { event: 'journal_replay_read' }));
   let slot: JournalSlot;

@@ -17,17 +17,20 @@ import {
   type ChainEnd,
   chainEndOfRecord,
   chainEndOfSlot,
-  decodeRecord,
-  follows,
-  type JournalDescriptor,
   type JournalRecord,
   type JournalSlot,
-  maxRecordBlocks,
-  peekRecordHeader,
-  verifyRecord,
+  type RecordHeader,
 } from '@qcow2/codec/journal/v1';
-import { FormatError, hostOffset, UnsupportedFeatureError } from '@qcow2/spec';
-import { type AreaLocation, damaged, readSlots, ringOf, writeSlot } from './area.ts';
+import { type AreaLocation, readSlots, ringOf, writeSlot } from './area.ts';
+import {
+  contradicts,
+  damageByRecord,
+  damageBySlot,
+  decodeNext,
+  readNext,
+  refuseRecord,
+  searchOutside,
+} from './chain.ts';
 import { type RingGeometry, RingReader, writeRing } from './ring.ts';
 
 /** Where the client gathers the guest writes that recovery finds, in log order. */
@@ -71,10 +74,11 @@ export function* recoverLog(device: BlockDevice, area: AreaLocation, sink: Guest
   let usedBytes = 0;
   let claimed = slot.durableSequence;
   for (;;) {
-    const record = yield* readNext(reader, ring, end, ring.lengthBytes - usedBytes);
-    if (record === undefined) break;
-    refuseArea(record, area, ring);
-    apply(record, ring, hostWrites, sink, totals);
+    const next = yield* readNext(reader, ring, end, ring.lengthBytes - usedBytes);
+    if ('stop' in next) break;
+    const record = decodeNext(ring, next.header, next.bytes);
+    refuseRecord(record, area, ring);
+    apply(record, hostWrites, sink, totals);
     usedBytes += record.lengthBlocks * ring.blockBytes;
     end = chainEndOfRecord(record, ring.blockBytes, ring.lengthBytes);
     const { sequence, salt, crc } = record;
@@ -105,56 +109,9 @@ export function* reassertLog(device: BlockDevice, area: AreaLocation, log: Recov
   yield* wait(device.flush({ event: 'journal_flush' }));
 }
 
-/** @throws BAD_FIELD for a record that would write into the journal itself [JRN-DESC-013] */
-function refuseArea(record: JournalRecord, area: AreaLocation, ring: RingGeometry): void {
-  const end = area.hostOffset + area.lengthBytes;
-  for (const descriptor of record.descriptors) {
-    const length = descriptor.type === 'inline-write' ? descriptor.bytes.length : writtenBytes(descriptor);
-    if (length === 0 || !('hostOffset' in descriptor)) continue;
-    if (descriptor.hostOffset >= end || descriptor.hostOffset + length <= area.hostOffset) continue;
-    throw new FormatError('OVERLAP', `journal record ${record.sequence} writes into the journal`, {
-      hostOffset: ring.hostOffset + record.position,
-      value: descriptor.hostOffset,
-      clause: 'JRN-DESC-013',
-    });
-  }
-}
-
-function writtenBytes(descriptor: JournalDescriptor): number {
-  return descriptor.type === 'write-payload' ? descriptor.lengthBytes : 0;
-}
-
-/** The record that continues the chain, or undefined where none does. */
-function* readNext(
-  reader: RingReader,
-  ring: RingGeometry,
-  end: ChainEnd,
-  roomBytes: number,
-): Task<JournalRecord | undefined> {
-  if (roomBytes < ring.blockBytes) return undefined;
-  const position = end.endPosition;
-  const head = peekRecordHeader(yield* reader.read(position, ring.blockBytes), 0);
-  // Everything that costs nothing is asked before the checksum is computed over the record's own length.
-  if (head === undefined || !follows(end, head) || !fits(head.lengthBlocks, ring, roomBytes))
-    return undefined;
-  const bytes = yield* reader.read(position, head.lengthBlocks * ring.blockBytes);
-  if (verifyRecord(bytes, limitsOf(ring)) === undefined) return undefined;
-  // Valid, so written like this: what does not decode now is not a crash's doing.
-  return decodeRecord(bytes, { hostOffset: hostOffset(ring.hostOffset + position), ...limitsOf(ring) });
-}
-
-function limitsOf(ring: RingGeometry): { blockBytes: number; maxBlocks: number } {
-  return { blockBytes: ring.blockBytes, maxBlocks: maxRecordBlocks(ring.lengthBytes, ring.blockBytes) };
-}
-
-function fits(lengthBlocks: number, ring: RingGeometry, roomBytes: number): boolean {
-  const { blockBytes, maxBlocks } = limitsOf(ring);
-  return lengthBlocks >= 1 && lengthBlocks <= maxBlocks && lengthBlocks * blockBytes <= roomBytes;
-}
-
+/** Lay the effects of a record that was not refused over what was gathered. */
 function apply(
   record: JournalRecord,
-  ring: RingGeometry,
   hostWrites: PatchMap,
   sink: GuestSink,
   totals: { guestBytes: number; payloadBytes: number },
@@ -183,27 +140,14 @@ function apply(
       case 'guest-settled':
         sink.guestSettled(descriptor.guestOffset, descriptor.lengthBytes, descriptor.throughSequence);
         break;
-      case 'no-op':
-        break;
       default:
-        refuseDescriptor(descriptor, ring.hostOffset + record.position, record.sequence);
+        // No-ops, and what may be ignored: `refuseRecord` let nothing else pass.
+        break;
     }
   }
 }
 
-function refuseDescriptor(descriptor: JournalDescriptor, hostOffset: number, sequence: number): void {
-  if (descriptor.type === 'unknown' && descriptor.number >= 0x8000) return;
-  const name = descriptor.type === 'unknown' ? `type ${descriptor.number}` : descriptor.type;
-  throw new UnsupportedFeatureError(
-    'UNSUPPORTED_FEATURE',
-    `journal record ${sequence} holds a descriptor that is not supported`,
-    { feature: `journal descriptor ${name}`, hostOffset, clause: 'JRN-DESC-002' },
-  );
-}
-
-/**
- * @throws JOURNAL_DAMAGED if something says that the record after `last` was durable
- */
+/** @throws JOURNAL_DAMAGED if something says that the record after the chain's end was durable */
 function* refuseDamage(
   reader: RingReader,
   ring: RingGeometry,
@@ -211,23 +155,10 @@ function* refuseDamage(
   end: ChainEnd,
   usedBytes: number,
 ): Task<void> {
-  const missing = end.sequence + 1;
-  const at = ring.hostOffset + end.endPosition;
-  if (slot.durableSequence >= missing) {
-    throw damaged(at, `journal record ${missing} was durable and can not be read`, 'JRN-RECOV-006');
-  }
-  for (let behind = 0; behind < ring.lengthBytes - usedBytes; behind += ring.blockBytes) {
-    const position = (end.endPosition + behind) % ring.lengthBytes;
-    const head = peekRecordHeader(yield* reader.read(position, ring.blockBytes), 0);
-    if (head === undefined || head.position !== position || head.journalId !== slot.journalId) continue;
-    if (head.sequence <= missing || head.durableThrough < missing) continue;
-    if (!fits(head.lengthBlocks, ring, ring.lengthBytes)) continue;
-    const bytes = yield* reader.read(position, head.lengthBlocks * ring.blockBytes);
-    if (verifyRecord(bytes, limitsOf(ring)) === undefined) continue;
-    throw damaged(
-      at,
-      `journal record ${missing} was durable, as record ${head.sequence} knows, and can not be read`,
-      'JRN-RECOV-007',
-    );
-  }
+  const bySlot = damageBySlot(ring, slot, end);
+  if (bySlot !== undefined) throw bySlot;
+  const wanted = (head: RecordHeader): boolean => contradicts(end, head);
+  yield* searchOutside(reader, ring, end, usedBytes, wanted, (witness) => {
+    throw damageByRecord(ring, end, witness);
+  });
 }
