@@ -25,6 +25,7 @@ export type IoEvent =
   | 'l2_alloc_write'
   | 'refblock_update'
   | 'refblock_alloc_write'
+  | 'reftable_update'
   | 'reftable_grow'
   | 'cow_read'
   | 'read_data'

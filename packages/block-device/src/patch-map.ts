@@ -1,21 +1,21 @@
 /**
  * Bytes laid over ranges of a device: what has been changed there but does not stand there yet.
  *
- * A patch map holds single bytes by host offset, the newest value of each, in 512-byte pieces with a mask
- * of which bytes are set. Metadata changes are tiny (an 8-byte L2 entry) and cluster in few sectors, so a
- * piece costs little and every operation is local. Later bytes replace earlier ones; `runs` gives what is
- * set as maximal runs in offset order, merged across pieces.
+ * A patch map holds single bytes by host offset, the newest value of each, in pieces of 32 bytes with one
+ * bit for each byte that is set. Metadata changes are tiny (an 8-byte L2 entry) and a few come with every
+ * flush; a typed array of up to 64 bytes lives in the runtime's own heap, so a piece is cheap to make and to look
+ * through. Later bytes replace earlier ones; `runs` gives what is set as maximal runs in offset order,
+ * merged across pieces.
  *
  * Invariant: a piece is in the map only while at least one of its bytes is set.
  */
 
-const pieceBytes = 512;
+const pieceBytes = 32;
 
 interface Piece {
   readonly bytes: Uint8Array;
-  /** One entry per byte: 1 where it is set. */
-  readonly mask: Uint8Array;
-  set: number;
+  /** Bit n: byte n is set. */
+  mask: number;
 }
 
 export interface PatchRun {
@@ -44,14 +44,10 @@ export class PatchMap {
       const start = at % pieceBytes;
       const length = Math.min(bytes.length - done, pieceBytes - start);
       const piece = this.#piece((at - start) / pieceBytes);
-      piece.bytes.set(bytes.subarray(done, done + length), start);
-      for (let i = start; i < start + length; i++) {
-        if (piece.mask[i] === 0) {
-          piece.mask[i] = 1;
-          piece.set++;
-          this.#setBytes++;
-        }
-      }
+      for (let i = 0; i < length; i++) piece.bytes[start + i] = bytes[done + i]!;
+      const added = bits(start, length) & ~piece.mask;
+      piece.mask |= added;
+      this.#setBytes += bitCount(added);
       done += length;
     }
   }
@@ -73,18 +69,19 @@ export class PatchMap {
 
   /** Put what is set in the range `[offset, offset + into.length)` over the bytes of `into`. */
   apply(offset: number, into: Uint8Array): void {
-    if (this.#setBytes === 0) return;
-    for (let done = 0; done < into.length; ) {
-      const at = offset + done;
-      const start = at % pieceBytes;
-      const length = Math.min(into.length - done, pieceBytes - start);
-      const piece = this.#pieces.get((at - start) / pieceBytes);
-      if (piece !== undefined) {
-        for (let i = 0; i < length; i++) {
-          if (piece.mask[start + i] === 1) into[done + i] = piece.bytes[start + i]!;
-        }
+    if (this.#setBytes === 0 || into.length === 0) return;
+    const first = Math.floor(offset / pieceBytes);
+    const last = Math.floor((offset + into.length - 1) / pieceBytes);
+    // A table has far more places than changes wait for it: walk whichever is shorter.
+    if (last - first > this.#pieces.size) {
+      for (const [index, piece] of this.#pieces) {
+        if (index >= first && index <= last) applyPiece(piece, index * pieceBytes, offset, into);
       }
-      done += length;
+    } else {
+      for (let index = first; index <= last; index++) {
+        const piece = this.#pieces.get(index);
+        if (piece !== undefined) applyPiece(piece, index * pieceBytes, offset, into);
+      }
     }
   }
 
@@ -111,12 +108,14 @@ export class PatchMap {
       const piece = this.#pieces.get(index);
       if (piece === undefined) continue;
       for (let i = 0; i < pieceBytes; ) {
-        if (piece.mask[i] === 0) {
-          i++;
+        const rest = piece.mask >>> i;
+        if (rest === 0) break;
+        const unset = lowestBit(rest);
+        if (unset > 0) {
+          i += unset;
           continue;
         }
-        let end = i + 1;
-        while (end < pieceBytes && piece.mask[end] === 1) end++;
+        const end = i + lowestBit(~rest);
         const at = index * pieceBytes + i;
         if (length > 0 && (offset + length !== at || length + end - i > maxBytes)) {
           const run = { offset, bytes: joined(parts, length) };
@@ -138,7 +137,7 @@ export class PatchMap {
   #piece(index: number): Piece {
     let piece = this.#pieces.get(index);
     if (piece === undefined) {
-      piece = { bytes: new Uint8Array(pieceBytes), mask: new Uint8Array(pieceBytes), set: 0 };
+      piece = { bytes: new Uint8Array(pieceBytes), mask: 0 };
       this.#pieces.set(index, piece);
     }
     return piece;
@@ -149,15 +148,36 @@ export class PatchMap {
     if (piece === undefined) return;
     const from = Math.max(0, offset - index * pieceBytes);
     const to = Math.min(pieceBytes, end - index * pieceBytes);
-    for (let i = from; i < to; i++) {
-      if (piece.mask[i] === 1) {
-        piece.mask[i] = 0;
-        piece.set--;
-        this.#setBytes--;
-      }
-    }
-    if (piece.set === 0) this.#pieces.delete(index);
+    const removed = bits(from, to - from) & piece.mask;
+    piece.mask &= ~removed;
+    this.#setBytes -= bitCount(removed);
+    if (piece.mask === 0) this.#pieces.delete(index);
   }
+}
+
+/** Lay a piece that stands at `at` over `into`, which stands at `offset`. */
+function applyPiece(piece: Piece, at: number, offset: number, into: Uint8Array): void {
+  const from = Math.max(0, offset - at);
+  const to = Math.min(pieceBytes, offset + into.length - at);
+  for (let i = from; i < to; i++) {
+    if ((piece.mask & (1 << i)) !== 0) into[at + i - offset] = piece.bytes[i]!;
+  }
+}
+
+/** `count` bits (at least one) from bit `start` on. */
+function bits(start: number, count: number): number {
+  return (-1 >>> (pieceBytes - count)) << start;
+}
+
+/** The place of the lowest bit that is set; 32 where none is. */
+function lowestBit(mask: number): number {
+  return mask === 0 ? 32 : 31 - Math.clz32(mask & -mask);
+}
+
+function bitCount(mask: number): number {
+  const pairs = mask - ((mask >>> 1) & 0x55555555);
+  const fours = (pairs & 0x33333333) + ((pairs >>> 2) & 0x33333333);
+  return Math.imul((fours + (fours >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
 }
 
 function joined(parts: readonly Uint8Array[], length: number): Uint8Array {

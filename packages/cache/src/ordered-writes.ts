@@ -2,13 +2,17 @@
  * The order of metadata writes without a journal, after QEMU's cache with its flush dependencies.
  *
  * Changed bytes wait in three steps; a step is written when the one before it is durable:
- *   0 `contents`    what a new table holds, before anything points to it
- *   1 `refcounts`   a cluster counts as used, and a refcount table points to its blocks
- *   2 `mappings`    L2 and L1 entries and the header: what makes clusters reachable
+ *   0 `refcounts`   a cluster counts as used, in a block that the refcount table leads to or soon will
+ *   1 `tables`      the refcount table leads to a new block, the header to a new refcount table
+ *   2 `mappings`    L2 and L1 entries: what makes clusters reachable
+ *
+ * Bytes written past this (guest data, the content of new tables) are durable before step 1 as before step 2.
+ * Refcounts wait for nothing: what counts as used and is not reachable harms nobody. So a commit takes two
+ * flushes, data and refcounts, then mappings, and a third only where the refcount table changes.
  *
  * Crash argument. After a crash between two steps a cluster may count as used and not be reachable: a leak,
  * which check repairs. It is never reachable and free, because step 2 waits for the flush after step 1; and
- * no table is reachable before its content, because that is step 0 or data, and the same flush covers data.
+ * no table is reachable before its content, because a flush covers that before step 1 and before step 2.
  * Refcounts are lowered only when the mapping that went away is durable (`afterMappings`), so the reverse
  * never happens either: a cluster handed out again while an old mapping on disk still leads to it.
  *
@@ -17,10 +21,10 @@
  */
 import { type BlockDevice, isPromise, PatchMap, type Task } from '@qcow2/block-device';
 
-/** 0: contents, 1: refcounts, 2: mappings. */
+/** 0: refcounts, 1: tables, 2: mappings. */
 export type WriteStep = 0 | 1 | 2;
 
-const events = ['l2_alloc_write', 'refblock_update', 'l2_update'] as const;
+const events = ['refblock_update', 'reftable_update', 'l2_update'] as const;
 
 export class OrderedWrites {
   readonly #device: BlockDevice;
@@ -67,7 +71,7 @@ export class OrderedWrites {
 
   /**
    * Write everything queued so far in order, durable on return. One flush where no mapping waits, two where
-   * one does, three where a new table's content waits too. Bytes queued meanwhile wait for the next call.
+   * one does, three where the refcount table changes too. Bytes queued meanwhile wait for the next call.
    * @throws what the device throws
    */
   *flush(dataWritten: boolean): Task<void> {
@@ -83,7 +87,7 @@ export class OrderedWrites {
     let unflushed = dataWritten;
     for (const [number, step] of steps.entries()) {
       if (step.isEmpty) continue;
-      // Mappings wait for data and refcounts, refcount table entries for their blocks' content.
+      // Mappings wait for data and refcounts, entries of the refcount table for their blocks' content.
       if (number > 0 && unflushed) yield* this.#flushDevice('flush_data');
       for (const { offset, bytes } of step.runs()) {
         const done = this.#device.write(offset, bytes, { event: events[number]! });

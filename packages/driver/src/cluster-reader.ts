@@ -4,7 +4,7 @@
  * Where everything is in the cache and the device answers at once, a read waits for nothing. Pieces that
  * stand side by side in the file are read in one request.
  */
-import { isPromise, type Task, waitAll } from '@qcow2/block-device';
+import { isPromise, run, type Task, waitAll } from '@qcow2/block-device';
 import { clusterKind } from '@qcow2/codec';
 import { InvariantError, UnsupportedFeatureError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
@@ -25,8 +25,30 @@ export class ClusterReader {
     this.#allocator = allocator;
   }
 
-  /** Fill `into` from a guest offset; the range is in bounds. */
-  *read(offset: number, into: Uint8Array): Task<void> {
+  /**
+   * Fill `into` from a guest offset; the range is in bounds. The usual case, part of one cluster whose mapping
+   * is at hand and of which the overlay has nothing, takes neither a task nor an array.
+   */
+  read(offset: number, into: Uint8Array): void | Promise<void> {
+    const { clusterBytes } = this.#core;
+    const inCluster = offset % clusterBytes;
+    const guestCluster = (offset - inCluster) / clusterBytes;
+    const alone = inCluster + into.length <= clusterBytes && this.#overlay.get(guestCluster) === undefined;
+    const mapping = alone ? this.#mappings.peek(guestCluster) : undefined;
+    if (mapping === undefined) return run(this.#readPieces(offset, into));
+    const epoch = this.#allocator.beginRead();
+    let pending: void | Promise<void>;
+    try {
+      pending = this.readMapped(mapping, offset, inCluster, into);
+    } catch (error) {
+      this.#allocator.endRead(epoch);
+      throw error;
+    }
+    if (isPromise(pending)) return pending.finally(() => this.#allocator.endRead(epoch));
+    this.#allocator.endRead(epoch);
+  }
+
+  *#readPieces(offset: number, into: Uint8Array): Task<void> {
     const { clusterBytes } = this.#core;
     const waiting: Promise<void>[] = [];
     const laidOver: { at: number; bytes: Uint8Array }[] = [];

@@ -6,7 +6,7 @@
  *                    clusters that are in the overlay go there too; all else goes in place
  *   without          everything goes in place
  */
-import type { Task } from '@qcow2/block-device';
+import { type Task, wait } from '@qcow2/block-device';
 import { clusterKind } from '@qcow2/codec';
 import type { ClusterReader } from './cluster-reader.ts';
 import { unsupported } from './cluster-reader.ts';
@@ -49,6 +49,20 @@ export class ImageWriter {
     this.#writer = writer;
     this.#overlay = overlay;
     this.#directBytes = directBytes;
+  }
+
+  /**
+   * Where the bytes of a request go in place, if that is all there is to it: part of one cluster that is the
+   * image's own, whose mapping is at hand, and of which the overlay has nothing.
+   */
+  inPlaceOffset(offset: number, lengthBytes: number): number | undefined {
+    const { clusterBytes } = this.#core;
+    const inCluster = offset % clusterBytes;
+    const guestCluster = (offset - inCluster) / clusterBytes;
+    if (inCluster + lengthBytes > clusterBytes || this.#overlay.get(guestCluster) !== undefined)
+      return undefined;
+    const mapping = this.#mappings.peek(guestCluster);
+    return mapping !== undefined && isInPlace(mapping) ? mapping.hostOffset + inCluster : undefined;
   }
 
   *write(offset: number, bytes: Uint8Array): Task<void> {
@@ -115,9 +129,11 @@ export class ImageWriter {
     }
     const sectors = new Uint8Array(end - start);
     const base = guestCluster * this.#core.clusterBytes;
-    if (start < inCluster) yield* this.#reader.read(base + start, sectors.subarray(0, sectorBytes));
+    if (start < inCluster) yield* wait(this.#reader.read(base + start, sectors.subarray(0, sectorBytes)));
     if (end > inCluster + bytes.length) {
-      yield* this.#reader.read(base + end - sectorBytes, sectors.subarray(sectors.length - sectorBytes));
+      yield* wait(
+        this.#reader.read(base + end - sectorBytes, sectors.subarray(sectors.length - sectorBytes)),
+      );
     }
     sectors.set(bytes, inCluster - start);
     this.#overlay.put(guestCluster, start, sectors);

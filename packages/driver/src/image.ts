@@ -15,6 +15,7 @@ import {
   type DeviceCapabilities,
   type Extent,
   type FlushOptions,
+  isPromise,
   pushExtent,
   type ReadOptions,
   run,
@@ -29,6 +30,8 @@ import type { ZeroMode } from './image-writer.ts';
 import type { ImageInfo } from './info.ts';
 import type { JournalStatus } from './journal-status.ts';
 import type { ImageParts } from './parts.ts';
+
+const writeData: WriteOptions = { event: 'write_data' };
 
 export class Qcow2Image implements BlockDevice {
   readonly #parts: ImageParts;
@@ -87,7 +90,7 @@ export class Qcow2Image implements BlockDevice {
     this.#refuseClosed();
     checkRange(offset, into.length, this.sizeBytes);
     this.#refuseUnsupported();
-    return run(this.#parts.reader.read(offset, into));
+    return this.#parts.reader.read(offset, into);
   }
 
   /**
@@ -97,8 +100,12 @@ export class Qcow2Image implements BlockDevice {
    */
   write(offset: number, bytes: Uint8Array, options?: WriteOptions): void | Promise<void> {
     this.#refuseWrite(offset, bytes.length);
+    const parts = this.#parts;
+    const hostOffset = parts.mustWaitToWrite ? undefined : parts.writer.inPlaceOffset(offset, bytes.length);
+    if (hostOffset !== undefined && options?.fua !== true) return this.#writeInPlace(hostOffset, bytes);
+    // The writer is asked for when the lock is held: with the journal it comes and goes.
     const write = (from: number, length: number): Task<void> =>
-      this.#parts.writer.write(offset + from, bytes.subarray(from, from + length));
+      parts.writer.write(offset + from, bytes.subarray(from, from + length));
     return this.#change(offset, bytes.length, write, options);
   }
 
@@ -264,6 +271,37 @@ export class Qcow2Image implements BlockDevice {
     this.#noteActivity();
   }
 
+  /**
+   * The usual write without a task: its bytes go where the mapping says, and nothing else changes. The
+   * write lock is free; where the device takes its time, it is held until the device has answered.
+   */
+  #writeInPlace(hostOffset: number, bytes: Uint8Array): void | Promise<void> {
+    const { core } = this.#parts;
+    let pending: void | Promise<void>;
+    try {
+      core.refuseMetadata(hostOffset, bytes.length);
+      pending = core.device.write(hostOffset, bytes, writeData);
+    } catch (error) {
+      throw this.#noted(error);
+    }
+    this.#activity++;
+    if (isPromise(pending)) return this.#writtenLater(pending);
+    core.log.noteDeviceWrite();
+  }
+
+  async #writtenLater(pending: Promise<void>): Promise<void> {
+    const { core } = this.#parts;
+    void core.writeLock.acquire(); // free, and nobody ran in between
+    try {
+      await pending;
+      core.log.noteDeviceWrite();
+    } catch (error) {
+      throw this.#noted(error);
+    } finally {
+      core.writeLock.release();
+    }
+  }
+
   /** One timer at a time: where something came meanwhile, it waits once more. */
   #noteActivity(): void {
     this.#activity++;
@@ -295,12 +333,17 @@ export class Qcow2Image implements BlockDevice {
     try {
       return yield* task;
     } catch (error) {
-      if (error instanceof StorageError || error instanceof InvariantError) this.#failure ??= error;
-      else if (!(error instanceof Qcow2Error)) {
-        this.#failure ??= new StorageError('WRITE_FAILED', 'the device below failed', {}, error);
-      }
-      throw error;
+      throw this.#noted(error);
     }
+  }
+
+  /** Keep a failure that ends writing. @returns the error that was given */
+  #noted(error: unknown): unknown {
+    if (error instanceof StorageError || error instanceof InvariantError) this.#failure ??= error;
+    else if (!(error instanceof Qcow2Error)) {
+      this.#failure ??= new StorageError('WRITE_FAILED', 'the device below failed', {}, error);
+    }
+    return error;
   }
 
   *#extents(offset: number, lengthBytes: number): Task<readonly Extent[]> {

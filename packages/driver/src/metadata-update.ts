@@ -219,6 +219,6 @@ export function countReference(
   }
   core.refcounts.set(slice.view, index, before + change);
   const bytes = slice.bytes.slice(inSlice, inSlice + Math.max(1, bits / 8));
-  writes.push({ step: 1, hostOffset: hostOffset(at), bytes });
+  writes.push({ step: 0, hostOffset: hostOffset(at), bytes });
   return before;
 }

@@ -168,6 +168,11 @@ export class ImageParts {
     return this.overlay.dirtyBytes > Math.min(this.tuning.overlayBytes, ringBytes / 8);
   }
 
+  /** Somebody holds the write lock, or something is to be done before the next change. */
+  get mustWaitToWrite(): boolean {
+    return this.core.writeLock.locked || this.allocator.hasPendingFrees || this.core.log.isBacklogged;
+  }
+
   /** So much is in memory, settled and not durable, that it is committed without waiting for a flush. */
   get mustCommit(): boolean {
     const ringBytes = this.#engine?.ring.lengthBytes ?? 0;
