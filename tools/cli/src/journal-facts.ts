@@ -22,15 +22,21 @@ import {
 } from '@qcow2/spec';
 import type { JournalFacts } from './image-facts.ts';
 
+/** The main journal of an image, as its header has it. */
+export interface NamedJournal {
+  readonly state: 'dirty' | 'clean' | 'stale';
+  readonly version: number;
+  readonly main: BoundJournal;
+}
+
 /** @returns undefined for an image that names no journal, or none that counts */
 export async function gatherJournalFacts(
   device: BlockDevice,
   header: Qcow2Header,
 ): Promise<JournalFacts | undefined> {
-  const state = stateOf(header);
-  const bound = boundJournal(header, state);
+  const bound = boundJournal(header);
   if (bound === undefined) return undefined;
-  const { version, main } = bound;
+  const { state, version, main } = bound;
   const common = { version, profile: 'v1', hostOffset: main.hostOffset, lengthBytes: main.lengthBytes };
   // Where the range may have been taken by a foreign writer, what stands there is no slot of ours.
   if (state === 'stale') return { ...common, state };
@@ -44,17 +50,15 @@ export async function gatherJournalFacts(
  * The main journal that the extension names. Of an image that is clean, an extension that can not be decoded is
  * as good as none (JRN-BIND-017, JRN-BIND-022).
  */
-function boundJournal(
-  header: Qcow2Header,
-  state: 'dirty' | 'clean' | 'stale',
-): { readonly version: number; readonly main: BoundJournal } | undefined {
+export function boundJournal(header: Qcow2Header): NamedJournal | undefined {
+  const state = stateOf(header);
   const data = findHeaderExtension(header.extensions, headerExtensionTypes.journal);
   if (data === undefined) return undefined;
   try {
     const context = { clusterBytes: 2 ** header.clusterBits, hostOffset: 0 };
     const { version, journals } = decodeJournalExtension(data, context);
     const main = journals.find((journal) => journal.kind === 'main');
-    return main === undefined ? undefined : { version, main };
+    return main === undefined ? undefined : { state, version, main };
   } catch (error) {
     if (state !== 'dirty' && error instanceof Qcow2Error) return undefined;
     throw error;

@@ -1,9 +1,14 @@
-/** `journal info|enable|disable|replay`: what can be done to an image's journal while nobody uses the image. */
+/** `journal info|dump|enable|disable|replay`: what can be done to an image's journal while nobody uses the image. */
 import { openImage } from '@qcow2/driver';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
+import { readHeader } from '../gather-facts.ts';
 import { journalJson, treeText } from '../image-report.ts';
+import { dumpJournal } from '../journal-dump.ts';
+import { JsonDump } from '../journal-dump-json.ts';
+import { TextDump } from '../journal-dump-text.ts';
+import { boundJournal } from '../journal-facts.ts';
 import { jsonText } from '../json-text.ts';
 import {
   explainingOpen,
@@ -15,34 +20,48 @@ import {
 } from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
 import { parseSize } from '../sizes.ts';
+import { TextBuffer } from '../text-buffer.ts';
 
 export const journal: Command = {
-  operands: 'info|enable|disable|replay FILE',
+  operands: 'info|dump|enable|disable|replay FILE',
   options: [
     { name: 'size', argument: 'SIZE', help: 'enable: bytes that the journal takes in the image' },
     { name: 'block-size', argument: 'SIZE', help: 'enable: the unit of records, 512 to 2M (default 4k)' },
     outputOption,
-    { name: 'force-share', short: 'U', help: 'info: also if somebody may be writing to it' },
+    { name: 'force-share', short: 'U', help: 'info, dump: also if somebody may be writing to it' },
+    { name: 'payload', help: 'dump: the bytes of writes too, in hexadecimal' },
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
   ],
   notes:
     'info     what the header says: where it stands, whether it is to be replayed\n' +
+    'dump     both header slots and every live record, each change with what it belongs to; read-only,\n' +
+    '         works on damaged journals, and says what recovery would say\n' +
     'enable   make a journal in an image that has none\n' +
     'disable  write everything back and take the journal away\n' +
-    'replay   recover an image that was not closed, so that programs that know no journal can open it',
+    'replay   recover an image that was not closed, so that programs that know no journal can open it\n' +
+    '\n' +
+    'Example, after a crash: what is the last thing that was logged?\n' +
+    '  qcow2 journal dump disk.qcow2 | tail -20\n' +
+    '  qcow2 journal dump --output=json disk.qcow2 | jq .damage',
   run: runJournal,
 };
 
 const actions: Readonly<
   Record<string, (name: string, args: ParsedArguments, context: CommandContext) => Promise<void>>
-> = { info: showJournal, enable: enableJournal, disable: disableJournal, replay: replayJournal };
+> = {
+  info: showJournal,
+  dump: showLog,
+  enable: enableJournal,
+  disable: disableJournal,
+  replay: replayJournal,
+};
 
 async function runJournal(args: ParsedArguments, context: CommandContext): Promise<number> {
   const [verb, name, ...extra] = args.operands;
   const action = verb === undefined || !Object.hasOwn(actions, verb) ? undefined : actions[verb];
   if (action === undefined) {
     throw usageFailure(
-      `Expecting journal info, enable, disable or replay${verb === undefined ? '' : `, not '${verb}'`}`,
+      `Expecting journal info, dump, enable, disable or replay${verb === undefined ? '' : `, not '${verb}'`}`,
     );
   }
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
@@ -51,6 +70,7 @@ async function runJournal(args: ParsedArguments, context: CommandContext): Promi
       if (args.has(option)) throw usageFailure(`--${option} belongs to journal enable`);
     }
   }
+  if (verb !== 'dump' && args.has('payload')) throw usageFailure('--payload belongs to journal dump');
   await action(name, args, context);
   return 0;
 }
@@ -65,6 +85,26 @@ async function showJournal(name: string, args: ParsedArguments, context: Command
       ? `${jsonText({ filename: name, ...journalJson(found) })}\n`
       : `${[`image: ${name}`, ...treeText(journalJson(found), 0)].join('\n')}\n`,
   );
+}
+
+/** From one file alone, opened for reading; no name that stands in it is followed. */
+async function showLog(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
+  const output = outputFormat(args);
+  const opened = await openImageFile(name, { readOnly: true, shared: args.has('force-share') });
+  try {
+    requireQcow2(opened, 'journal');
+    const { device } = opened;
+    const header = await explainingOpen(name, () => readHeader(device));
+    const found = await explainingOpen(name, async () => boundJournal(header));
+    if (found === undefined) throw new CommandFailure(`'${name}' has no journal`);
+    const out = new TextBuffer((text) => context.out(text));
+    const print = (text: string): void => out.add(text);
+    const printer = output === 'json' ? new JsonDump(print) : new TextDump(print);
+    await dumpJournal({ name, device, header, journal: found, payload: args.has('payload') }, printer);
+    out.flush();
+  } finally {
+    await opened.close();
+  }
 }
 
 async function enableJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
