@@ -1,0 +1,68 @@
+/** A golden vector as the driver meets it: a device, the backing device where it names one, and what is served of it. */
+import { type BlockDevice, MemoryDevice, ReadOnlyDevice } from '@qcow2/block-device';
+import { loadVector, type VectorManifest } from '@qcow2/conformance';
+import { openImage } from '@qcow2/driver';
+
+export interface GoldenImage {
+  readonly name: string;
+  readonly manifest: VectorManifest;
+  /** The image file; nobody changes it. */
+  readonly bytes: Uint8Array;
+  /** The same as a device that refuses writes; to be laid under an overlay. */
+  readonly base: BlockDevice;
+  /** What the driver must call the feature without which guest bytes can not be read; undefined: it is served. */
+  readonly unserved: string | undefined;
+  /** The feature or the mark that keeps the driver from writing; undefined: it writes. */
+  readonly unwritable: string | undefined;
+  /** A new device for the backing file that the image names; `none` where it names none. */
+  backing(): Promise<BlockDevice | 'none'>;
+}
+
+const qcow2Magic = [0x51, 0x46, 0x49, 0xfb];
+
+export function goldenImage(name: string): GoldenImage {
+  const { manifest, bytes, companions } = loadVector(name);
+  const base = new ReadOnlyDevice(MemoryDevice.fromBytes(bytes));
+  const backingFile = manifest.files.find(({ role }) => role === 'backing');
+  const backingName = manifest.qemu.info['backing-filename'] ?? '';
+  const unserved = unservedFeature(manifest);
+  return {
+    name,
+    manifest,
+    bytes,
+    base,
+    unserved,
+    unwritable: unserved ?? unwritableState(manifest),
+    backing: async () => {
+      const below = backingFile === undefined ? undefined : companions.get(backingFile.name);
+      return below === undefined ? 'none' : await diskOf(windowOf(below, backingName));
+    },
+  };
+}
+
+/** A name that begins with `json:` may ask for a part of the file. */
+function windowOf(file: Uint8Array, name: string): Uint8Array {
+  if (!name.startsWith('json:')) return file;
+  const { offset = 0, size = file.length } = JSON.parse(name.slice(5)) as { offset?: number; size?: number };
+  return file.subarray(offset, offset + size);
+}
+
+async function diskOf(file: Uint8Array): Promise<BlockDevice> {
+  const device = new ReadOnlyDevice(MemoryDevice.fromBytes(file));
+  const isQcow2 = qcow2Magic.every((byte, at) => file[at] === byte);
+  return isQcow2 ? await openImage(device, { readOnly: true }) : device;
+}
+
+/** By what QEMU said about the image, not by what we read in it. */
+function unservedFeature({ qemu }: VectorManifest): string | undefined {
+  const format = qemu.info['format-specific'].data;
+  if (qemu.info.encrypted === true) return 'encryption';
+  if (format['data-file'] !== undefined) return 'an external data file';
+  if (format['extended-l2'] === true) return 'extended L2 entries';
+  return (qemu.check['compressed-clusters'] ?? 0) > 0 ? 'compressed clusters' : undefined;
+}
+
+function unwritableState({ qemu }: VectorManifest): string | undefined {
+  if (qemu.info['format-specific'].data.corrupt === true) return 'the corrupt bit';
+  return qemu.info['dirty-flag'] ? 'repair of lazy refcounts' : undefined;
+}
