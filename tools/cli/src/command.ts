@@ -7,6 +7,11 @@ export interface CommandContext {
   readonly programName: string;
   /** Write to standard output, as it stands. */
   out(text: string): void;
+  /**
+   * Wait until a reader of standard output has caught up, for a command that writes much: a slow pipe must not
+   * fill the memory. Absent where nothing is ever kept back.
+   */
+  drained?(): Promise<void>;
   /** Write to standard error, as it stands. */
   err(text: string): void;
   /** Aborted when the program is asked to end (SIGINT, SIGTERM). Only commands that wait look at it. */

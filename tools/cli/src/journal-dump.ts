@@ -2,7 +2,7 @@
  * `journal dump`: the slots and records of a journal, as they stand, each change named by what it belongs to.
  *
  * Three parts: inspection (`@qcow2/journal`) says what stands there, a MetadataMap what a host range belongs to,
- * and a printer of either kind prints it at once: what is held is one record, whatever the journal's size.
+ * and a printer of either kind prints it at once: what is held is one record and its text, whatever the journal's size.
  */
 import { type BlockDevice, readPadded, run } from '@qcow2/block-device';
 import type { JournalDescriptor, JournalRecord, Qcow2Header } from '@qcow2/codec';
@@ -39,6 +39,8 @@ export interface DumpSource {
   readonly journal: NamedJournal;
   /** Bytes too, not only where they go. */
   readonly payload: boolean;
+  /** Wait until what was printed has been taken. */
+  drained(): Promise<void>;
 }
 
 /** Go through the journal once, from its slots to its end. Reads only. */
@@ -52,6 +54,7 @@ export async function dumpJournal(source: DumpSource, printer: DumpPrinter): Pro
       // First what the record changes, then the names: its own L1 entry names its new L2 table.
       if (found.record !== undefined) await noteWrites(map, found.record);
       printer.record(found, named(map, found.record, source.payload));
+      await source.drained();
     },
   };
   printer.end(await run(inspectLog(device, journal.main, visitor)));

@@ -3,6 +3,7 @@
  * The command's first instructions: a cache for compiled code, the program's name, its streams, signals.
  * Everything else is loaded after the cache is on.
  */
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import module from 'node:module';
 import { basename } from 'node:path';
@@ -30,6 +31,9 @@ function context() {
   return {
     programName: programName(),
     out: (text: string) => void process.stdout.write(text),
+    drained: async () => {
+      if (process.stdout.writableNeedDrain) await once(process.stdout, 'drain');
+    },
     err: (text: string) => void process.stderr.write(text),
     get stop(): AbortSignal {
       if (process.listenerCount('SIGTERM') === 0) {

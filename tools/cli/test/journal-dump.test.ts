@@ -178,7 +178,7 @@ describe('journal dump', () => {
     expect(text.endsWith('damage: none, recovery goes through\n')).toBe(true);
   });
 
-  it('[JRN-RECOV-008] says of a torn last record that it is torn, and that nothing is damaged', async () => {
+  it('says of a torn last record that it is torn, and that nothing is damaged', async () => {
     const { path } = await make({ flushes: 2 });
     const whole = await dumpJson(path);
     const last = whole.records.at(-1);
@@ -191,7 +191,7 @@ describe('journal dump', () => {
     expect(await dump(path)).toMatch(/^end: a torn record at position/m);
   });
 
-  it('[JRN-RECOV-007] says what recovery says where an earlier record is gone', async () => {
+  it('says what recovery says where an earlier record is gone', async () => {
     const { path } = await make({ flushes: 4 });
     const [, second] = (await dumpJson(path)).records;
     if (second === undefined) expect.unreachable('there are records');
@@ -207,7 +207,7 @@ describe('journal dump', () => {
     expect(found.damage?.message).toBe(refusal);
   });
 
-  it.each([0, 1])('[JRN-RECOV-001] with slot %i damaged goes on from the other one', async (index) => {
+  it.each([0, 1])('with slot %i damaged goes on from the other one', async (index) => {
     const { path, area } = await make({ flushes: 2 });
     const whole = await dumpJson(path);
     flipBit(path, area.hostOffset + index * 4096 + 100);

@@ -100,7 +100,9 @@ async function showLog(name: string, args: ParsedArguments, context: CommandCont
     const out = new TextBuffer((text) => context.out(text));
     const print = (text: string): void => out.add(text);
     const printer = output === 'json' ? new JsonDump(print) : new TextDump(print);
-    await dumpJournal({ name, device, header, journal: found, payload: args.has('payload') }, printer);
+    const payload = args.has('payload');
+    const drained = async (): Promise<void> => await context.drained?.();
+    await dumpJournal({ name, device, header, journal: found, payload, drained }, printer);
     out.flush();
   } finally {
     await opened.close();
