@@ -6,6 +6,7 @@ import { peekRecordHeader } from '@qcow2/codec';
 import { createImage, openImage } from '@qcow2/driver';
 import { openFile } from '@qcow2/fs';
 import { readSlots } from '@qcow2/journal';
+import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { runProgram } from '../src/program.ts';
 import { scratchFolder } from './support/command.ts';
@@ -238,6 +239,33 @@ describe('journal dump', () => {
     const found = await dumpJson(path);
     expect(found.end?.reason).toBe('unreadable');
     expect(found.damage).toBeDefined();
+  });
+
+  it('with bits flipped anywhere in the journal shows something, in JSON that can be parsed', async () => {
+    const { path, area } = await make({ flushes: 3 });
+    const sound = readFileSync(path);
+    const flip = fc.record({ at: fc.nat({ max: 24 * 1024 - 1 }), bit: fc.nat({ max: 7 }) });
+    await fc.assert(
+      fc.asyncProperty(fc.array(flip, { minLength: 1, maxLength: 4 }), async (flips) => {
+        const bytes = Buffer.from(sound);
+        for (const { at, bit } of flips) {
+          const place = area.hostOffset + at;
+          bytes[place] = (bytes[place] ?? 0) ^ (1 << bit);
+        }
+        writeFileSync(path, bytes);
+        const found = await dumpJson(path);
+        // What openImage says of the same file, the dump says too.
+        const device = openFile(path, { readOnly: true });
+        const opened = openImage(device, { readOnly: true });
+        const refusal = await opened.then(
+          () => undefined,
+          (error: Error) => error.message,
+        );
+        device.close();
+        expect(found.damage?.message).toBe(refusal);
+      }),
+      { numRuns: 150 },
+    );
   });
 
   it('leaves the file as it is', async () => {
