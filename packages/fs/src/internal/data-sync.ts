@@ -67,7 +67,7 @@ export class DataSync {
     } catch (error) {
       throw this.#fail(error);
     }
-    this.#policy.observe(performance.now() - startedMs);
+    this.#policy.observe('sync', startedMs, performance.now());
   }
 
   #inThread(): Promise<void> {
@@ -80,7 +80,7 @@ export class DataSync {
     this.#inFlight.enter();
     try {
       await this.#calls.datasync(this.#fd);
-      this.#policy.observe(performance.now() - startedMs);
+      this.#policy.observe('thread', startedMs, performance.now());
     } catch (error) {
       throw this.#fail(error);
     } finally {
