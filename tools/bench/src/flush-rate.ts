@@ -77,7 +77,7 @@ const workloads = [
 const slicesPerRound = 8;
 
 export async function flushRate(workspace: Workspace, options: BenchOptions): Promise<unknown> {
-  const perSlice = options.quick ? 15 : 25;
+  const perSlice = options.quick ? 15 : 50;
   const results: object[] = [];
   for (const workload of workloads) {
     const writers = shapes.map((shape) => new ShapeWriter(shape, workspace.path('shape')));

@@ -40,7 +40,7 @@ export async function flushedWrites(workspace: Workspace, options: BenchOptions)
     (contender, image) => contender.create(workspace, image, imageBytes),
     loadOf(maxRounds, options.quick ? 200 : 1000),
   );
-  const plan = { rounds: Math.min(options.rounds, maxRounds), budgetMs: options.quick ? 9_000 : 90_000 };
+  const plan = { rounds: Math.min(options.rounds, maxRounds), budgetMs: options.quick ? 9_000 : 75_000 };
   const rounds = await runRounds(plan, async (round) => {
     const load = loadOf(round, requests);
     for (const contender of rotated(contenders, round)) {

@@ -66,7 +66,7 @@ async function hotPath(workspace: Workspace, options: BenchOptions): Promise<obj
     warmUp,
   );
   const ledger = new Ledger();
-  const plan = { rounds: options.rounds, budgetMs: options.quick ? 9_000 : 90_000 };
+  const plan = { rounds: options.rounds, budgetMs: options.quick ? 9_000 : 75_000 };
   const rounds = await runRounds(plan, async (round) => {
     for (const { name, pattern, queueDepth, placement } of hotCases) {
       const load: FioLoad = {
