@@ -6,10 +6,12 @@
 import {
   type BlockDevice,
   FaultDevice,
+  type FaultRule,
   MemoryDevice,
   RecordingDevice,
   ShuffledScheduler,
 } from '@qcow2/block-device';
+import { Qcow2Error } from '@qcow2/spec';
 import { createImage, type OpenOptions, openImage, type Qcow2Image } from '../../../src/index.ts';
 import { type Random, random } from '../../support/random.ts';
 import { sectorBytes } from './crash-states.ts';
@@ -102,6 +104,34 @@ export async function runWorkload(setup: Setup, seed: number, requests: number):
   return { start, initial, recording, history };
 }
 
+export interface FailedTrace extends Trace {
+  /** The device as the failure has left it. */
+  readonly memory: MemoryDevice;
+  /** What callers heard, in order. */
+  readonly errors: readonly Qcow2Error[];
+  readonly strikes: number;
+}
+
+/** Run it on a device that fails somewhere, until all requests have an answer. What was done is recorded. */
+export async function runFailing(
+  setup: Setup,
+  seed: number,
+  requests: number,
+  rule: FaultRule,
+): Promise<FailedTrace> {
+  const rng = random(seed);
+  const { start, initial } = await makeStart(setup);
+  const memory = start.clone();
+  const recording = new RecordingDevice(memory);
+  const mode = setup.depth > 1 ? 'async' : 'as-below';
+  const faults = new FaultDevice(recording, { mode, scheduler: new ShuffledScheduler(seed) });
+  const active = faults.addRule(rule);
+  const history = new GuestHistory(initial, () => recording.now);
+  const guest = new Guest(setup, faults, history, rng);
+  const errors = await guest.runUntilFailure(requests);
+  return { start, initial, recording, history, memory, errors, strikes: active.strikes };
+}
+
 class Guest {
   readonly #setup: Setup;
   readonly #device: BlockDevice;
@@ -129,6 +159,29 @@ class Guest {
     }
     await this.#requests(3);
     await this.#image!.close();
+  }
+
+  /** Everybody goes on until he hears of an error; returns what was heard. */
+  async runUntilFailure(requests: number): Promise<Qcow2Error[]> {
+    const errors: Qcow2Error[] = [];
+    const attempt = async (body: () => Promise<void>): Promise<boolean> => {
+      try {
+        await body();
+        return true;
+      } catch (error) {
+        if (!(error instanceof Qcow2Error)) throw error;
+        errors.push(error);
+        return false;
+      }
+    };
+    if (!(await attempt(() => this.#open()))) return errors;
+    let left = requests;
+    const worker = async (): Promise<void> => {
+      while (left-- > 0 && (await attempt(() => this.#request())));
+    };
+    await Promise.all(Array.from({ length: this.#setup.depth }, worker));
+    await attempt(() => this.#image!.close());
+    return errors;
   }
 
   async #open(): Promise<void> {
