@@ -202,7 +202,7 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'python3-libnbd'], 'serve', () =
     [['serve', 'remote.qcow2'], "Protocol 'nbd' is not supported"],
     [['serve', 'loop.qcow2'], 'twice'],
     [['serve', '-f', 'qcow2', 'guessed.raw'], "Could not open 'guessed.raw': Image is not in qcow2 format"],
-    [['journal'], 'Expecting journal info, enable, disable or replay'],
+    [['journal'], 'Expecting journal info, dump, enable, disable or replay'],
     [['journal', 'burn', 'disk.qcow2'], "not 'burn'"],
     [['journal', 'info', 'disk.qcow2'], "'disk.qcow2' has no journal"],
     [['journal', 'disable', 'disk.qcow2'], "'disk.qcow2' has no journal"],
