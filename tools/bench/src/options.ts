@@ -1,4 +1,5 @@
 /** The command line of the benchmarks. */
+import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ownCommand } from './contender.ts';
 import { BenchmarkFailure } from './failure.ts';
@@ -41,7 +42,13 @@ export function parseCommandLine(args: readonly string[], print: (text: string) 
   const rounds = values.rounds === undefined ? (quick ? 3 : 9) : Number(values.rounds);
   if (!Number.isInteger(rounds) || rounds < 1)
     throw new BenchmarkFailure(`not a number of rounds: ${values.rounds}`);
-  const options = { quick, rounds, folder: values.folder, command: values.command ?? ownCommand, print };
+  const options = {
+    quick,
+    rounds,
+    folder: values.folder,
+    command: resolve(values.command ?? ownCommand),
+    print,
+  };
   return { name: values.help === true ? 'help' : name, options };
 }
 

@@ -28,7 +28,7 @@ export class Workspace {
 
   /** Start a process that runs until it is ended. What it says on standard error is kept for `end`. */
   start(command: string, args: readonly string[]): ChildProcess {
-    const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    const child = spawn(command, args, { cwd: this.folder, stdio: ['ignore', 'ignore', 'pipe'] });
     this.#children.add(child);
     child.once('close', () => this.#children.delete(child));
     return child;
@@ -47,7 +47,11 @@ export class Workspace {
 
   /** Run a program to its end. @returns its standard output. @throws BenchmarkFailure unless it succeeds */
   async run(command: string, args: readonly string[], limitMs = 60_000): Promise<string> {
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], timeout: limitMs });
+    const child = spawn(command, args, {
+      cwd: this.folder, // some programs leave files behind where they stand
+      stdio: ['ignore', 'pipe', 'pipe'],
+      timeout: limitMs,
+    });
     this.#children.add(child);
     const output: string[] = [];
     const errors: string[] = [];
