@@ -143,27 +143,31 @@ export class Allocator {
     this.#toFree.push(...clusters);
   }
 
-  /** Count down what `freeLater` left. A crash before the next flush leaks them. Holds: the write lock. */
+  /**
+   * Count down what `freeLater` left, a slice of refcounts at a time: between the change of a slice and its
+   * way into the log nothing waits, or an evicted slice would be read again without the change. A crash before
+   * the next flush leaks them. Holds: the write lock.
+   */
   *freePending(): Task<void> {
-    const clusters = this.#toFree;
-    this.#toFree = [];
-    const writes: MetadataWrite[] = [];
-    for (const cluster of clusters) {
-      const slice = yield* this.core.cache.load(this.refcountOffset(cluster));
-      const before = countReference(
-        this.core,
-        this,
-        cluster,
-        -1,
-        () => this.core.cache.restore(slice),
-        writes,
-      );
-      if (before !== 1) continue;
-      this.quarantine(cluster);
-      this.release([cluster]);
+    const { cache } = this.core;
+    while (this.#toFree.length > 0) {
+      const start = (cluster: number): number => {
+        const at = this.refcountOffset(cluster);
+        return at - (at % cache.sliceBytes);
+      };
+      const at = start(this.#toFree[0]!);
+      const slice = yield* cache.load(at);
+      const here = this.#toFree.filter((cluster) => start(cluster) === at);
+      this.#toFree = this.#toFree.filter((cluster) => start(cluster) !== at);
+      const writes: MetadataWrite[] = [];
+      for (const cluster of here) {
+        const before = countReference(this.core, this, cluster, -1, () => cache.restore(slice), writes);
+        if (before !== 1) continue;
+        this.quarantine(cluster);
+        this.release([cluster]);
+      }
+      this.core.log.submit({ writes, revokes: [], settled: [], required: false, afterData: false });
     }
-    if (writes.length === 0) return;
-    this.core.log.submit({ writes, revokes: [], settled: [], required: false, afterData: false });
   }
 
   get hasPendingFrees(): boolean {

@@ -55,6 +55,10 @@ export class GuestOverlay {
     return this.#clusters.size === 0;
   }
 
+  get clusterCount(): number {
+    return this.#clusters.size;
+  }
+
   get validBytes(): number {
     return this.#validSectors * sectorBytes;
   }

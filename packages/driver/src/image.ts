@@ -339,6 +339,8 @@ export class Qcow2Image implements BlockDevice {
 
   /** Keep a failure that ends writing. @returns the error that was given */
   #noted(error: unknown): unknown {
+    // Nothing is changed before all that a change needs has been read: what could not be read is told, no more.
+    if (error instanceof StorageError && error.code === 'READ_FAILED') return error;
     if (error instanceof StorageError || error instanceof InvariantError) this.#failure ??= error;
     else if (!(error instanceof Qcow2Error)) {
       this.#failure ??= new StorageError('WRITE_FAILED', 'the device below failed', {}, error);

@@ -140,7 +140,7 @@ export class OverlaySink implements GuestSink {
 
   guestSettled(guestOffset: number, lengthBytes: number, throughSequence: number): void {
     const end = guestOffset + lengthBytes;
-    for (const cluster of this.#overlay.sorted()) {
+    for (const cluster of this.#clustersIn(guestOffset, end)) {
       const start = cluster.guestCluster * this.#clusterBytes;
       const from = Math.max(start, guestOffset);
       const to = Math.min(start + this.#clusterBytes, end);
@@ -151,5 +151,18 @@ export class OverlaySink implements GuestSink {
         this.#sequences.delete(at / sectorBytes);
       }
     }
+  }
+
+  /** Clusters of the overlay in a range: by the range or by the overlay, whichever is shorter. */
+  #clustersIn(from: number, to: number): OverlayCluster[] {
+    const first = Math.floor(from / this.#clusterBytes);
+    const last = Math.ceil(to / this.#clusterBytes);
+    if (last - first > this.#overlay.clusterCount) return this.#overlay.sorted();
+    const found: OverlayCluster[] = [];
+    for (let guestCluster = first; guestCluster < last; guestCluster++) {
+      const cluster = this.#overlay.get(guestCluster);
+      if (cluster !== undefined) found.push(cluster);
+    }
+    return found;
   }
 }

@@ -199,6 +199,8 @@ export class ImageParts {
   /** Holds: the write lock. */
   *grow(sizeBytes: number): Task<void> {
     const { backing, header } = this.core;
+    // Another one may have grown it while this one waited for the lock.
+    if (sizeBytes <= header.sizeBytes) return;
     if (backing !== undefined && backing.sizeBytes > header.sizeBytes && sizeBytes > header.sizeBytes) {
       // What the disk's end hid of a longer backing file must not come to light: it is zeros from now on.
       const hidden = Math.min(sizeBytes, backing.sizeBytes) - header.sizeBytes;

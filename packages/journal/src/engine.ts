@@ -365,9 +365,9 @@ export class JournalEngine {
   }
 
   /** Append one record with as much of the eligible queue, and of the guest writes, as it takes. */
-  *#appendRecord(withGuestWrites: boolean): Task<void> {
+  *#appendRecord(withGuestWrites: boolean, last?: number): Task<void> {
     const sequence = this.#nextSequence;
-    const batch = collectBatch(this.#queue, this.#eligible(), this.#maxRecordBytes);
+    const batch = collectBatch(this.#queue, this.#eligible(last), this.#maxRecordBytes);
     const guestRoom = this.#maxRecordBytes - batch.boundBytes;
     const guestWrites = withGuestWrites && guestRoom > 536 ? this.#client.takeGuestWrites(guestRoom) : [];
     if (batch.count === 0 && guestWrites.length === 0) {
@@ -543,9 +543,10 @@ export class JournalEngine {
     while (this.#round === round && round !== undefined) {
       yield* this.#stepRound(Number.POSITIVE_INFINITY);
       yield* this.#flush('flush_data');
-      while (this.#eligible() > 0) {
-        yield* this.#appendRecord(false);
-        if (this.#eligible() === 0) yield* this.#flush('journal_flush');
+      // What comes meanwhile waits for a commit: it must not take the room that is being made.
+      while (this.#eligible(round.lastSubmission) > 0) {
+        yield* this.#appendRecord(false, round.lastSubmission);
+        if (this.#eligible(round.lastSubmission) === 0) yield* this.#flush('journal_flush');
       }
     }
   }
