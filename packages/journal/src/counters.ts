@@ -20,6 +20,27 @@ export interface JournalCounters {
   readonly slotWrites: number;
 }
 
+/** The engine's own copy, which it counts in. */
+export type CounterCells = { -readonly [name in keyof JournalCounters]: JournalCounters[name] };
+
+export function newCounters(): CounterCells {
+  return {
+    records: 0,
+    recordBytes: 0,
+    payloadBytes: 0,
+    microtransactions: 0,
+    submittedBytes: 0,
+    loggedBytes: 0,
+    flushes: 0,
+    commits: 0,
+    sharedCommits: 0,
+    writtenBackBytes: 0,
+    rounds: 0,
+    stalls: 0,
+    slotWrites: 0,
+  };
+}
+
 /** What the ring holds at this moment. */
 export interface JournalUse {
   readonly usedBytes: number;

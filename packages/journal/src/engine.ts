@@ -1,12 +1,10 @@
 /**
  * The journal engine: microtransactions in, records on disk, changes written back in place, space freed.
  *
- * State of a change, and what holds it:
- *   submitted  `#queue`       in order; nothing on disk
- *   logged     `#inFlight`    in a record that has been appended, not flushed
- *   durable    `#active`      its record is durable; may be written in place from here on
- *   draining   `#round`       being written in place by the round under way
- *   synced     (nowhere)      in place and flushed; the tail may pass its record
+ * A change goes through: submitted -> logged -> durable -> draining (`PendingChanges` holds it so far) -> synced:
+ * in place and flushed, and the tail may pass its record. The engine decides when each step is taken:
+ * `RecordWriter` appends, `WriteBack` drains in rounds, `LogSpace` knows what of the ring is free, `FlushClock` which
+ * flush covers what.
  *
  * Invariants, and why a crash at each point is harmless:
  *  - A record is appended in one piece and is valid or not (CRC): a torn append is no record, and nothing of
@@ -26,17 +24,19 @@
  * commit. `submit` is synchronous and may come at any time. The client may take locks of its own inside
  * its callbacks, as long as nobody waits for a commit while holding them.
  */
-import { type BlockDevice, isPromise, Mutex, PatchMap, type PatchRun, type Task } from '@qcow2/block-device';
-import { encodeRecord, type JournalDescriptor } from '@qcow2/codec/journal/v1';
+import { type BlockDevice, isPromise, Mutex, type Task } from '@qcow2/block-device';
 import { InvariantError, Qcow2Error, StateError, StorageError } from '@qcow2/spec';
 import { type AreaLocation, type Random, random64, ringOf, writeSlot } from './area.ts';
-import { collectBatch } from './batch.ts';
 import type { JournalClient } from './client.ts';
-import type { JournalCounters, JournalUse } from './counters.ts';
+import { type JournalCounters, type JournalUse, newCounters } from './counters.ts';
+import { FlushClock } from './flush-clock.ts';
 import { LogSpace } from './log-space.ts';
-import { descriptorBytesBound, type Microtransaction } from './microtransaction.ts';
+import type { Microtransaction } from './microtransaction.ts';
+import { PendingChanges } from './pending-changes.ts';
+import { RecordWriter } from './record-writer.ts';
 import type { RecoveredLog } from './recovery.ts';
-import { type RingGeometry, writeRing } from './ring.ts';
+import type { RingGeometry } from './ring.ts';
+import { WriteBack } from './write-back.ts';
 
 export interface EngineOptions {
   readonly device: BlockDevice;
@@ -53,107 +53,58 @@ export interface EngineOptions {
   readonly writeBackAt?: number;
 }
 
-/** A submitted microtransaction and what must have happened before it may be logged. */
-interface Submitted {
-  readonly transaction: Microtransaction;
-  /** The flush that must have completed: the first that began after the submission. 0: none. */
-  readonly afterFlush: number;
-  /** Last record when it was submitted: what "settled" refers to. */
-  readonly throughSequence: number;
-}
-
-interface Round {
-  /** Records up to this one are out of the log when the round is done. */
-  readonly cut: number;
-  readonly draining: PatchMap;
-  readonly runs: Iterator<PatchRun>;
-  /** Bytes to be done, as far as known at the start. */
-  readonly workBytes: number;
-  clientDone: boolean;
-  drained: boolean;
-  /** Number of the last submission that settles something of it: the tail waits for all up to there. */
-  lastSubmission: number;
-  /** The flush after which the tail moves; 0 until everything is written. */
-  doneAtFlush: number;
-}
-
 export class JournalEngine {
   readonly ring: RingGeometry;
   readonly #device: BlockDevice;
   readonly #area: AreaLocation;
   readonly #client: JournalClient;
-  readonly #journalId: bigint;
   readonly #mutex = new Mutex();
   readonly #directBytes: number;
-  readonly #writeBackBytes: number;
   readonly #reserveBytes: number;
-  readonly #maxRecordBytes: number;
-  readonly #paceBytes: number;
 
-  #queue: Submitted[] = [];
-  /** What the queue takes in records, at most. */
-  #queueBytes = 0;
-  /** Microtransactions so far; they become durable in the order in which they were submitted. */
-  #submissions = 0;
-  #durableSubmissions = 0;
-  readonly #inFlight = new PatchMap();
-  #active: PatchMap;
-  #round: Round | undefined;
-
+  readonly #clock = new FlushClock();
+  readonly #counters = newCounters();
+  readonly #changes: PendingChanges;
   readonly #space: LogSpace;
-  readonly #salt: bigint;
-  /** The next record opens a life with the fresh salt. */
-  #lifePending = true;
-  #nextSequence: number;
-  #durableSequence: number;
-  /** Logged and waiting for the flush that makes them durable. */
-  #loggedWaiting: Submitted[] = [];
+  readonly #records: RecordWriter;
+  readonly #writeBack: WriteBack;
 
-  #flushesStarted = 0;
-  #flushesCompleted = 0;
-  #unflushed = false;
+  #durableSequence: number;
   #dirty: boolean;
   #commitsRequested = 0;
   #commitsCovered = 0;
-  #paceStart = 0;
   #failure: Qcow2Error | undefined;
 
-  readonly #counters = {
-    records: 0,
-    recordBytes: 0,
-    payloadBytes: 0,
-    microtransactions: 0,
-    submittedBytes: 0,
-    loggedBytes: 0,
-    flushes: 0,
-    commits: 0,
-    sharedCommits: 0,
-    writtenBackBytes: 0,
-    rounds: 0,
-    stalls: 0,
-    slotWrites: 0,
-  };
-
   constructor(options: EngineOptions) {
-    const { log } = options;
-    this.#device = options.device;
+    const { log, device, client } = options;
+    this.#device = device;
     this.#area = options.area;
-    this.#client = options.client;
+    this.#client = client;
     this.#dirty = options.dirty;
     this.ring = ringOf(options.area, log.ring.blockBytes);
-    this.#journalId = log.slot.journalId;
-    this.#salt = random64(options.random);
-    this.#active = log.hostWrites;
-    this.#space = new LogSpace(this.ring, log);
-    this.#nextSequence = this.#space.last.sequence + 1;
-    this.#durableSequence = this.#space.last.sequence;
     const { lengthBytes, blockBytes } = this.ring;
-    const blocks = (share: number): number => Math.max(1, Math.floor((lengthBytes * share) / blockBytes));
+    this.#changes = new PendingChanges(log.hostWrites);
+    this.#space = new LogSpace(this.ring, log);
+    this.#records = new RecordWriter({
+      device,
+      ring: this.ring,
+      space: this.#space,
+      journalId: log.slot.journalId,
+      salt: random64(options.random),
+    });
+    this.#writeBack = new WriteBack({
+      device,
+      client,
+      changes: this.#changes,
+      space: this.#space,
+      clock: this.#clock,
+      counters: this.#counters,
+      ring: this.ring,
+      startAt: options.writeBackAt ?? 0.25,
+    });
+    this.#durableSequence = this.#space.last.sequence;
     this.#directBytes = options.directBytes ?? 256 * 1024;
-    this.#writeBackBytes = blocks(options.writeBackAt ?? 0.25) * blockBytes;
-    this.#reserveBytes = blocks(3 / 8) * blockBytes;
-    this.#maxRecordBytes = Math.min(blocks(0.25) * blockBytes, 16 << 20);
-    this.#paceBytes = Math.max(blockBytes, Math.min(blocks(1 / 64) * blockBytes, 1 << 20));
+    this.#reserveBytes = Math.max(1, Math.floor((lengthBytes * 3) / 8 / blockBytes)) * blockBytes;
   }
 
   /** The error that ended all writing, if one did. */
@@ -171,16 +122,16 @@ export class JournalEngine {
       ringBytes: this.ring.lengthBytes,
       blockBytes: this.ring.blockBytes,
       tailSequence: this.#space.tailSequence,
-      lastSequence: this.#nextSequence - 1,
+      lastSequence: this.lastSequence,
       durableSequence: this.#durableSequence,
       dirty: this.#dirty,
-      pendingBytes: this.#active.setBytes + (this.#round?.draining.setBytes ?? 0),
+      pendingBytes: this.#changes.undrainedBytes,
     };
   }
 
   /** Sequence of the last record appended: guest writes logged so far stand at or below it. */
   get lastSequence(): number {
-    return this.#nextSequence - 1;
+    return this.#records.lastSequence;
   }
 
   /**
@@ -188,7 +139,7 @@ export class JournalEngine {
    * room for twice this, for what settles all live guest writes, and for no more [JRN-FAIL-003].
    */
   get isBacklogged(): boolean {
-    return this.#queueBytes >= this.changeBytes;
+    return this.#changes.queuedBytes >= this.changeBytes;
   }
 
   /** What one operation of the client may submit, in descriptor bytes, before it asks `isBacklogged` again. */
@@ -203,7 +154,7 @@ export class JournalEngine {
 
   /** The client has written to the device in place: a flush is owed even if nothing is to be logged. */
   noteDeviceWrite(): void {
-    this.#unflushed = true;
+    this.#clock.noteWrite();
   }
 
   /**
@@ -213,25 +164,17 @@ export class JournalEngine {
    */
   submit(transaction: Microtransaction): void {
     this.#refuseFailed();
-    this.#submissions++;
-    this.#queueBytes += descriptorBytesBound(transaction);
     this.#counters.microtransactions++;
-    this.#queue.push({
+    this.#changes.submit({
       transaction,
-      afterFlush: transaction.afterData ? this.#flushesStarted + 1 : 0,
+      afterFlush: transaction.afterData ? this.#clock.next : 0,
       throughSequence: this.lastSequence,
     });
   }
 
   /** Lay over `into`, read from `hostOffset` of the device, every host write that does not stand there yet. */
   patch(hostOffset: number, into: Uint8Array): void {
-    this.#round?.draining.apply(hostOffset, into);
-    this.#active.apply(hostOffset, into);
-    this.#inFlight.apply(hostOffset, into);
-    for (const { transaction } of this.#queue) {
-      for (const write of transaction.hostWrites ?? [])
-        overlap(write.hostOffset, write.bytes, hostOffset, into);
-    }
+    this.#changes.patch(hostOffset, into);
   }
 
   /**
@@ -272,8 +215,8 @@ export class JournalEngine {
     this.#refuseFailed();
     try {
       yield* this.#client.settleUnlogged();
-      if (!this.#dirty && this.#queue.length === 0) {
-        if (this.#unflushed) yield* this.#flush('flush_data');
+      if (!this.#dirty && !this.#changes.hasQueued) {
+        if (this.#clock.isOwed) yield* this.#flush('flush_data');
         return;
       }
       yield* this.#ensureDirty();
@@ -290,9 +233,8 @@ export class JournalEngine {
 
   #isDrained(): boolean {
     return (
-      this.#round === undefined &&
-      this.#queue.length === 0 &&
-      this.#active.isEmpty &&
+      this.#writeBack.round === undefined &&
+      this.#changes.isEmpty &&
       this.#space.isEmpty &&
       this.#client.unloggedGuestBytes === 0
     );
@@ -300,34 +242,34 @@ export class JournalEngine {
 
   *#commitOnce(): Task<void> {
     const client = this.#client;
-    if (client.unloggedGuestBytes > Math.min(this.#directBytes, this.#maxRecordBytes)) {
+    if (client.unloggedGuestBytes > Math.min(this.#directBytes, this.#records.maxRecordBytes)) {
       yield* client.settleUnlogged();
     }
-    if (this.#queue.length === 0 && client.unloggedGuestBytes === 0 && this.#round === undefined) {
-      if (this.#unflushed) yield* this.#flush('flush_data');
+    const nothingToLog = !this.#changes.hasQueued && client.unloggedGuestBytes === 0;
+    if (nothingToLog && this.#writeBack.round === undefined) {
+      if (this.#clock.isOwed) yield* this.#flush('flush_data');
       return;
     }
     client.beginCommit();
-    const mustLog = this.#queue.some(({ transaction }) => transaction.required);
-    if (mustLog || client.hasCommitWrites() || this.#eligible() > 0) {
+    if (this.#changes.hasRequired || client.hasCommitWrites() || this.#eligible() > 0) {
       yield* this.#ensureDirty();
-      if (this.#hasBlockedRequired()) yield* this.#flush('flush_data');
+      if (this.#changes.hasBlockedRequired(this.#clock.completed)) yield* this.#flush('flush_data');
       yield* this.#appendAll();
       // While one of these waited, the client may have settled or dropped what this commit has to log: then the
       // change that did so is what has to be logged, and it may wait for a flush of its own.
-      if (this.#queue.some(({ transaction }) => transaction.required)) {
-        if (this.#hasBlockedRequired()) yield* this.#flush('flush_data');
+      if (this.#changes.hasRequired) {
+        if (this.#changes.hasBlockedRequired(this.#clock.completed)) yield* this.#flush('flush_data');
         yield* this.#appendAll();
       }
     }
-    yield* this.#paceWriteBack();
+    yield* this.#writeBack.pace(this.#durableSequence);
     if (this.#space.slotDue && !this.#space.slotUnderWay) yield* this.#writeSlot();
     yield* this.#flush('journal_flush');
   }
 
   /** Append records until what was submitted so far and may be logged, and the commit's guest writes, are in. */
   *#appendAll(): Task<void> {
-    const last = this.#submissions;
+    const last = this.#changes.submitted;
     while (this.#eligible(last) > 0 || this.#client.hasCommitWrites()) {
       if (this.#space.roomBytes - this.#reserveBytes < this.#nextRecordBytes()) {
         this.#counters.stalls++;
@@ -343,80 +285,29 @@ export class JournalEngine {
     const { blockBytes } = this.ring;
     // A guest write of a sector takes 24 bytes with it.
     const guestBytes = this.#client.unloggedGuestBytes * (1 + 24 / 512);
-    const bytes = Math.ceil((80 + this.#queueBytes + guestBytes) / blockBytes) * blockBytes;
-    return Math.min(this.#maxRecordBytes, bytes);
+    const bytes = Math.ceil((80 + this.#changes.queuedBytes + guestBytes) / blockBytes) * blockBytes;
+    return Math.min(this.#records.maxRecordBytes, bytes);
   }
 
-  /** How many microtransactions at the head of the queue, up to submission `last`, may be logged now. */
-  #eligible(last = Number.POSITIVE_INFINITY): number {
-    const queue = this.#queue;
-    const limit = Math.min(queue.length, last - (this.#submissions - queue.length));
-    let count = 0;
-    while (count < limit && queue[count]!.afterFlush <= this.#flushesCompleted) count++;
-    return count;
-  }
-
-  #hasBlockedRequired(): boolean {
-    const queue = this.#queue;
-    for (let i = this.#eligible(); i < queue.length; i++) {
-      if (queue[i]!.transaction.required) return true;
-    }
-    return false;
+  #eligible(last?: number): number {
+    return this.#changes.eligible(this.#clock.completed, last);
   }
 
   /** Append one record with as much of the eligible queue, and of the guest writes, as it takes. */
   *#appendRecord(withGuestWrites: boolean, last?: number): Task<void> {
-    const sequence = this.#nextSequence;
-    const batch = collectBatch(this.#queue, this.#eligible(last), this.#maxRecordBytes);
-    const guestRoom = this.#maxRecordBytes - batch.boundBytes;
+    const { maxRecordBytes } = this.#records;
+    // The queue changes before the append waits: a later failure ends everything anyway.
+    const batch = this.#changes.takeBatch(this.#eligible(last), maxRecordBytes);
+    const guestRoom = maxRecordBytes - batch.boundBytes;
     const guestWrites = withGuestWrites && guestRoom > 536 ? this.#client.takeGuestWrites(guestRoom) : [];
     if (batch.count === 0 && guestWrites.length === 0) {
       throw new InvariantError('a journal record without content');
     }
-    const descriptors: JournalDescriptor[] = batch.descriptors;
-    const payload: Uint8Array[] = [];
-    let payloadOffset = 0;
-    for (const { guestOffset, bytes } of guestWrites) {
-      descriptors.push({ type: 'guest-write', guestOffset, lengthBytes: bytes.length, payloadOffset });
-      payload.push(bytes);
-      payloadOffset += bytes.length;
-    }
-    const record = encodeRecord({
-      sequence,
-      journalId: this.#journalId,
-      salt: this.#salt,
-      position: this.#space.headLog % this.ring.lengthBytes,
-      chain: this.#space.last.crc,
-      durableThrough: this.#durableSequence,
-      life: this.#lifePending,
-      blockBytes: this.ring.blockBytes,
-      descriptors,
-      payload,
-    });
-    if (record.bytes.length > this.#maxRecordBytes) {
-      throw new InvariantError('a microtransaction does not fit into a journal record');
-    }
-    this.#space.reserve(record.bytes.length);
-    // The queue changes before the append waits: a later failure ends everything anyway.
-    const logged = this.#queue.slice(0, batch.count);
-    this.#queue = this.#queue.slice(batch.count);
-    for (const { transaction } of logged) this.#queueBytes -= descriptorBytesBound(transaction);
-    for (const { transaction } of logged) {
-      // A record before this one, under the same flush, may have written what this one revokes.
-      for (const range of transaction.revokes ?? [])
-        this.#inFlight.delete(range.hostOffset, range.lengthBytes);
-    }
-    this.#inFlight.merge(batch.hostWrites);
-    // What is settled while the append waits refers to this record too, whose guest writes are taken.
-    this.#nextSequence = sequence + 1;
-    yield* writeRing(this.#device, this.ring, this.#space.headLog, record.bytes, 'journal_append');
-    this.#unflushed = true;
-    this.#lifePending = false;
-    this.#space.append({ sequence, salt: this.#salt, crc: record.crc }, record.bytes.length);
-    this.#loggedWaiting.push(...logged);
+    const lengthBytes = yield* this.#records.append(batch.descriptors, guestWrites, this.#durableSequence);
+    this.#clock.noteWrite();
     this.#counters.records++;
-    this.#counters.recordBytes += record.bytes.length;
-    this.#counters.payloadBytes += payloadOffset;
+    this.#counters.recordBytes += lengthBytes;
+    for (const { bytes } of guestWrites) this.#counters.payloadBytes += bytes.length;
     this.#counters.submittedBytes += batch.submittedBytes;
     this.#counters.loggedBytes += batch.hostWrites.setBytes;
   }
@@ -424,124 +315,40 @@ export class JournalEngine {
   *#ensureDirty(): Task<void> {
     if (this.#dirty) return;
     yield* this.#client.beforeFlush();
-    const number = ++this.#flushesStarted;
+    const number = this.#clock.start();
     yield* this.#client.markDirty();
-    this.#flushesCompleted = number;
+    this.#clock.complete(number);
     this.#dirty = true;
   }
 
   /** Flush the device, then everything that was waiting for it. */
   *#flush(event: 'flush_data' | 'journal_flush'): Task<void> {
     yield* this.#client.beforeFlush();
-    const number = ++this.#flushesStarted;
+    const number = this.#clock.start();
     const appended = this.lastSequence;
-    const logged = this.#loggedWaiting;
-    this.#loggedWaiting = [];
-    this.#unflushed = false;
+    const logged = this.#changes.beginFlush();
     this.#counters.flushes++;
     const done = this.#device.flush({ event });
     if (isPromise(done)) yield done;
-    this.#flushesCompleted = number;
+    this.#clock.complete(number);
     this.#durableSequence = appended;
-    this.#becomeDurable(logged);
+    this.#changes.becomeDurable(logged);
     this.#space.flushed(number);
-    this.#finishRound(number);
-  }
-
-  #becomeDurable(logged: readonly Submitted[]): void {
-    for (const { transaction } of logged) {
-      for (const range of transaction.revokes ?? []) {
-        this.#active.delete(range.hostOffset, range.lengthBytes);
-        this.#round?.draining.delete(range.hostOffset, range.lengthBytes);
-      }
-    }
-    this.#active.merge(this.#inFlight);
-    this.#inFlight.clear();
-    this.#durableSubmissions += logged.length;
-    for (const { transaction } of logged) transaction.onDurable?.();
+    this.#writeBack.flushed(number);
   }
 
   *#writeSlot(): Task<void> {
-    const slot = this.#space.nextSlot(this.#durableSequence, this.#flushesStarted + 1);
+    const slot = this.#space.nextSlot(this.#durableSequence, this.#clock.next);
     yield* writeSlot(this.#device, this.#area, slot);
-    this.#unflushed = true;
+    this.#clock.noteWrite();
     this.#counters.slotWrites++;
-  }
-
-  /** In steps that keep up with the log, so that no single flush pays for many. */
-  *#paceWriteBack(): Task<void> {
-    if (this.#round === undefined) {
-      if (this.#space.usedBytes < this.#writeBackBytes) return;
-      this.#beginRound();
-    }
-    const round = this.#round!;
-    const progress = this.#space.headLog - this.#paceStart;
-    const finishing = round.clientDone && round.drained;
-    if (progress < this.#paceBytes && !finishing) return;
-    this.#paceStart = this.#space.headLog;
-    // Done when the log has grown by as much again as it held when the round began.
-    const share = Math.min(1, progress / this.#writeBackBytes);
-    yield* this.#stepRound(Math.max(this.#paceBytes, Math.ceil(round.workBytes * share)));
-  }
-
-  #beginRound(): void {
-    const draining = this.#active;
-    this.#active = new PatchMap();
-    const workBytes = this.#client.beginRound() + draining.setBytes;
-    this.#paceStart = this.#space.headLog;
-    this.#counters.rounds++;
-    this.#round = {
-      cut: this.#durableSequence,
-      draining,
-      runs: draining.runs(),
-      workBytes,
-      clientDone: false,
-      drained: false,
-      lastSubmission: 0,
-      doneAtFlush: 0,
-    };
-  }
-
-  *#stepRound(budgetBytes: number): Task<void> {
-    const round = this.#round!;
-    if (!round.clientDone) {
-      round.clientDone = yield* this.#client.stepRound(budgetBytes);
-      // What was settled before the round counts too: its change may wait in the queue still.
-      round.lastSubmission = this.#submissions;
-    }
-    let left = budgetBytes;
-    while (!round.drained && left > 0) {
-      const next = round.runs.next();
-      if (next.done === true) {
-        round.drained = true;
-        break;
-      }
-      const { offset, bytes } = next.value;
-      const done = this.#device.write(offset, bytes, { event: 'journal_write_back' });
-      if (isPromise(done)) yield done;
-      this.#unflushed = true;
-      this.#counters.writtenBackBytes += bytes.length;
-      left -= Math.max(bytes.length, 512);
-    }
-    const settled = round.clientDone && this.#durableSubmissions >= round.lastSubmission;
-    if (settled && round.drained && round.doneAtFlush === 0) {
-      round.doneAtFlush = this.#flushesStarted + 1;
-    }
-  }
-
-  #finishRound(flushed: number): void {
-    const round = this.#round;
-    if (round === undefined || round.doneAtFlush === 0 || flushed < round.doneAtFlush) return;
-    this.#space.passThrough(round.cut);
-    this.#round = undefined;
   }
 
   /** A whole round at once, with flushes of its own: when the ring is full, and when everything is to go. */
   *#driveRound(): Task<void> {
-    if (this.#round === undefined) this.#beginRound();
-    const round = this.#round;
-    while (this.#round === round && round !== undefined) {
-      yield* this.#stepRound(Number.POSITIVE_INFINITY);
+    const round = this.#writeBack.round ?? this.#writeBack.begin(this.#durableSequence);
+    while (this.#writeBack.round === round) {
+      yield* this.#writeBack.step(Number.POSITIVE_INFINITY);
       yield* this.#flush('flush_data');
       // What comes meanwhile waits for a commit: it must not take the room that is being made.
       while (this.#eligible(round.lastSubmission) > 0) {
@@ -584,11 +391,4 @@ export class JournalEngine {
     this.#failure ??= failure;
     return failure;
   }
-}
-
-/** Copy the part of `bytes` (standing at `at`) that overlaps `into` (standing at `start`). */
-function overlap(at: number, bytes: Uint8Array, start: number, into: Uint8Array): void {
-  const from = Math.max(at, start);
-  const to = Math.min(at + bytes.length, start + into.length);
-  if (from < to) into.set(bytes.subarray(from - at, to - at), from - start);
 }
