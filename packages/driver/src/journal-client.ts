@@ -16,6 +16,7 @@ import type { ImageCore } from './image-core.ts';
 
 /** Byte offset of the incompatible feature mask in the header (HDR-015). */
 const incompatibleAt = 72;
+const sectorsPerGroup = 8;
 
 export class ImageJournalClient implements JournalClient {
   readonly #core: ImageCore;
@@ -118,7 +119,7 @@ function* writeIncompatibleFeatures(device: BlockDevice, mask: bigint): Task<voi
 export class OverlaySink implements GuestSink {
   readonly #overlay: GuestOverlay;
   readonly #clusterBytes: number;
-  readonly #sequences = new Map<number, number>();
+  readonly #sequences = new SectorSequences();
 
   constructor(overlay: GuestOverlay, clusterBytes: number) {
     this.#overlay = overlay;
@@ -134,8 +135,7 @@ export class OverlaySink implements GuestSink {
       this.#overlay.put((at - inCluster) / this.#clusterBytes, inCluster, piece, true);
       done += length;
     }
-    const first = guestOffset / sectorBytes;
-    for (let i = 0; i < bytes.length / sectorBytes; i++) this.#sequences.set(first + i, sequence);
+    this.#sequences.set(guestOffset / sectorBytes, bytes.length / sectorBytes, sequence);
   }
 
   guestSettled(guestOffset: number, lengthBytes: number, throughSequence: number): void {
@@ -146,9 +146,9 @@ export class OverlaySink implements GuestSink {
       const to = Math.min(start + this.#clusterBytes, end);
       for (let at = from; at < to; at += sectorBytes) {
         const sequence = this.#sequences.get(at / sectorBytes);
-        if (sequence === undefined || sequence > throughSequence) continue;
+        if (sequence === 0 || sequence > throughSequence) continue;
         this.#overlay.drop(cluster, at - start, sectorBytes);
-        this.#sequences.delete(at / sectorBytes);
+        this.#sequences.set(at / sectorBytes, 1, 0);
       }
     }
   }
@@ -164,5 +164,37 @@ export class OverlaySink implements GuestSink {
       if (cluster !== undefined) found.push(cluster);
     }
     return found;
+  }
+}
+
+/**
+ * Which record each guest sector came from, 0 for none. By groups of sectors: most are written whole by one record,
+ * and then take one number.
+ */
+class SectorSequences {
+  readonly #groups = new Map<number, number | Float64Array>();
+
+  get(sector: number): number {
+    const group = this.#groups.get(Math.floor(sector / sectorsPerGroup));
+    return typeof group === 'object' ? group[sector % sectorsPerGroup]! : (group ?? 0);
+  }
+
+  set(first: number, count: number, sequence: number): void {
+    for (let sector = first; sector < first + count; ) {
+      const inGroup = sector % sectorsPerGroup;
+      const index = (sector - inGroup) / sectorsPerGroup;
+      const length = Math.min(first + count - sector, sectorsPerGroup - inGroup);
+      if (length === sectorsPerGroup) this.#groups.set(index, sequence);
+      else this.#apart(index).fill(sequence, inGroup, inGroup + length);
+      sector += length;
+    }
+  }
+
+  #apart(index: number): Float64Array {
+    const group = this.#groups.get(index);
+    if (typeof group === 'object') return group;
+    const apart = new Float64Array(sectorsPerGroup).fill(group ?? 0);
+    this.#groups.set(index, apart);
+    return apart;
   }
 }

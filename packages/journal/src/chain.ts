@@ -9,7 +9,7 @@
 import type { Task } from '@qcow2/block-device';
 import {
   type ChainEnd,
-  decodeRecord,
+  decodeVerifiedRecord,
   follows,
   type JournalDescriptor,
   type JournalRecord,
@@ -68,7 +68,7 @@ export function* readNext(
  */
 export function decodeNext(ring: RingGeometry, header: RecordHeader, bytes: Uint8Array): JournalRecord {
   const at = hostOffset(ring.hostOffset + header.position);
-  return decodeRecord(bytes, { hostOffset: at, ...limitsOf(ring) });
+  return decodeVerifiedRecord(bytes, header, { hostOffset: at, ...limitsOf(ring) });
 }
 
 /**
@@ -138,7 +138,10 @@ export function* searchOutside(
 ): Task<void> {
   for (let behind = 0; behind < ring.lengthBytes - usedBytes; behind += ring.blockBytes) {
     const position = (end.endPosition + behind) % ring.lengthBytes;
-    const head = peekRecordHeader(yield* reader.read(position, ring.blockBytes), 0);
+    const block = yield* reader.read(position, ring.blockBytes);
+    // Most blocks hold no header, and there may be a hundred thousand: the first byte (of `qjr1`) tells.
+    if (block[0] !== 0x71) continue;
+    const head = peekRecordHeader(block, 0);
     if (head === undefined || head.position !== position || !wanted(head)) continue;
     if (!fits(head.lengthBlocks, ring, ring.lengthBytes)) continue;
     const bytes = yield* reader.read(position, head.lengthBlocks * ring.blockBytes);

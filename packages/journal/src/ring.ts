@@ -34,11 +34,14 @@ export function* writeRing(
   }
 }
 
-/** Read from a ring through a window, so that a log is read in large sequential pieces. */
+/**
+ * Read from a ring through a window, so that a log is read once, in large sequential pieces: a request that
+ * goes on where the window ends keeps what it has of it and reads the rest.
+ */
 export class RingReader {
   readonly #device: BlockDevice;
   readonly #ring: RingGeometry;
-  readonly #window: Uint8Array;
+  #window: Uint8Array;
   #windowStart = 0;
   #windowLength = 0;
 
@@ -48,33 +51,44 @@ export class RingReader {
     this.#window = new Uint8Array(Math.min(windowBytes, ring.lengthBytes));
   }
 
-  /** `lengthBytes` from a ring position on, wrapped. The result is the reader's own until the next call. */
+  /**
+   * `lengthBytes` from a ring position on, wrapped; at most the ring's length. The result is the reader's own
+   * until the next call.
+   */
   *read(position: number, lengthBytes: number): Task<Uint8Array> {
-    const start = position % this.#ring.lengthBytes;
-    if (start >= this.#windowStart && start + lengthBytes <= this.#windowStart + this.#windowLength) {
-      return this.#window.subarray(start - this.#windowStart, start - this.#windowStart + lengthBytes);
-    }
-    if (start + lengthBytes <= this.#ring.lengthBytes && lengthBytes <= this.#window.length) {
-      yield* this.#fill(start);
-      return this.#window.subarray(0, lengthBytes);
-    }
-    const bytes = new Uint8Array(lengthBytes);
-    const first = Math.min(lengthBytes, this.#ring.lengthBytes - start);
-    yield* this.#direct(start, bytes.subarray(0, first));
-    if (first < lengthBytes) yield* this.#direct(0, bytes.subarray(first));
-    return bytes;
+    const ringBytes = this.#ring.lengthBytes;
+    const start = position % ringBytes;
+    const behind = (start - this.#windowStart + ringBytes) % ringBytes;
+    if (behind + lengthBytes > this.#windowLength) yield* this.#move(start, behind, lengthBytes);
+    else return this.#window.subarray(behind, behind + lengthBytes);
+    return this.#window.subarray(0, lengthBytes);
   }
 
-  *#fill(start: number): Task<void> {
-    this.#windowLength = 0;
-    const length = Math.min(this.#window.length, this.#ring.lengthBytes - start);
-    yield* this.#direct(start, this.#window.subarray(0, length));
+  /** Let the window begin at `start`, which stands `behind` bytes after its start, and hold so much at least. */
+  *#move(start: number, behind: number, lengthBytes: number): Task<void> {
+    const kept = this.#window.subarray(Math.min(behind, this.#windowLength), this.#windowLength);
+    const keptBytes = kept.length;
+    if (lengthBytes > this.#window.length) {
+      const larger = new Uint8Array(lengthBytes);
+      larger.set(kept);
+      this.#window = larger;
+    } else {
+      this.#window.set(kept);
+    }
     this.#windowStart = start;
-    this.#windowLength = length;
-  }
-
-  *#direct(start: number, into: Uint8Array): Task<void> {
-    const done = this.#device.read(this.#ring.hostOffset + start, into, { event: 'journal_replay_read' });
-    if (isPromise(done)) yield done;
+    // Nothing counts as read until all of it is: a read may fail.
+    this.#windowLength = 0;
+    const ringBytes = this.#ring.lengthBytes;
+    for (let at = keptBytes; at < this.#window.length; ) {
+      const position = (start + at) % ringBytes;
+      const length = Math.min(this.#window.length - at, ringBytes - position);
+      const into = this.#window.subarray(at, at + length);
+      const done = this.#device.read(this.#ring.hostOffset + position, into, {
+        event: 'journal_replay_read',
+      });
+      if (isPromise(done)) yield done;
+      at += length;
+    }
+    this.#windowLength = this.#window.length;
   }
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { crc32c } from './crc32c.ts';
+import { crc32c, crc32cOfZeros } from './crc32c.ts';
 
 /** The definition, bit by bit. */
 function slowCrc32c(bytes: Uint8Array, seed = 0): number {
@@ -36,6 +36,14 @@ describe('crc32c', () => {
     const whole = crc32c(pattern);
     for (const cut of [0, 1, 63, 64, 65, 500, 1000]) {
       expect(crc32c(pattern.subarray(cut), crc32c(pattern.subarray(0, cut)))).toBe(whole);
+    }
+  });
+
+  it('goes on over zeros without reading them', () => {
+    const before = crc32c(pattern);
+    for (const count of [0, 1, 2, 3, 7, 8, 100, 511, 3992, 4095, 1 << 20]) {
+      expect(crc32cOfZeros(count, before), `${count} zeros`).toBe(crc32c(new Uint8Array(count), before));
+      expect(crc32cOfZeros(count, 0)).toBe(crc32c(new Uint8Array(count)));
     }
   });
 });

@@ -96,3 +96,42 @@ function crcOfWords(words: Int32Array, count: number, register: number): number 
   }
   return crc;
 }
+
+/**
+ * The CRC of what `seed` is the CRC of, followed by `count` zero bytes, without going through them: a record is
+ * filled up to whole blocks, and half of a small one is zeros. A zero byte changes the register by a linear
+ * map; the map of 2^k of them is 32 words, made once by squaring.
+ */
+export function crc32cOfZeros(count: number, seed: number): number {
+  let register = ~seed;
+  for (let k = 0, rest = count; rest > 0; k++, rest = Math.floor(rest / 2)) {
+    if (rest % 2 === 1) register = mapped(zeroMap(k), register);
+  }
+  return ~register >>> 0;
+}
+
+/** By k: images of the 32 register bits under 2^k zero bytes. */
+const zeroMaps: Int32Array[] = [];
+
+function zeroMap(k: number): Int32Array {
+  let map = zeroMaps[k];
+  if (map === undefined) {
+    map = new Int32Array(32);
+    const half = k === 0 ? undefined : zeroMap(k - 1);
+    for (let bit = 0; bit < 32; bit++) {
+      const one = 1 << bit;
+      map[bit] =
+        half === undefined ? (one >>> 8) ^ (t0[one & 255] as number) : mapped(half, half[bit] as number);
+    }
+    zeroMaps[k] = map;
+  }
+  return map;
+}
+
+function mapped(map: Int32Array, register: number): number {
+  let image = 0;
+  for (let bit = 0, rest = register; rest !== 0; bit++, rest >>>= 1) {
+    image ^= (map[bit] as number) & -(rest & 1);
+  }
+  return image;
+}

@@ -37,6 +37,7 @@ export {
   chainEndOfRecord,
   chainEndOfSlot,
   decodeRecord,
+  decodeVerifiedRecord,
   type EncodedRecord,
   encodeRecord,
   follows,
