@@ -11,6 +11,8 @@ export class ReferenceCounts {
   /** Beyond 16 bits: rare. */
   readonly #large = new Map<number, number>();
   readonly #limit: number;
+  /** Nothing is counted from here on. */
+  #end = 0;
 
   constructor(clusterBytes: number, fileBytes: number) {
     this.#limit = Math.ceil(fileBytes / clusterBytes);
@@ -28,6 +30,7 @@ export class ReferenceCounts {
       piece = new Uint16Array(pieceClusters);
       this.#pieces.set(index, piece);
     }
+    this.#end = Math.max(this.#end, cluster + 1);
     const at = cluster % pieceClusters;
     if (piece[at]! < largest) piece[at]!++;
     else this.#large.set(cluster, (this.#large.get(cluster) ?? largest) + 1);
@@ -66,7 +69,8 @@ export class ReferenceCounts {
   /** What has not been taken. */
   *rest(): Generator<[cluster: number, count: number], void, undefined> {
     for (const [index, piece] of this.#pieces) {
-      for (let at = 0; at < pieceClusters; at++) {
+      const end = Math.min(pieceClusters, this.#end - index * pieceClusters);
+      for (let at = 0; at < end; at++) {
         if (piece[at]! > 0) yield [index * pieceClusters + at, this.get(index * pieceClusters + at)];
       }
     }

@@ -129,7 +129,7 @@ export class JobRunner {
     const known = this.#benches.get(entry.name);
     if (known !== undefined) return known;
     const { qemuOneIn } = this.#options;
-    const qemu = qemuOneIn === 0 || !entry.isImage ? undefined : QemuCheck.find(qemuOneIn, entry.files());
+    const qemu = qemuOneIn === 0 || !entry.isForQemu ? undefined : QemuCheck.find(qemuOneIn, entry.files());
     const system = entry.make();
     const explorer = new Explorer(system, {
       ...this.#options,

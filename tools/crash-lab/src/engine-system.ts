@@ -50,6 +50,7 @@ export const engineConfigurations: readonly EngineConfiguration[] = [
 export class EngineSystem implements SystemUnderTest {
   readonly guestBytes = guestSectors * sectorBytes;
   readonly clusterBytes = 2 * sectorBytes;
+  readonly letters = 'swxozdfuck';
   readonly leaksAreFailures = true;
   readonly #configuration: EngineConfiguration;
 

@@ -374,7 +374,12 @@ export class Explorer {
   }
 }
 
-function describeViolation({ guestSector, found, allowed }: GuestViolation): Problem {
+function describeViolation(violation: GuestViolation): Problem {
+  if (violation.kind === 'size') {
+    const sizes = violation.allowedBytes.join(' or ');
+    return { guarantee: 'G1/G2', message: `the disk has ${violation.foundBytes} bytes, allowed: ${sizes}` };
+  }
+  const { guestSector, found, allowed } = violation;
   const expected = allowed.map(({ bytes }) => showBytes(bytes)).join(' or ');
   return {
     guarantee: 'G1/G2',

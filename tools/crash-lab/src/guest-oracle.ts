@@ -13,6 +13,10 @@
  *
  * A kill of the process (the machine goes on) leaves each write that was not durable in or out for good.
  *
+ * The disk's size is kept in the same way: the sizes that it may have, each with the growth that leads to it. What
+ * growth uncovers is zeros until it is written. A sector beyond the size that is found is not asked about; one that
+ * was made durable forbids the sizes that would hide it.
+ *
  * A discard adds zeros to what a sector may be and takes nothing away: "anything it held, or zeros".
  */
 import { Sector, sectorBytes, sectorOf, zeroSector } from './sector.ts';
@@ -31,6 +35,11 @@ interface Candidate {
   readonly partial: boolean;
 }
 
+interface SizeCandidate {
+  readonly write: GuestWrite;
+  readonly sizeBytes: number;
+}
+
 export type WriteToken = GuestWrite;
 
 /** What each sector may hold at one moment; a copy that later events do not change. */
@@ -41,22 +50,27 @@ export interface AllowedContent {
   firstViolation(content: Uint8Array): GuestViolation | undefined;
 }
 
-export interface GuestViolation {
-  readonly guestSector: number;
-  readonly found: Sector;
-  readonly allowed: readonly Sector[];
-}
+export type GuestViolation =
+  | {
+      readonly kind: 'content';
+      readonly guestSector: number;
+      readonly found: Sector;
+      readonly allowed: readonly Sector[];
+    }
+  | { readonly kind: 'size'; readonly foundBytes: number; readonly allowedBytes: readonly number[] };
 
 export class GuestOracle {
   readonly #candidates: (readonly Candidate[])[] = [];
   /** What the sector holds if nothing crashes; several after a discard or writes that overlap in time. */
   readonly #current: (readonly Sector[])[] = [];
+  #sizes: readonly SizeCandidate[];
   #now = 0;
   #version = 0;
 
   /** @param initial the guest's content, durable; a multiple of 512 bytes */
   constructor(initial: Uint8Array) {
     const write: GuestWrite = { startedAt: -1, endedAt: -1, supersedes: true };
+    this.#sizes = [{ write, sizeBytes: initial.length }];
     for (let offset = 0; offset < initial.length; offset += sectorBytes) {
       const sector = sectorOf(initial.slice(offset, offset + sectorBytes));
       this.#candidates.push([{ write, sector, partial: false }]);
@@ -95,6 +109,26 @@ export class GuestOracle {
     return write;
   }
 
+  /**
+   * The disk, whose size is seen to be `before`, is about to be made larger. What an earlier growth may have led to
+   * and did not (the process was killed, and this is what was found then) is forgotten: it begins as zeros again.
+   */
+  beginGrow(before: number, sizeBytes: number): WriteToken {
+    const write: GuestWrite = { startedAt: this.#now++, endedAt: Infinity, supersedes: true };
+    const made: GuestWrite = { startedAt: -1, endedAt: -1, supersedes: true };
+    for (let index = before / sectorBytes; index < sizeBytes / sectorBytes; index++) {
+      this.#candidates[index] = [{ write: made, sector: zeroSector, partial: false }];
+      this.#current[index] = [zeroSector];
+    }
+    this.#sizes = [...this.#sizes.filter((one) => one.sizeBytes <= before), { write, sizeBytes }];
+    this.#version++;
+    return write;
+  }
+
+  endGrow(token: WriteToken): void {
+    token.endedAt = this.#now++;
+  }
+
   /** The write or discard is acknowledged. With `durable` (FUA) it is a flush of itself. */
   endWrite(token: WriteToken, durable: boolean): void {
     token.endedAt = this.#now++;
@@ -116,21 +150,23 @@ export class GuestOracle {
    */
   kill(): void {
     const killedAt = this.#now++;
+    if (this.#sizes.length > 1) for (const { write } of this.#sizes) settleByKill(write, killedAt);
     this.#candidates.forEach((list, index) => {
       if (list.length < 2) return;
-      for (const { write } of list) {
-        write.endedAt = Math.min(write.endedAt, killedAt);
-        write.supersedes = false;
-      }
+      for (const { write } of list) settleByKill(write, killedAt);
       this.#current[index] = list.map(({ sector }) => sector);
     });
   }
 
   allowed(): AllowedContent {
     const candidates = this.#candidates.slice();
+    const allowedBytes = this.#sizes.map(({ sizeBytes }) => sizeBytes);
     return {
       version: this.#version,
-      firstViolation: (content) => firstViolation(candidates, content),
+      firstViolation: (content) =>
+        allowedBytes.includes(content.length)
+          ? firstViolation(candidates, content)
+          : { kind: 'size', foundBytes: content.length, allowedBytes },
     };
   }
 
@@ -142,11 +178,9 @@ export class GuestOracle {
 
   /** Drop every candidate that was over before a write began that is durable now. */
   #settle(isDurable: (write: GuestWrite) => boolean): void {
+    this.#settleSize(isDurable);
     this.#candidates.forEach((list, index) => {
-      let newestStart = -1;
-      for (const { write } of list) {
-        if (write.supersedes && isDurable(write)) newestStart = Math.max(newestStart, write.startedAt);
-      }
+      const newestStart = newestDurable(list, isDurable);
       const kept = list.filter(({ write }) => write.endedAt >= newestStart);
       const settled = kept.every(({ write }) => write === kept[0]!.write);
       const mixtureEnds = settled && kept.some(({ partial }) => partial);
@@ -154,6 +188,23 @@ export class GuestOracle {
       this.#candidates[index] = settled ? kept.map((one) => ({ ...one, partial: false })) : kept;
       this.#version++;
     });
+  }
+
+  #settleSize(isDurable: (write: GuestWrite) => boolean): void {
+    const newestStart = newestDurable(this.#sizes, isDurable);
+    // A durable write far out needs a disk that reaches as far.
+    let neededBytes = 0;
+    this.#candidates.forEach((list, index) => {
+      if (list.some(({ write }) => write.startedAt >= 0 && write.supersedes && isDurable(write))) {
+        neededBytes = (index + 1) * sectorBytes;
+      }
+    });
+    const kept = this.#sizes.filter(
+      ({ write, sizeBytes }) => write.endedAt >= newestStart && sizeBytes >= neededBytes,
+    );
+    if (kept.length === this.#sizes.length) return;
+    this.#sizes = kept;
+    this.#version++;
   }
 
   #forEachSector(
@@ -171,15 +222,34 @@ export class GuestOracle {
   }
 }
 
+/** Start of the newest write that is durable for certain, -1 if there is none. */
+function newestDurable(
+  list: readonly { readonly write: GuestWrite }[],
+  isDurable: (write: GuestWrite) => boolean,
+): number {
+  let newest = -1;
+  for (const { write } of list) {
+    if (write.supersedes && isDurable(write)) newest = Math.max(newest, write.startedAt);
+  }
+  return newest;
+}
+
+/** In or out for good: nothing that comes later makes it durable, or takes its place. */
+function settleByKill(write: GuestWrite, killedAt: number): void {
+  write.endedAt = Math.min(write.endedAt, killedAt);
+  write.supersedes = false;
+}
+
 function firstViolation(
   candidates: readonly (readonly Candidate[])[],
   content: Uint8Array,
 ): GuestViolation | undefined {
-  for (let index = 0; index < candidates.length; index++) {
+  for (let index = 0; index * sectorBytes < content.length; index++) {
     const found = content.subarray(index * sectorBytes, (index + 1) * sectorBytes);
     const list = candidates[index]!;
     if (!isAllowed(list, found)) {
       return {
+        kind: 'content',
         guestSector: index,
         found: new Sector(found.slice()),
         allowed: list.map(({ sector }) => sector),
@@ -196,6 +266,5 @@ function isAllowed(list: readonly Candidate[], found: Uint8Array): boolean {
 }
 
 function equalBytes(left: Uint8Array, right: Uint8Array): boolean {
-  for (let index = 0; index < left.length; index++) if (left[index] !== right[index]) return false;
-  return left.length === right.length;
+  return Buffer.compare(left, right) === 0;
 }

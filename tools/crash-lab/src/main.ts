@@ -13,7 +13,7 @@ import { Explorer, emptyTally, type Failure, type Tally } from './explorer.ts';
 import { namedMutation } from './mutation.ts';
 import { describeError } from './recovery.ts';
 import { parseStateId } from './state-id.ts';
-import { labSystem, type Mode } from './systems.ts';
+import { isMode, labSystem } from './systems.ts';
 import type { WorkerMessage, WorkerTask } from './worker.ts';
 import { namedWorkload } from './workload.ts';
 
@@ -53,7 +53,7 @@ function readCall(words: readonly string[]): Call {
     },
   });
   const mode = values.mode ?? 'all';
-  if (mode !== 'journal' && mode !== 'ordered' && mode !== 'all') {
+  if (!isMode(mode)) {
     throw new StateError('INVALID_ARGUMENT', 'not a mode', { field: '--mode', value: mode });
   }
   if (values.mutate !== undefined && namedMutation(values.mutate) === undefined) {
@@ -61,7 +61,7 @@ function readCall(words: readonly string[]): Call {
   }
   const options: CampaignOptions = {
     ...defaultCampaign,
-    mode: mode satisfies Mode,
+    mode,
     seed: wholeNumber('--seed', values.seed) ?? defaultCampaign.seed,
     length: wholeNumber('--length', values.length) ?? defaultCampaign.length,
     randomStates: wholeNumber('--random-states', values['random-states']) ?? defaultCampaign.randomStates,

@@ -10,6 +10,7 @@
  * in an order drawn from the seed, so that a driver that does not wait where it has to shows it.
  */
 import { type BlockDevice, type RecordedOperation, RecordingDevice } from '@qcow2/block-device';
+import { InvariantError } from '@qcow2/spec';
 import { DelayingDevice } from './delaying-device.ts';
 import { type AllowedContent, GuestOracle } from './guest-oracle.ts';
 import type { DeviceMutation } from './mutation.ts';
@@ -17,7 +18,7 @@ import { hashText, SeededRandom } from './random.ts';
 import { SectorDevice } from './sector-device.ts';
 import type { SectorImage } from './sector-image.ts';
 import type { OpenSystem, SystemUnderTest } from './system-under-test.ts';
-import { contentOf, type GuestOperation, type Workload } from './workload.ts';
+import { contentOf, type GuestOperation, mostGrownClusters, type Workload } from './workload.ts';
 
 /** From this device time on, these are the contents that a crash may leave the guest with. */
 export interface AllowedFrom {
@@ -64,6 +65,7 @@ class Run {
   readonly #allowed: AllowedFrom[] = [];
   readonly #operationTimes: number[] = [];
   readonly #random = new SeededRandom(hashText('recording'));
+  #growing: Promise<void> | undefined;
 
   constructor(system: SystemUnderTest, base: SectorImage, workload: Workload, options: RecordOptions) {
     this.#system = system;
@@ -90,7 +92,7 @@ class Run {
         system = await this.#open();
         continue;
       }
-      underWay.push(this.#perform(system.guest, operation, index));
+      underWay.push(this.#perform(system, operation, index));
       if (underWay.length >= this.#workload.concurrency) {
         await Promise.all(underWay);
         underWay = [];
@@ -135,10 +137,16 @@ class Run {
   }
 
   async #perform(
-    guest: BlockDevice,
+    system: OpenSystem,
     operation: Exclude<GuestOperation, { kind: 'reopen' | 'kill' }>,
     index: number,
   ): Promise<void> {
+    const { guest } = system;
+    if (operation.kind === 'grow') return this.#grow(system, operation.clusters);
+    if (operation.kind === 'tail') {
+      const { lengthBytes } = operation;
+      return this.#write(guest, guest.sizeBytes - lengthBytes, lengthBytes, index, false);
+    }
     if (operation.kind === 'flush') {
       const startedAt = this.#oracle.beginFlush();
       await guest.flush();
@@ -154,15 +162,46 @@ class Run {
       this.#oracle.endWrite(token, false);
       return;
     }
-    const bytes = kind === 'write' ? contentOf(index, offset, lengthBytes) : undefined;
+    if (kind === 'write') return this.#write(guest, offset, lengthBytes, index, operation.fua);
+    const token = this.#oracle.beginWrite(offset, lengthBytes, undefined);
+    this.#note(false);
+    await guest.writeZeroes(offset, lengthBytes, { mayUnmap: operation.unmap });
+    this.#oracle.endWrite(token, false);
+  }
+
+  async #write(
+    guest: BlockDevice,
+    offset: number,
+    lengthBytes: number,
+    index: number,
+    fua: boolean,
+  ): Promise<void> {
+    const bytes = contentOf(index, offset, lengthBytes);
     const token = this.#oracle.beginWrite(offset, lengthBytes, bytes);
     this.#note(false);
-    if (bytes === undefined)
-      await guest.writeZeroes(offset, lengthBytes, { mayUnmap: kind === 'zeroes' && operation.unmap });
-    else await guest.write(offset, bytes, { fua: kind === 'write' && operation.fua });
-    const durable = kind === 'write' && operation.fua;
-    this.#oracle.endWrite(token, durable);
-    if (durable) this.#note(true);
+    await guest.write(offset, bytes, { fua });
+    this.#oracle.endWrite(token, fua);
+    if (fua) this.#note(true);
+  }
+
+  async #grow(system: OpenSystem, clusters: number): Promise<void> {
+    const { guestBytes, clusterBytes } = this.#system;
+    // One growth at a time: how far one goes depends on the one before. Writes may be under way meanwhile.
+    while (this.#growing !== undefined) await this.#growing;
+    const before = system.guest.sizeBytes;
+    const sizeBytes = before + clusters * clusterBytes;
+    if (sizeBytes > guestBytes + mostGrownClusters * clusterBytes) return;
+    if (system.grow === undefined) throw new InvariantError('a workload grows a disk that can not grow');
+    const token = this.#oracle.beginGrow(before, sizeBytes);
+    this.#note(false);
+    const growing = Promise.resolve(system.grow(sizeBytes));
+    this.#growing = growing
+      .catch(() => undefined)
+      .finally(() => {
+        this.#growing = undefined;
+      });
+    await growing;
+    this.#oracle.endGrow(token);
   }
 
   #note(stricter: boolean): void {

@@ -7,10 +7,12 @@
  * life has salts of its own, and the same state is always recovered in the same way.
  */
 import { type BlockDevice, type RecordedOperation, RecordingDevice } from '@qcow2/block-device';
+import { InvariantError } from '@qcow2/spec';
 import { SeededRandom } from './random.ts';
 import { SectorDevice } from './sector-device.ts';
 import type { SectorImage } from './sector-image.ts';
 import type { OpenSystem, SystemUnderTest } from './system-under-test.ts';
+import { mostGrownClusters } from './workload.ts';
 
 /** The guarantees of the journal's design that the lab can see broken; `run` where a workload failed by itself. */
 export type Guarantee = 'G1/G2' | 'G3' | 'G4' | 'G9' | 'open' | 'run';
@@ -77,7 +79,7 @@ async function openReadClose(system: SystemUnderTest, image: SectorImage): Promi
   let opened: OpenSystem | undefined;
   try {
     opened = await openSystem(system, device, image, false);
-    content = await readAll(opened.guest, system.guestBytes);
+    content = await readAll(opened.guest, system);
     await opened.settle();
     await opened.close();
     return { content, closed: disk.image, log: device.log, failure: undefined };
@@ -99,8 +101,12 @@ function openSystem(
   return system.open(device, { random: (into) => random.fill(into), readOnly });
 }
 
-async function readAll(guest: BlockDevice, guestBytes: number): Promise<Uint8Array> {
-  const content = new Uint8Array(guestBytes);
+async function readAll(guest: BlockDevice, system: SystemUnderTest): Promise<Uint8Array> {
+  const mostBytes = system.guestBytes + mostGrownClusters * system.clusterBytes;
+  if (guest.sizeBytes > mostBytes) {
+    throw new InvariantError('the disk is larger than it can have been made', { value: guest.sizeBytes });
+  }
+  const content = new Uint8Array(guest.sizeBytes);
   const done = guest.read(0, content);
   if (done !== undefined) await done;
   return content;
@@ -169,7 +175,7 @@ async function checkReadOnly(
   const device = new SectorDevice(image.clone());
   try {
     const opened = await openSystem(system, device, image, true);
-    const seen = await readAll(opened.guest, system.guestBytes);
+    const seen = await readAll(opened.guest, system);
     await opened.close();
     const difference = describeDifference(content, seen);
     if (difference !== undefined) {
@@ -187,6 +193,8 @@ export function describeDifference(
   right: Uint8Array | undefined,
 ): string | undefined {
   if (left === undefined || right === undefined) return left === right ? undefined : 'one can not be read';
+  if (left.length !== right.length) return `the disk's size of ${left.length} became ${right.length}`;
+  if (Buffer.compare(left, right) === 0) return undefined;
   for (let at = 0; at < left.length; at++) {
     if (left[at] !== right[at]) {
       return `first at guest offset ${at}: ${showBytes(left, at)} became ${showBytes(right, at)}`;

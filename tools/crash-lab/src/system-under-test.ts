@@ -16,8 +16,10 @@ export interface OpenSystemOptions {
 }
 
 export interface OpenSystem {
-  /** What the guest sees. */
+  /** What the guest sees; its size is the disk's as it is now. */
   readonly guest: BlockDevice;
+  /** Make the disk larger; durable after a flush. Absent where the system's letters have no growth. */
+  grow?(sizeBytes: number): void | Promise<void>;
   /** Wait until the system has nothing more to do on its own. */
   settle(): void | Promise<void>;
   /** A clean end: everything that was written is durable on return. */
@@ -36,10 +38,12 @@ export interface IntegrityReport {
 export interface SystemUnderTest {
   /** Names the configuration in the ids of states: letters, digits, `+`, `-`. */
   readonly name: string;
-  /** Guest size; a multiple of 512. */
+  /** Guest size after `create`; a multiple of 512. */
   readonly guestBytes: number;
   /** The unit that workloads think in: a cluster, for an image. */
   readonly clusterBytes: number;
+  /** The operations of its exhaustive workloads (`workload.ts`). */
+  readonly letters: string;
   /** After recovery nothing may be leaked (G3); otherwise leaks are counted but allowed. */
   readonly leaksAreFailures: boolean;
   /** Format the empty device, durable on return. */

@@ -1,44 +1,51 @@
 /** Every system that the lab knows by name: the driver in its configurations, and the journal engine alone. */
 import { StateError } from '@qcow2/spec';
 import {
-  backingFileName,
   type DriverConfiguration,
-  DriverSystem,
+  type DriverMode,
+  driverModes,
   exhaustiveConfigurations,
   randomConfigurations,
-} from './driver-system.ts';
+} from './driver-configurations.ts';
+import { backingFileName, DriverSystem } from './driver-system.ts';
 import { EngineSystem, engineConfigurations } from './engine-system.ts';
 import type { SystemUnderTest } from './system-under-test.ts';
 
-export type Mode = 'journal' | 'ordered' | 'all';
+export type Mode = DriverMode | 'all';
+
+export function isMode(name: string): name is Mode {
+  return name === 'all' || Object.hasOwn(driverModes, name);
+}
 
 export interface LabSystem {
   readonly name: string;
-  readonly mode: 'journal' | 'ordered';
+  readonly mode: DriverMode;
+  /** Time for its workloads, beside those of the others. */
+  readonly weight: number;
   /** Small enough for all sequences of operations. */
   readonly exhaustive: boolean;
-  /** Its device holds a qcow2 image, which qemu-img may judge too. */
-  readonly isImage: boolean;
+  /** Its device holds a qcow2 image that qemu-img may judge too. */
+  readonly isForQemu: boolean;
   readonly make: () => SystemUnderTest;
   /** Files that the image names, for tools that look for them. */
   readonly files: () => ReadonlyMap<string, Uint8Array>;
 }
 
-/** Those with a journal, which take longest, before those without: so that threads that take turns have equal shares. */
 export const labSystems: readonly LabSystem[] = [
   ...exhaustiveConfigurations.map((one) => driverEntry(one, true)),
   ...engineConfigurations.map(
     (one): LabSystem => ({
       name: one.name,
       mode: 'journal',
+      weight: 1,
       exhaustive: true,
-      isImage: false,
+      isForQemu: false,
       make: () => new EngineSystem(one),
       files: () => new Map(),
     }),
   ),
   ...randomConfigurations.map((one) => driverEntry(one, false)),
-].sort((left, right) => left.mode.localeCompare(right.mode));
+];
 
 /** @throws INVALID_ARGUMENT for a name that is none */
 export function labSystem(name: string): LabSystem {
@@ -51,7 +58,9 @@ export function labSystem(name: string): LabSystem {
 
 function driverEntry(configuration: DriverConfiguration, exhaustive: boolean): LabSystem {
   const { name, mode, backingBytes } = configuration;
+  // It calls a twin that is left alone an error (see `DriverSystem`).
+  const isForQemu = configuration.sharing !== 'twins';
   const make = () => new DriverSystem(configuration);
   const files = () => new Map(backingBytes > 0 ? [[backingFileName, make().backingContent()]] : []);
-  return { name, mode, exhaustive, isImage: true, make, files };
+  return { name, mode, weight: driverModes[mode].weight, exhaustive, isForQemu, make, files };
 }

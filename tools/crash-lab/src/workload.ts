@@ -23,6 +23,10 @@ export type GuestOperation =
     }
   | { readonly kind: 'discard'; readonly offset: number; readonly lengthBytes: number }
   | { readonly kind: 'flush' }
+  /** Make the disk larger by so many clusters. */
+  | { readonly kind: 'grow'; readonly clusters: number }
+  /** Write the last bytes of the disk, wherever it ends by then. */
+  | { readonly kind: 'tail'; readonly lengthBytes: number }
   /** A clean close, and open. */
   | { readonly kind: 'reopen' }
   /** The process dies, the machine does not: open again on the device as it is, with nothing lost and nothing durable. */
@@ -39,11 +43,17 @@ export interface Workload {
 }
 
 export interface Geometry {
+  /** The disk's size before the workload. */
   readonly guestBytes: number;
   readonly clusterBytes: number;
+  /** Which letters of `allLetters` make up the exhaustive workloads of this system. */
+  readonly letters: string;
 }
 
-/** The alphabet of the exhaustive workloads: one letter each. */
+/** Clusters that a disk grows by in all, at most: a growth that would go beyond is left out. */
+export const mostGrownClusters = 8;
+
+/** What every letter means: one operation each. */
 export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation> {
   const cluster = geometry.clusterBytes;
   const half = cluster / 2;
@@ -62,14 +72,17 @@ export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation
     ['d', { kind: 'discard', offset: 0, lengthBytes: 3 * cluster }],
     ['f', { kind: 'flush' }],
     ['u', write(2 * cluster, half, true)], // FUA: the first half of cluster 2
+    ['h', write(5 * cluster, half)], // half of cluster 5, which something else refers to where clusters are shared
+    ['g', { kind: 'grow', clusters: 2 }],
+    ['t', { kind: 'tail', lengthBytes: half }], // the second half of the disk's last cluster
     ['c', { kind: 'reopen' }],
     ['k', { kind: 'kill' }],
   ]);
 }
 
-/** All sequences of exactly `length` operations of the alphabet. */
+/** All sequences of exactly `length` operations out of the system's letters. */
 export function* sequences(geometry: Geometry, length: number): Generator<Workload> {
-  const letters = [...alphabet(geometry).keys()];
+  const letters = [...geometry.letters];
   const count = letters.length ** length;
   for (let number = 0; number < count; number++) {
     let name = '';
@@ -138,6 +151,10 @@ export function describeOperation(operation: GuestOperation): string {
       return `write zeroes ${operation.lengthBytes} at ${operation.offset}${operation.unmap ? ' unmap' : ''}`;
     case 'discard':
       return `discard ${operation.lengthBytes} at ${operation.offset}`;
+    case 'grow':
+      return `grow by ${operation.clusters} clusters`;
+    case 'tail':
+      return `write the last ${operation.lengthBytes}`;
     default:
       return operation.kind;
   }
@@ -164,6 +181,11 @@ function randomOperation(geometry: Geometry, random: SeededRandom): GuestOperati
   if (dice < 22) return { kind: 'flush' };
   if (dice < 24) return { kind: 'reopen' };
   if (dice < 26) return { kind: 'kill' };
+  if (geometry.letters.includes('g') && random.chance(24)) {
+    return random.chance(3)
+      ? { kind: 'tail', lengthBytes: sectorBytes * (1 + random.below(2)) }
+      : { kind: 'grow', clusters: 1 + random.below(2) };
+  }
   const { offset, lengthBytes } = randomRange(guestBytes, clusterBytes, random);
   if (dice < 35) return { kind: 'zeroes', offset, lengthBytes, unmap: random.chance(2) };
   if (dice < 45) {

@@ -115,6 +115,43 @@ describe('the guest oracle', () => {
   it('names the first sector that is not as allowed', () => {
     const oracle = oracleOf(1, 1, 1);
     const content = new Uint8Array(3 * 512).fill(1).fill(9, 512);
-    expect(oracle.allowed().firstViolation(content)?.guestSector).toBe(1);
+    expect(oracle.allowed().firstViolation(content)).toMatchObject({ kind: 'content', guestSector: 1 });
+  });
+});
+
+describe('the size of the disk', () => {
+  const grown = (oracle: GuestOracle, before: number, after: number): void =>
+    oracle.endGrow(oracle.beginGrow(before * 512, after * 512));
+
+  it('is the old or the new one until a flush, and the new sectors are zeros', () => {
+    const oracle = oracleOf(1);
+    grown(oracle, 1, 2);
+    const larger = new Uint8Array(1024).fill(1, 0, 512);
+    expect(isAllowed(oracle, sector(1))).toBe(true);
+    expect(isAllowed(oracle, larger)).toBe(true);
+    expect(isAllowed(oracle, larger.slice().fill(9, 512))).toBe(false);
+    expect(isAllowed(oracle, new Uint8Array(1536).fill(1, 0, 512))).toBe(false);
+    flush(oracle);
+    expect(isAllowed(oracle, sector(1))).toBe(false);
+    expect(isAllowed(oracle, larger)).toBe(true);
+  });
+
+  it('must hold a write that was made durable by itself', () => {
+    const oracle = oracleOf(1);
+    grown(oracle, 1, 2);
+    write(oracle, 512, sector(4), true);
+    expect(isAllowed(oracle, sector(1))).toBe(false);
+    expect(isAllowed(oracle, new Uint8Array(1024).fill(1, 0, 512).fill(4, 512))).toBe(true);
+  });
+
+  it('begins as zeros again where a kill took the growth along, whatever was written there', () => {
+    const oracle = oracleOf(1);
+    grown(oracle, 1, 2);
+    write(oracle, 512, sector(4));
+    oracle.kill();
+    grown(oracle, 1, 2);
+    expect(isAllowed(oracle, new Uint8Array(1024).fill(1, 0, 512).fill(4, 512))).toBe(false);
+    expect(isAllowed(oracle, new Uint8Array(1024).fill(1, 0, 512))).toBe(true);
+    expect(isAllowed(oracle, sector(1))).toBe(true);
   });
 });

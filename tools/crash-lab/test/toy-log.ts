@@ -31,6 +31,7 @@ export function toyLog(bug?: ToyBug): SystemUnderTest {
     name: bug === undefined ? 'toy' : `toy-${bug.replaceAll(' ', '-')}`,
     guestBytes: guestSectors * sectorBytes,
     clusterBytes: 2 * sectorBytes,
+    letters: 'swxozdfuck',
     leaksAreFailures: true,
     create: async (device) => {
       await device.write(0, new Uint8Array((logStart + logSectors) * sectorBytes));

@@ -1,0 +1,129 @@
+/**
+ * The configurations in which the driver is crashed: every mode (how metadata is made safe) with every shape
+ * (what the image looks like before the workload), and some that turn one knob more.
+ *
+ * A mode is one entry of `driverModes`, a shape one of `shapes`; everything else follows. Images are tiny, so
+ * that spaces of crash states are small enough to be gone through: clusters of 1 KiB (two sectors: a sub-cluster
+ * write is one sector), journal blocks of 512 bytes, a ring of 56 KiB.
+ */
+import type { CreateOptions, OpenOptions } from '@qcow2/driver';
+import type { Sharing } from './shared-clusters.ts';
+
+export type DriverMode = 'journal' | 'ordered';
+
+export interface DriverModeTraits {
+  /** What `createImage` is told. */
+  readonly create: (journalBlockBytes: number) => Pick<CreateOptions, 'journal' | 'lazyRefcounts'>;
+  /** After recovery nothing may be leaked (G3). */
+  readonly leaksAreFailures: boolean;
+  /** Time for its workloads, beside those of the others: threads share the work by it. */
+  readonly weight: number;
+}
+
+const journalBytes = 64 * 1024;
+
+export const driverModes: Readonly<Record<DriverMode, DriverModeTraits>> = {
+  journal: {
+    create: (blockBytes) => ({ journal: { sizeBytes: journalBytes, blockBytes } }),
+    leaksAreFailures: true,
+    weight: 3,
+  },
+  ordered: { create: () => ({ journal: false }), leaksAreFailures: false, weight: 1 },
+};
+
+export interface DriverConfiguration {
+  /** Part of the ids of states. */
+  readonly name: string;
+  readonly mode: DriverMode;
+  readonly clusterBytes: number;
+  readonly guestBytes: number;
+  /** Operations of its exhaustive workloads; without any, it is for random workloads only. */
+  readonly letters: string;
+  /** Clusters 0, 1, 2 and half of 5 are written before the workload begins. */
+  readonly filled: boolean;
+  readonly sharing: Sharing;
+  /** Bytes of backing file, 0 for none. What it does not reach reads as zeros. */
+  readonly backingBytes: number;
+  /** 512 if not given. Larger blocks make a ring of few, which wraps soon. */
+  readonly journalBlockBytes?: number;
+  readonly tuning?: NonNullable<OpenOptions['journal']>;
+}
+
+type Shape = Omit<DriverConfiguration, 'name' | 'mode'>;
+
+const small: Shape = {
+  clusterBytes: 1024,
+  guestBytes: 16 * 1024,
+  letters: 'swxozdfuhgck',
+  filled: false,
+  sharing: 'none',
+  backingBytes: 0,
+};
+/** Ends within the disk, and within a cluster. */
+const backing = { backingBytes: 14 * 1024 + 512 } as const;
+
+/** By the part of the name that follows the mode. */
+const shapes: Readonly<Record<string, Shape>> = {
+  '': small,
+  '+filled': { ...small, filled: true },
+  '+backing': { ...small, ...backing },
+  '+backing+filled': { ...small, ...backing, filled: true },
+  '+twins': { ...small, filled: true, sharing: 'twins' },
+  '+snapshot': { ...small, filled: true, sharing: 'snapshot' },
+  // Growth beyond what one L2 table maps: the L1 table moves. A sub-cluster write is half a sector.
+  '+l1': { ...small, clusterBytes: 512, guestBytes: 63 * 512, letters: 'sofgtck' },
+};
+
+/** Every write goes in place, as large ones do. */
+const direct = { directWriteBytes: 512, directFlushBytes: 0 } as const;
+/** Write-back begins at once. */
+const eager = { writeBackAt: 0.01 } as const;
+
+const manySmall: Shape = { ...small, clusterBytes: 512, guestBytes: 48 * 1024, letters: 'g', filled: true };
+const fewLarge: Shape = {
+  ...small,
+  clusterBytes: 4096,
+  guestBytes: 128 * 1024,
+  letters: 'g',
+  filled: true,
+  backingBytes: 100 * 1024 + 512,
+};
+
+/** For random workloads only. */
+const randomShapes: Readonly<Record<string, Shape>> = { '-512': manySmall, '-4k+backing': fewLarge };
+
+/** With one knob turned further. */
+const tuned: readonly DriverConfiguration[] = [
+  { ...small, name: 'journal+direct+filled', mode: 'journal', filled: true, tuning: direct },
+  {
+    ...small,
+    ...backing,
+    name: 'journal+eager+backing+filled',
+    mode: 'journal',
+    filled: true,
+    tuning: eager,
+  },
+];
+
+const tunedRandom: readonly DriverConfiguration[] = [
+  { ...manySmall, name: 'journal-512+direct+eager', mode: 'journal', tuning: { ...direct, ...eager } },
+];
+
+const modeNames = Object.keys(driverModes) as DriverMode[];
+
+function product(shapesByName: Readonly<Record<string, Shape>>): DriverConfiguration[] {
+  return modeNames.flatMap((mode) =>
+    Object.entries(shapesByName).map(([suffix, shape]) => ({ ...shape, name: `${mode}${suffix}`, mode })),
+  );
+}
+
+/** What every sequence of its letters is tried on. */
+export const exhaustiveConfigurations: readonly DriverConfiguration[] = [...product(shapes), ...tuned];
+
+/** What random workloads run on, besides the above. */
+export const randomConfigurations: readonly DriverConfiguration[] = [
+  ...product(randomShapes).map((one) =>
+    one.clusterBytes === 4096 ? { ...one, journalBlockBytes: 4096 } : one,
+  ),
+  ...tunedRandom,
+];
