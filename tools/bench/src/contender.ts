@@ -134,7 +134,7 @@ export interface Served {
 /** Start the contender's server, perhaps behind another program such as strace. */
 export async function serveImage(
   workspace: Workspace,
-  contender: Contender,
+  contender: Pick<Contender, 'name' | 'server'>,
   image: string,
   prefix: readonly string[] = [],
 ): Promise<Served> {

@@ -1,4 +1,5 @@
 /** `pnpm bench`: see `options.ts` for its command line. */
+import { benefit } from './benefit/benefit.ts';
 import { BenchmarkFailure } from './failure.ts';
 import { flushCost } from './flush-cost.ts';
 import { flushRate } from './flush-rate.ts';
@@ -11,6 +12,7 @@ const benchmarks: Record<BenchmarkName, (workspace: Workspace, options: BenchOpt
   nbd: nbdBenchmark,
   'flush-cost': flushCost,
   'flush-rate': flushRate,
+  benefit,
 };
 
 async function main(args: readonly string[]): Promise<void> {

@@ -22,6 +22,15 @@ describe('command line', () => {
     expect(parseCommandLine(['--help'], print).name).toBe('help');
   });
 
+  it('takes names of cases and contenders, as many as are given', () => {
+    const { name, options } = parseCommandLine(
+      ['benefit', '--only', 'a', '--only', 'b', '--without', 'c', '--write-docs'],
+      print,
+    );
+    expect(name).toBe('benefit');
+    expect(options).toMatchObject({ rounds: 7, only: ['a', 'b'], without: ['c'], writeDocs: true });
+  });
+
   it.each([[['no-such']], [['nbd', 'nbd']], [['--rounds', '0']], [['--rounds', 'x']], [['--fast']]])(
     'refuses %j',
     (args) => {

@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { ownCommand } from './contender.ts';
 import { BenchmarkFailure } from './failure.ts';
 
-export const benchmarkNames = ['nbd', 'flush-cost', 'flush-rate'] as const;
+export const benchmarkNames = ['nbd', 'flush-cost', 'flush-rate', 'benefit'] as const;
 export type BenchmarkName = (typeof benchmarkNames)[number];
 
 export interface BenchOptions {
@@ -14,18 +14,28 @@ export interface BenchOptions {
   readonly folder: string | undefined;
   /** Our command; another build of it can be measured by naming it. */
   readonly command: string;
+  /** `benefit`: only these cases; empty for all. */
+  readonly only: readonly string[];
+  /** `benefit`: leave these contenders out. */
+  readonly without: readonly string[];
+  /** `benefit`: put the figures into the documents. */
+  readonly writeDocs: boolean;
   /** For people; the JSON is printed apart from it. */
   readonly print: (text: string) => void;
 }
 
 export const usage = `usage: pnpm bench [BENCHMARK] [--quick] [--rounds N] [--folder DIR] [--command FILE]
+       pnpm bench:benefit [--only CASE]… [--without CONTENDER]… [--write-docs] [--quick] …
 
   nbd          4 KiB random reads and writes over a unix socket, and flushed writes, beside qemu-nbd (default)
   flush-cost   fdatasync calls and bytes written for a flushed write, by strace
   flush-rate   flushes a second of journal record shapes: physical and logical, 512 and 4096 byte blocks
+  benefit      what the journal is worth: every contender in every case, with docs/benefit.md made of it (--write-docs)
 
 The last line is the result as JSON.
 `;
+
+const defaultRounds: Record<BenchmarkName, number> = { nbd: 9, 'flush-cost': 1, 'flush-rate': 9, benefit: 7 };
 
 export interface CommandLine {
   readonly name: BenchmarkName | 'help';
@@ -39,7 +49,7 @@ export function parseCommandLine(args: readonly string[], print: (text: string) 
   if (!isBenchmark(name) || more.length > 0)
     throw new BenchmarkFailure(`no benchmark: ${positionals.join(' ')}`);
   const quick = values.quick ?? false;
-  const rounds = values.rounds === undefined ? (quick ? 3 : 9) : Number(values.rounds);
+  const rounds = values.rounds === undefined ? (quick ? 3 : defaultRounds[name]) : Number(values.rounds);
   if (!Number.isInteger(rounds) || rounds < 1)
     throw new BenchmarkFailure(`not a number of rounds: ${values.rounds}`);
   const options = {
@@ -47,6 +57,9 @@ export function parseCommandLine(args: readonly string[], print: (text: string) 
     rounds,
     folder: values.folder,
     command: resolve(values.command ?? ownCommand),
+    only: values.only ?? [],
+    without: values.without ?? [],
+    writeDocs: values['write-docs'] ?? false,
     print,
   };
   return { name: values.help === true ? 'help' : name, options };
@@ -62,6 +75,9 @@ function parsed(args: readonly string[]) {
         rounds: { type: 'string' },
         folder: { type: 'string' },
         command: { type: 'string' },
+        only: { type: 'string', multiple: true },
+        without: { type: 'string', multiple: true },
+        'write-docs': { type: 'boolean' },
         help: { type: 'boolean', short: 'h' },
       },
     });

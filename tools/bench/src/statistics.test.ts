@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { median, percentile, ratioOf, rotated, spreadOf } from './statistics.ts';
+import { median, percentile, quantile, ratioOf, rotated, spreadOf } from './statistics.ts';
 
 const numbers = fc.array(fc.double({ min: 0.001, max: 1e9, noNaN: true }), { minLength: 1, maxLength: 50 });
 
@@ -26,6 +26,24 @@ describe('statistics', () => {
         expect(values).toContain(limit);
         expect(values.filter((value) => value <= limit).length / values.length).toBeGreaterThanOrEqual(share);
         expect(values.filter((value) => value < limit).length / values.length).toBeLessThan(share);
+      }),
+    );
+  });
+
+  it('interpolates a quantile between its neighbours', () => {
+    expect(quantile([10, 20], 0.5)).toBe(15);
+    expect(quantile([4, 1, 3, 2, 5], 0.5)).toBe(3);
+    expect(
+      quantile(
+        Array.from({ length: 401 }, (_, i) => i),
+        0.99,
+      ),
+    ).toBeCloseTo(396, 9);
+    expect(quantile([], 0.5)).toBeNaN();
+    fc.assert(
+      fc.property(numbers, fc.double({ min: 0, max: 1, noNaN: true }), (values, share) => {
+        expect(quantile(values, share)).toBeGreaterThanOrEqual(Math.min(...values));
+        expect(quantile(values, share)).toBeLessThanOrEqual(Math.max(...values));
       }),
     );
   });

@@ -26,12 +26,34 @@ describe('traces', () => {
   });
 
   it('adds up what succeeded', () => {
-    expect(billOf(parseTrace(trace))).toEqual({ syncs: 2, writes: 2, writtenBytes: 12800 });
+    expect(billOf(parseTrace(trace))).toEqual({
+      syncs: 2,
+      writes: 2,
+      writtenBytes: 12800,
+      reads: 0,
+      readBytes: 0,
+    });
   });
 
   it('adds up a span of time', () => {
     const calls = parseTrace(trace);
-    expect(billOf(calls, 1732349000.15, 1732349000.25)).toEqual({ syncs: 1, writes: 1, writtenBytes: 4608 });
-    expect(billOf(calls, 1732349001)).toEqual({ syncs: 0, writes: 0, writtenBytes: 0 });
+    expect(billOf(calls, 1732349000.15, 1732349000.25)).toMatchObject({
+      syncs: 1,
+      writes: 1,
+      writtenBytes: 4608,
+    });
+    expect(billOf(calls, 1732349001)).toMatchObject({ syncs: 0, writes: 0, writtenBytes: 0 });
+  });
+
+  it('says whose bytes were read, also where another thread came between', () => {
+    const named = [
+      '7 1.0 pread64(17</images/base (1).raw>, ""..., 65536, 0 <unfinished ...>',
+      '8 1.1 pwrite64(18</images/disk>, ""..., 4096, 0) = 4096',
+      '7 1.2 <... pread64 resumed>) = 65536',
+      '7 1.3 fdatasync(18</images/disk>) = 0',
+    ].join('\n');
+    const calls = parseTrace(named);
+    expect(calls.map(({ file }) => file)).toEqual(['/images/disk', '/images/base (1).raw', '/images/disk']);
+    expect(billOf(calls)).toEqual({ syncs: 1, writes: 1, writtenBytes: 4096, reads: 1, readBytes: 65536 });
   });
 });

@@ -2,7 +2,7 @@
  * A folder of its own and the processes in it, so that a benchmark leaves nothing behind: neither when it
  * ends, nor when it fails, nor when it is interrupted.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -15,10 +15,24 @@ export class Workspace {
   readonly folder: string;
   readonly #children = new Set<ChildProcess>();
   #nextName = 1;
+  #python: string | undefined;
 
   /** @param parent the folder decides which disk is measured */
   constructor(parent: string = tmpdir()) {
     this.folder = mkdtempSync(join(parent, 'qcow2-bench-'));
+  }
+
+  /**
+   * Python with libnbd's bindings: Debian's bindings are for Debian's interpreter, which need not be the first one on the path.
+   * @throws BenchmarkFailure where there is none
+   */
+  get python(): string {
+    this.#python ??= ['python3', '/usr/bin/python3'].find(
+      (interpreter) => spawnSync(interpreter, ['-c', 'import nbd']).status === 0,
+    );
+    if (this.#python === undefined)
+      throw new BenchmarkFailure('no Python with libnbd (Debian: python3-libnbd)');
+    return this.#python;
   }
 
   /** A path that nothing stands at. */

@@ -1,0 +1,82 @@
+/**
+ * What a case costs a contender in system calls and bytes, by strace: one run of each, since neither depends on how busy
+ * the machine is. Two sums: while the client waits for answers, and in all, from opening to clean close; what is written
+ * back only when the image is closed is in the second.
+ */
+import { readFileSync } from 'node:fs';
+import { serveImage, syncFile } from '../contender.ts';
+import { BenchmarkFailure } from '../failure.ts';
+import { billOf, parseTrace, straceArguments, type TimedCall } from '../strace.ts';
+import type { Workspace } from '../workspace.ts';
+import type { BenefitCase } from './cases.ts';
+import type { BenefitContender, Sources } from './contenders.ts';
+import { operationsFile, runLoad } from './load-client.ts';
+import { randomFrom, sumOf } from './operations.ts';
+
+/** Sums over a whole run. */
+export interface Cost {
+  readonly flushes: number;
+  readonly guestBytes: number;
+  readonly serving: CostPart;
+  readonly inAll: CostPart;
+}
+
+export interface CostPart {
+  readonly syncs: number;
+  readonly writtenBytes: number;
+  /** From the image. */
+  readonly readBytes: number;
+  readonly backingReadBytes: number;
+}
+
+export async function costOf(
+  workspace: Workspace,
+  sources: Sources,
+  contender: BenefitContender,
+  one: BenefitCase,
+  share: number,
+): Promise<Cost> {
+  const place = { guestOffset: 0, lengthBytes: one.placeBytes };
+  const operations = one.operations(place, randomFrom(1), share);
+  const file = operationsFile(workspace, operations);
+  const image = workspace.path('image');
+  await contender.prepare(image, { kind: one.image, sizeBytes: one.placeBytes });
+  syncFile(image);
+  const backing = one.image === 'overlay' ? [await sources.random(one.placeBytes)] : [];
+  const trace = workspace.path('trace');
+  const server = await serveImage(workspace, contender, image, straceArguments([image, ...backing], trace));
+  const { began, ended } = await runLoad(workspace, server.socket, file, operations, undefined);
+  await server.stop();
+  const calls = parseTrace(readFileSync(trace, 'utf8'));
+  if (!calls.some(({ name }) => name.includes('write'))) {
+    throw new BenchmarkFailure(`strace saw nothing that ${contender.name} wrote`);
+  }
+  await workspace.run('rm', ['-f', image, trace, file]);
+  const { flushes, guestBytes } = sumOf(operations);
+  return {
+    flushes,
+    guestBytes,
+    serving: partOf(calls, backing, began, ended),
+    inAll: partOf(calls, backing),
+  };
+}
+
+function partOf(
+  calls: readonly TimedCall[],
+  backing: readonly string[],
+  from?: number,
+  to?: number,
+): CostPart {
+  const ofBacking = (call: TimedCall): boolean => call.file !== undefined && backing.includes(call.file);
+  const { syncs, writtenBytes, readBytes } = billOf(
+    calls.filter((call) => !ofBacking(call)),
+    from,
+    to,
+  );
+  return {
+    syncs,
+    writtenBytes,
+    readBytes,
+    backingReadBytes: billOf(calls.filter(ofBacking), from, to).readBytes,
+  };
+}
