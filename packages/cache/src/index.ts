@@ -1,2 +1,8 @@
 export { OrderedWrites, type WriteStep } from './ordered-writes.ts';
-export { type CacheCounters, type SliceLoader, TableCache, type TableSlice } from './table-cache.ts';
+export {
+  type CacheCounters,
+  type SliceLoader,
+  TableCache,
+  type TableCacheOptions,
+  type TableSlice,
+} from './table-cache.ts';

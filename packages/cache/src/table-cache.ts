@@ -9,6 +9,9 @@
  * Least recently used first, bounded in bytes. A slice in use by a task that waits is pinned by holding
  * `bytes`: an evicted slice's bytes stay readable, but a change to them would be lost; so writers `load`
  * what they need, then `restore` it, change it and hand the change over without waiting in between.
+ *
+ * Idle slices go too: `dropUnused`, called now and then by whoever keeps time, drops what nobody has used since the
+ * call before. It can be called at any moment, for the reason above.
  */
 import { isPromise, type Task } from '@qcow2/block-device';
 
@@ -21,8 +24,28 @@ export interface TableSlice {
 export interface CacheCounters {
   readonly hits: number;
   readonly misses: number;
+  /** Slices dropped to make room for others. */
   readonly evictions: number;
+  /** Slices dropped because nobody had used them for an interval. */
+  readonly cleaned: number;
+  /** Held now, and at most. */
   readonly bytes: number;
+  readonly maxBytes: number;
+}
+
+export interface TableCacheOptions {
+  /** A power of two; every slice starts at a multiple of it. */
+  readonly sliceBytes: number;
+  /** Rounded down to whole slices; at least two of them. */
+  readonly maxBytes: number;
+  readonly load: SliceLoader;
+  /** Called when the first slice comes into an empty cache: from now on there is something to clean. */
+  readonly onFilled?: () => void;
+}
+
+interface CachedSlice extends TableSlice {
+  /** The interval in which it was used last. */
+  usedIn: number;
 }
 
 /** Fill `into` with the newest content of the host range. */
@@ -30,22 +53,37 @@ export type SliceLoader = (hostOffset: number, into: Uint8Array) => void | Promi
 
 export class TableCache {
   readonly sliceBytes: number;
-  readonly #maxSlices: number;
+  #maxSlices = 0;
   readonly #load: SliceLoader;
+  readonly #onFilled: (() => void) | undefined;
   /** In order of use, oldest first: a Map keeps insertion order, and a hit moves its slice to the end. */
-  readonly #slices = new Map<number, TableSlice>();
+  readonly #slices = new Map<number, CachedSlice>();
   readonly #loading = new Map<number, Promise<void>>();
   /** The slice asked for last: most lookups ask for it again. */
-  #recent: TableSlice | undefined;
+  #recent: CachedSlice | undefined;
+  /** Counts calls of `dropUnused`. */
+  #interval = 0;
   #hits = 0;
   #misses = 0;
   #evictions = 0;
+  #cleaned = 0;
 
-  /** @param sliceBytes a power of two; every slice starts at a multiple of it */
-  constructor(options: { sliceBytes: number; maxBytes: number; load: SliceLoader }) {
+  constructor(options: TableCacheOptions) {
     this.sliceBytes = options.sliceBytes;
-    this.#maxSlices = Math.max(4, Math.floor(options.maxBytes / options.sliceBytes));
     this.#load = options.load;
+    this.#onFilled = options.onFilled;
+    this.limit(options.maxBytes);
+  }
+
+  /** Another bound, from now on. What is above it goes at once. */
+  limit(maxBytes: number): void {
+    this.#maxSlices = Math.max(2, Math.floor(maxBytes / this.sliceBytes));
+    this.#makeRoom(this.#maxSlices);
+  }
+
+  /** Nothing is in the cache. */
+  get isEmpty(): boolean {
+    return this.#slices.size === 0;
   }
 
   get counters(): CacheCounters {
@@ -53,7 +91,9 @@ export class TableCache {
       hits: this.#hits,
       misses: this.#misses,
       evictions: this.#evictions,
+      cleaned: this.#cleaned,
       bytes: this.#slices.size * this.sliceBytes,
+      maxBytes: this.#maxSlices * this.sliceBytes,
     };
   }
 
@@ -62,6 +102,7 @@ export class TableCache {
     const start = hostOffset - (hostOffset % this.sliceBytes);
     if (this.#recent !== undefined && this.#recent.hostOffset === start) {
       this.#hits++;
+      this.#recent.usedIn = this.#interval;
       return this.#recent;
     }
     const slice = this.#slices.get(start);
@@ -69,6 +110,7 @@ export class TableCache {
     this.#hits++;
     this.#slices.delete(start);
     this.#slices.set(start, slice);
+    slice.usedIn = this.#interval;
     this.#recent = slice;
     return slice;
   }
@@ -132,17 +174,40 @@ export class TableCache {
     this.#recent = undefined;
   }
 
+  /** Drop the slices that nobody has used since this was called last. Returns how many went. */
+  dropUnused(): number {
+    let dropped = 0;
+    // Oldest first: behind one that was used, all were.
+    for (const [start, slice] of this.#slices) {
+      if (slice.usedIn === this.#interval) break;
+      this.#slices.delete(start);
+      if (this.#recent === slice) this.#recent = undefined;
+      dropped++;
+    }
+    this.#interval++;
+    this.#cleaned += dropped;
+    return dropped;
+  }
+
   #insert(start: number, bytes: Uint8Array): TableSlice {
-    while (this.#slices.size >= this.#maxSlices) {
+    this.#makeRoom(this.#maxSlices - 1);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const slice: CachedSlice = { hostOffset: start, bytes, view, usedIn: this.#interval };
+    const wasEmpty = this.#slices.size === 0;
+    this.#slices.set(start, slice);
+    this.#recent = slice;
+    if (wasEmpty) this.#onFilled?.();
+    return slice;
+  }
+
+  /** Drop the oldest until no more than `slices` are left. */
+  #makeRoom(slices: number): void {
+    while (this.#slices.size > slices) {
       const oldest = this.#slices.keys().next();
       if (oldest.done === true) break;
+      if (this.#recent?.hostOffset === oldest.value) this.#recent = undefined;
       this.#slices.delete(oldest.value);
       this.#evictions++;
     }
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const slice: TableSlice = { hostOffset: start, bytes, view };
-    this.#slices.set(start, slice);
-    this.#recent = slice;
-    return slice;
   }
 }

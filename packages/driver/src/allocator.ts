@@ -149,7 +149,7 @@ export class Allocator {
    * the next flush leaks them. Holds: the write lock.
    */
   *freePending(): Task<void> {
-    const { cache } = this.core;
+    const { refcountCache: cache } = this.core;
     while (this.#toFree.length > 0) {
       const start = (cluster: number): number => {
         const at = this.refcountOffset(cluster);
@@ -224,7 +224,7 @@ export class Allocator {
   *refcount(cluster: number): Task<number> {
     const index = Math.floor(cluster / this.core.refcountsPerBlock);
     if (index >= this.core.refcountTable.byteLength / 8 || this.blockOffset(index) === 0) return 0;
-    yield* this.core.cache.load(this.refcountOffset(cluster));
+    yield* this.core.refcountCache.load(this.refcountOffset(cluster));
     return this.#countHere(cluster);
   }
 
@@ -248,7 +248,7 @@ export class Allocator {
         yield* this.#addRefcountBlock(block, cluster);
       } else {
         const at = this.refcountOffset(cluster);
-        if (core.cache.peek(at) === undefined) yield* core.cache.load(at);
+        if (core.refcountCache.peek(at) === undefined) yield* core.refcountCache.load(at);
         if (this.#isFree(cluster)) return cluster;
         this.#cursor++;
       }
@@ -268,13 +268,13 @@ export class Allocator {
     if (journal !== undefined && cluster * core.clusterBytes === journal.hostOffset) return false;
     // All of a run is fresh, or none of it.
     if (first >= this.#freshFrom !== cluster >= this.#freshFrom) return false;
-    return core.cache.peek(this.refcountOffset(cluster)) !== undefined && this.#isFree(cluster);
+    return core.refcountCache.peek(this.refcountOffset(cluster)) !== undefined && this.#isFree(cluster);
   }
 
   #countHere(cluster: number): number {
     const { core } = this;
     const at = this.refcountOffset(cluster);
-    const slice = core.cache.peek(at);
+    const slice = core.refcountCache.peek(at);
     if (slice === undefined) throw new InvariantError('a refcount slice was evicted while in use');
     const bits = core.refcounts.widthBits;
     const inSlice = at - slice.hostOffset;
@@ -300,8 +300,8 @@ export class Allocator {
     core.refcounts.set(new DataView(content.buffer), cluster % core.refcountsPerBlock, 1);
     yield* core.writeInPlace(offset, content, 'refblock_alloc_write');
     this.noteUse(cluster, 1);
-    for (let at = 0; at < content.length; at += core.cache.sliceBytes) {
-      core.cache.put(offset + at, content.slice(at, at + core.cache.sliceBytes));
+    for (let at = 0; at < content.length; at += core.refcountCache.sliceBytes) {
+      core.refcountCache.put(offset + at, content.slice(at, at + core.refcountCache.sliceBytes));
     }
     writeRefcountTableEntry(core.refcountTable, index * 8, offset);
     const bytes = new Uint8Array(core.refcountTable.buffer, index * 8, 8).slice();

@@ -285,10 +285,10 @@ class Checker {
   /** One refcount block, slice by slice; slices in which nothing is counted on either side are passed over. */
   *#compareBlock(first: number): Task<number> {
     const { core, allocator } = this.#parts;
-    const perSlice = (core.cache.sliceBytes * 8) / core.refcounts.widthBits;
+    const perSlice = (core.refcountCache.sliceBytes * 8) / core.refcounts.widthBits;
     let last = -1;
     for (let at = 0; at < core.refcountsPerBlock; at += perSlice) {
-      const slice = yield* core.cache.load(allocator.refcountOffset(first + at));
+      const slice = yield* core.refcountCache.load(allocator.refcountOffset(first + at));
       if (!this.#counts.any(first + at, perSlice) && isZero(slice.bytes)) continue;
       for (let index = 0; index < perSlice; index++) {
         const cluster = first + at + index;

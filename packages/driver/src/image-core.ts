@@ -1,6 +1,6 @@
 /**
  * What the parts of an open image share: the device, the decoded header, the two tables that are held whole
- * (L1 and refcount table), the cache of slices, and the log that takes changes.
+ * (L1 and refcount table), the caches of slices, and the log that takes changes.
  *
  * Invariants: `l1` and `refcountTable` are what the image means now; whoever changes them submits the same
  * change to `log`. Everything that changes metadata holds `writeLock`.
@@ -14,7 +14,7 @@ import {
   type Task,
   wait,
 } from '@qcow2/block-device';
-import { TableCache } from '@qcow2/cache';
+import { type CacheCounters, TableCache } from '@qcow2/cache';
 import {
   type L2Format,
   l2EntryBytes,
@@ -23,6 +23,8 @@ import {
   refcountCodec,
 } from '@qcow2/codec';
 import { FormatError, incompatibleFeatures, StateError } from '@qcow2/spec';
+import { CacheCleaner } from './cache-cleaner.ts';
+import { type CacheOptions, cacheSizes } from './cache-sizes.ts';
 import type { MetadataLog } from './metadata-log.ts';
 
 export interface HostArea {
@@ -34,8 +36,14 @@ export interface CoreOptions {
   readonly device: BlockDevice;
   readonly header: Qcow2Header;
   readonly backing: BlockDevice | undefined;
-  readonly cacheBytes: number;
+  readonly cache?: CacheOptions | undefined;
   readonly readOnly: boolean;
+}
+
+/** Of both metadata caches. */
+export interface ImageCacheCounters {
+  readonly l2: CacheCounters;
+  readonly refcount: CacheCounters;
 }
 
 export class ImageCore {
@@ -50,7 +58,11 @@ export class ImageCore {
   readonly l2Entries: number;
   readonly refcounts: RefcountCodec;
   readonly refcountsPerBlock: number;
-  readonly cache: TableCache;
+  /** Slices of L2 tables, and of refcount blocks. */
+  readonly l2Cache: TableCache;
+  readonly refcountCache: TableCache;
+  readonly cacheCleaner: CacheCleaner;
+  readonly #cacheOptions: CacheOptions;
   readonly writeLock = new Mutex();
   l1: DataView;
   refcountTable: DataView;
@@ -78,11 +90,30 @@ export class ImageCore {
     this.refcountsPerBlock = this.refcounts.entriesPerBlock(this.clusterBytes);
     this.l1 = new DataView(new ArrayBuffer(0));
     this.refcountTable = new DataView(new ArrayBuffer(0));
-    this.cache = new TableCache({
-      sliceBytes: Math.min(this.clusterBytes, 65536),
-      maxBytes: options.cacheBytes,
-      load: (hostOffset, into) => this.readPatched(hostOffset, into),
-    });
+    this.#cacheOptions = options.cache ?? {};
+    const sizes = this.#cacheSizes();
+    const load = (hostOffset: number, into: Uint8Array): void | Promise<void> =>
+      this.readPatched(hostOffset, into);
+    const onFilled = (): void => this.cacheCleaner.noteFilled();
+    const l2 = { sliceBytes: sizes.l2SliceBytes, maxBytes: sizes.l2Bytes };
+    const refcount = { sliceBytes: sizes.refcountSliceBytes, maxBytes: sizes.refcountBytes };
+    this.l2Cache = new TableCache({ ...l2, load, onFilled });
+    this.refcountCache = new TableCache({ ...refcount, load, onFilled });
+    this.cacheCleaner = new CacheCleaner([this.l2Cache, this.refcountCache], sizes.cleanIntervalMs);
+  }
+
+  get cacheCounters(): ImageCacheCounters {
+    return { l2: this.l2Cache.counters, refcount: this.refcountCache.counters };
+  }
+
+  /** The disk has another size: what its L2 tables can take has changed. */
+  fitCaches(): void {
+    this.l2Cache.limit(this.#cacheSizes().l2Bytes);
+  }
+
+  #cacheSizes() {
+    const { clusterBytes, l2EntryBytes, header } = this;
+    return cacheSizes(this.#cacheOptions, { clusterBytes, l2EntryBytes, sizeBytes: header.sizeBytes });
   }
 
   get log(): MetadataLog {

@@ -26,6 +26,7 @@ import {
 } from '@qcow2/block-device';
 import { clusterKind, type Qcow2Header } from '@qcow2/codec';
 import { InvariantError, Qcow2Error, StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
+import type { ImageCacheCounters } from './image-core.ts';
 import type { ZeroMode } from './image-writer.ts';
 import type { ImageInfo } from './info.ts';
 import type { JournalStatus } from './journal-status.ts';
@@ -45,6 +46,7 @@ export class Qcow2Image implements BlockDevice {
   /** Made by `openImage` only. */
   constructor(parts: ImageParts) {
     this.#parts = parts;
+    parts.core.cacheCleaner.start();
     const write = !parts.core.readOnly;
     this.capabilities = {
       write,
@@ -84,6 +86,11 @@ export class Qcow2Image implements BlockDevice {
   /** State and counters of the journal; undefined for an image that has none. */
   journalStatus(): JournalStatus | undefined {
     return this.#parts.journalStatus();
+  }
+
+  /** Hits, misses and bytes of the two metadata caches. */
+  cacheCounters(): ImageCacheCounters {
+    return this.#parts.core.cacheCounters;
   }
 
   read(offset: number, into: Uint8Array, _options?: ReadOptions): void | Promise<void> {
@@ -159,6 +166,7 @@ export class Qcow2Image implements BlockDevice {
       );
     }
     await run(this.#guarded(() => this.#parts.grow(sizeBytes)));
+    this.#parts.core.fitCaches();
   }
 
   /**
@@ -208,6 +216,7 @@ export class Qcow2Image implements BlockDevice {
   abandon(): void {
     this.#closed = true;
     clearTimeout(this.#idleTimer);
+    this.#parts.core.cacheCleaner.stop();
   }
 
   #zero(offset: number, lengthBytes: number, mode: ZeroMode, options?: WriteOptions): void | Promise<void> {

@@ -46,10 +46,10 @@ export class L2Allocator {
       this.#allocator.unreserve(first, 1);
       throw error;
     }
-    const { sliceBytes } = this.#core.cache;
+    const { sliceBytes } = this.#core.l2Cache;
     for (let at = 0; at < clusterBytes; at += sliceBytes) {
-      this.#core.cache.put(offset + at, content.slice(at, at + sliceBytes));
+      this.#core.l2Cache.put(offset + at, content.slice(at, at + sliceBytes));
     }
-    if (before !== 0) this.#core.cache.drop(before, clusterBytes);
+    if (before !== 0) this.#core.l2Cache.drop(before, clusterBytes);
   }
 }

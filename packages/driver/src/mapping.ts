@@ -62,7 +62,7 @@ export class MappingTable {
     const table = this.l2TableOffset(guestCluster);
     if (table === 0) return nothing;
     const entryOffset = table + (guestCluster % this.#core.l2Entries) * this.#core.l2EntryBytes;
-    const slice = this.#core.cache.peek(entryOffset);
+    const slice = this.#core.l2Cache.peek(entryOffset);
     if (slice === undefined) return undefined;
     return this.#read(slice.view, entryOffset - slice.hostOffset, slice.hostOffset);
   }
@@ -71,7 +71,7 @@ export class MappingTable {
     for (;;) {
       const mapping = this.peek(guestCluster);
       if (mapping !== undefined) return mapping;
-      yield* this.#core.cache.load(this.entryOffset(guestCluster));
+      yield* this.#core.l2Cache.load(this.entryOffset(guestCluster));
     }
   }
 

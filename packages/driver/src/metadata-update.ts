@@ -7,7 +7,7 @@
  * the write lock.
  */
 import type { Task } from '@qcow2/block-device';
-import type { TableSlice, WriteStep } from '@qcow2/cache';
+import type { TableCache, TableSlice, WriteStep } from '@qcow2/cache';
 import {
   writeEntryCopied,
   writeL1Entry,
@@ -94,15 +94,17 @@ export class MetadataUpdate {
   *submit(options: SubmitOptions): Task<void> {
     const late = this.#core.log.lateFrees;
     const counted = late ? this.#added : [...this.#added, ...this.#dropped];
-    const slices = new Map<number, TableSlice>();
+    const tables = new SliceSet(this.#core.l2Cache);
+    const counts = new SliceSet(this.#core.refcountCache);
     for (const { guestCluster } of this.#entries) {
-      yield* this.#need(slices, this.#mappings.entryOffset(guestCluster));
+      yield* tables.load(this.#mappings.entryOffset(guestCluster));
     }
-    for (const cluster of counted) yield* this.#need(slices, this.#allocator.refcountOffset(cluster));
-    for (const slice of slices.values()) slices.set(slice.hostOffset, this.#core.cache.restore(slice));
+    for (const cluster of counted) yield* counts.load(this.#allocator.refcountOffset(cluster));
+    tables.restore();
+    counts.restore();
     const writes = [...this.#direct];
-    const freed = this.#applyRefcounts(slices, writes, late);
-    this.#applyEntries(slices, writes);
+    const freed = this.#applyRefcounts(counts, writes, late);
+    this.#applyEntries(tables, writes);
     this.#applyL1(writes);
     this.#core.log.submit({
       writes,
@@ -118,44 +120,31 @@ export class MetadataUpdate {
     });
   }
 
-  *#need(slices: Map<number, TableSlice>, at: number): Task<void> {
-    const start = at - (at % this.#core.cache.sliceBytes);
-    if (slices.has(start)) return;
-    slices.set(start, yield* this.#core.cache.load(start));
-  }
-
   /** Returns the clusters that nobody refers to any more. */
-  #applyRefcounts(slices: Map<number, TableSlice>, writes: MetadataWrite[], late: boolean): number[] {
+  #applyRefcounts(counts: SliceSet, writes: MetadataWrite[], late: boolean): number[] {
     const freed: number[] = [];
     for (const cluster of this.#added) {
-      const before = this.#count(slices, writes, cluster, 1);
+      const before = this.#count(counts, writes, cluster, 1);
       if (before !== 0) throw new InvariantError('a cluster was handed out that is in use');
       this.#allocator.settleReservation(cluster);
     }
     if (late) return freed;
     for (const cluster of this.#dropped) {
-      if (this.#count(slices, writes, cluster, -1) !== 1) continue;
+      if (this.#count(counts, writes, cluster, -1) !== 1) continue;
       this.#allocator.quarantine(cluster);
       freed.push(cluster);
     }
     return freed;
   }
 
-  #count(slices: Map<number, TableSlice>, writes: MetadataWrite[], cluster: number, change: 1 | -1): number {
-    return countReference(
-      this.#core,
-      this.#allocator,
-      cluster,
-      change,
-      (at) => this.#slice(slices, at),
-      writes,
-    );
+  #count(counts: SliceSet, writes: MetadataWrite[], cluster: number, change: 1 | -1): number {
+    return countReference(this.#core, this.#allocator, cluster, change, (at) => counts.get(at), writes);
   }
 
-  #applyEntries(slices: Map<number, TableSlice>, writes: MetadataWrite[]): void {
+  #applyEntries(tables: SliceSet, writes: MetadataWrite[]): void {
     for (const { guestCluster, entry } of this.#entries) {
       const entryOffset = this.#mappings.entryOffset(guestCluster);
-      const slice = this.#slice(slices, entryOffset);
+      const slice = tables.get(entryOffset);
       const at = entryOffset - slice.hostOffset;
       switch (entry.kind) {
         case 'standard':
@@ -184,11 +173,36 @@ export class MetadataUpdate {
       writes.push({ step: 2, hostOffset: hostOffset(header.l1Offset + index * 8), bytes });
     }
   }
+}
 
-  #slice(slices: Map<number, TableSlice>, at: number): TableSlice {
-    const slice = slices.get(at - (at % this.#core.cache.sliceBytes));
+/** The slices of one cache that a change needs: all of them loaded, then put back, then changed. */
+class SliceSet {
+  readonly #cache: TableCache;
+  readonly #slices = new Map<number, TableSlice>();
+
+  constructor(cache: TableCache) {
+    this.#cache = cache;
+  }
+
+  *load(at: number): Task<void> {
+    const start = this.#start(at);
+    if (this.#slices.has(start)) return;
+    this.#slices.set(start, yield* this.#cache.load(start));
+  }
+
+  /** Put back what was evicted since. From here to the log's `submit` nothing may wait. */
+  restore(): void {
+    for (const slice of this.#slices.values()) this.#slices.set(slice.hostOffset, this.#cache.restore(slice));
+  }
+
+  get(at: number): TableSlice {
+    const slice = this.#slices.get(this.#start(at));
     if (slice === undefined) throw new InvariantError('a slice was not loaded before it was changed');
     return slice;
+  }
+
+  #start(at: number): number {
+    return at - (at % this.#cache.sliceBytes);
   }
 }
 

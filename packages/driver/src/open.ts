@@ -24,6 +24,7 @@ import {
   StateError,
   UnsupportedFeatureError,
 } from '@qcow2/spec';
+import type { CacheOptions } from './cache-sizes.ts';
 import { Qcow2Image } from './image.ts';
 import { ImageCore } from './image-core.ts';
 import {
@@ -44,8 +45,8 @@ export interface OpenOptions {
   readonly backing?: BlockDevice | 'none';
   /** For salts and ids; default `crypto.getRandomValues`. */
   readonly random?: Random;
-  /** Bytes of metadata slices held in memory; default 32 MiB. */
-  readonly cacheBytes?: number;
+  /** How much metadata is held in memory, and for how long; see `CacheOptions` for what is taken without it. */
+  readonly cache?: CacheOptions;
   readonly journal?: Partial<JournalTuning>;
 }
 
@@ -141,8 +142,7 @@ function newParts(
     });
   }
   const backing = options.backing === 'none' ? undefined : options.backing;
-  const cacheBytes = options.cacheBytes ?? 32 * 1024 * 1024;
-  const core = new ImageCore({ device, header, backing, cacheBytes, readOnly });
+  const core = new ImageCore({ device, header, backing, cache: options.cache, readOnly });
   const random = options.random ?? ((into) => crypto.getRandomValues(into as Uint8Array<ArrayBuffer>));
   return new ImageParts(core, { ...defaultTuning, ...options.journal }, random);
 }

@@ -35,7 +35,7 @@ export function* growRefcountTable(allocator: Allocator, neededBlock: number): T
     }
     writeRefcountTableEntry(view, index * 8, offset);
     yield* core.writeInPlace(offset, block, 'refblock_alloc_write');
-    core.cache.drop(offset, clusterBytes);
+    core.refcountCache.drop(offset, clusterBytes);
   }
   const tableOffset = (plan.firstCluster + plan.blockCount) * clusterBytes;
   yield* core.writeInPlace(tableOffset, table, 'reftable_grow');
@@ -59,15 +59,15 @@ export function* addRefcountBlockElsewhere(allocator: Allocator, index: number):
   const { first } = yield* allocator.allocate();
   const offset = first * core.clusterBytes;
   yield* core.writeInPlace(offset, new Uint8Array(core.clusterBytes), 'refblock_alloc_write');
-  core.cache.drop(offset, core.clusterBytes);
+  core.refcountCache.drop(offset, core.clusterBytes);
   if (Math.floor(first / core.refcountsPerBlock) === index) {
     // The search for a free cluster came to the range itself, and gave it a block of its own.
     allocator.unreserve(first, 1);
     return;
   }
-  const slice = yield* core.cache.load(allocator.refcountOffset(first));
+  const slice = yield* core.refcountCache.load(allocator.refcountOffset(first));
   const writes: MetadataWrite[] = [];
-  countReference(core, allocator, first, 1, () => core.cache.restore(slice), writes);
+  countReference(core, allocator, first, 1, () => core.refcountCache.restore(slice), writes);
   allocator.settleReservation(first);
   writeRefcountTableEntry(core.refcountTable, index * 8, offset);
   const bytes = new Uint8Array(core.refcountTable.buffer, index * 8, 8).slice();
@@ -129,9 +129,10 @@ function* submitSwitch(
     return;
   }
   const slices: TableSlice[] = [];
-  for (const cluster of clusters) slices.push(yield* core.cache.load(allocator.refcountOffset(cluster)));
+  for (const cluster of clusters)
+    slices.push(yield* core.refcountCache.load(allocator.refcountOffset(cluster)));
   const freed = clusters.filter((cluster, i) => {
-    const slice = core.cache.restore(slices[i]!);
+    const slice = core.refcountCache.restore(slices[i]!);
     if (countReference(core, allocator, cluster, -1, () => slice, writes) !== 1) return false;
     allocator.quarantine(cluster);
     return true;

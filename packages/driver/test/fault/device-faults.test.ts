@@ -107,7 +107,10 @@ class Run {
 
   get options(): OpenOptions {
     // The smallest cache: tables are read again and again.
-    return { cacheBytes: 1, ...(this.#setup.tuning === undefined ? {} : { journal: this.#setup.tuning }) };
+    return {
+      cache: { cacheSizeBytes: 1 },
+      ...(this.#setup.tuning === undefined ? {} : { journal: this.#setup.tuning }),
+    };
   }
 
   /** Every kind of request, in an order in which each finds something to do. Ends at a failed open. */

@@ -48,7 +48,7 @@ export function openOptions(setup: Setup): OpenOptions {
     backing: setup.backingBytes > 0 ? MemoryDevice.fromBytes(backingContent(setup)) : 'none',
     ...(setup.tuning === undefined ? {} : { journal: setup.tuning }),
     // Four slices and no more: everything is evicted all the time.
-    cacheBytes: 1,
+    cache: { cacheSizeBytes: 1, l2CacheEntryBytes: 512 },
   };
 }
 
