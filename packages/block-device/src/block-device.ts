@@ -28,6 +28,7 @@ export type IoEvent =
   | 'reftable_update'
   | 'reftable_grow'
   | 'cow_read'
+  | 'cow_write'
   | 'read_data'
   | 'write_data'
   | 'flush_data'

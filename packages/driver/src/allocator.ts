@@ -110,6 +110,13 @@ export class Allocator {
     this.#cursor = Math.min(this.#cursor, first);
   }
 
+  /** A reserved cluster that was written to, and perhaps read, is free again when the reads under way have ended. */
+  giveBack(cluster: number): void {
+    this.#reserved.delete(cluster);
+    this.quarantine(cluster);
+    this.release([cluster]);
+  }
+
   settleReservation(cluster: number): void {
     this.#reserved.delete(cluster);
   }

@@ -1,5 +1,6 @@
 /**
- * Reading guest bytes: overlay first, then the mapping, then the backing device.
+ * Reading guest bytes: overlay first, then what is written of a pending cluster, then the mapping, then the backing
+ * device.
  *
  * Where everything is in the cache and the device answers at once, a read waits for nothing. Pieces that
  * stand side by side in the file are read in one request.
@@ -11,18 +12,27 @@ import type { Allocator } from './allocator.ts';
 import type { GuestOverlay } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
+import type { PendingCluster, PendingClusters } from './pending-clusters.ts';
 
 export class ClusterReader {
   readonly #core: ImageCore;
   readonly #mappings: MappingTable;
   readonly #overlay: GuestOverlay;
   readonly #allocator: Allocator;
+  readonly #pending: PendingClusters;
 
-  constructor(core: ImageCore, mappings: MappingTable, overlay: GuestOverlay, allocator: Allocator) {
+  constructor(
+    core: ImageCore,
+    mappings: MappingTable,
+    overlay: GuestOverlay,
+    allocator: Allocator,
+    pending: PendingClusters,
+  ) {
     this.#core = core;
     this.#mappings = mappings;
     this.#overlay = overlay;
     this.#allocator = allocator;
+    this.#pending = pending;
   }
 
   /**
@@ -33,7 +43,10 @@ export class ClusterReader {
     const { clusterBytes } = this.#core;
     const inCluster = offset % clusterBytes;
     const guestCluster = (offset - inCluster) / clusterBytes;
-    const alone = inCluster + into.length <= clusterBytes && this.#overlay.get(guestCluster) === undefined;
+    const alone =
+      inCluster + into.length <= clusterBytes &&
+      this.#overlay.get(guestCluster) === undefined &&
+      this.#pending.get(guestCluster) === undefined;
     const mapping = alone ? this.#mappings.peek(guestCluster) : undefined;
     if (mapping === undefined) return run(this.#readPieces(offset, into));
     const epoch = this.#allocator.beginRead();
@@ -76,6 +89,12 @@ export class ClusterReader {
           }
         }
         const mapping = this.#mappings.peek(guestCluster) ?? (yield* this.#mappings.lookup(guestCluster));
+        const open = this.#pending.get(guestCluster);
+        if (open !== undefined) {
+          this.#readPending(open, mapping, inCluster, into.subarray(done, done + length), waiting);
+          done += length;
+          continue;
+        }
         if (mapping.kind === clusterKind.standard && held === undefined) {
           length = yield* this.#extendRun(mapping, guestCluster, length, into.length - done, inCluster);
         }
@@ -88,6 +107,32 @@ export class ClusterReader {
     } finally {
       this.#allocator.endRead(epoch);
     }
+  }
+
+  /** Sectors that were written from where they stand, the others from where they came from before. */
+  #readPending(
+    cluster: PendingCluster,
+    mapping: Mapping,
+    inCluster: number,
+    into: Uint8Array,
+    waiting: Promise<void>[],
+  ): void {
+    const base = cluster.guestCluster * this.#core.clusterBytes;
+    for (const { start, end, set } of cluster.written.runs(inCluster, inCluster + into.length)) {
+      const piece = into.subarray(start - inCluster, end - inCluster);
+      const pending = set
+        ? this.#core.readData(cluster.hostOffset + start, piece)
+        : this.readMapped(mapping, base + start, start, piece);
+      if (isPromise(pending)) waiting.push(pending);
+    }
+  }
+
+  /** The guest sees zeros in all of the cluster, and that is known without reading. */
+  readsAsZeros(guestCluster: number, { kind }: Mapping): boolean {
+    const { backing, clusterBytes } = this.#core;
+    if (kind === clusterKind.zeroPlain || kind === clusterKind.zeroAllocated) return true;
+    if (kind !== clusterKind.unallocated) return false;
+    return backing === undefined || guestCluster * clusterBytes >= backing.sizeBytes;
   }
 
   /** Bytes below the overlay: what the mapping, or the backing device, has. */
@@ -130,6 +175,7 @@ export class ClusterReader {
     let run = length;
     for (let i = 1; run < wanted; i++) {
       if (this.#overlay.get(guestCluster + i) !== undefined) break;
+      if (this.#pending.get(guestCluster + i) !== undefined) break;
       const next = this.#mappings.peek(guestCluster + i) ?? (yield* this.#mappings.lookup(guestCluster + i));
       if (next.kind !== clusterKind.standard || next.hostOffset !== mapping.hostOffset + i * clusterBytes)
         break;

@@ -1,11 +1,11 @@
 /**
  * Writing guest bytes in place: into clusters that are the image's own, and into new ones.
  *
- * A new cluster is written whole before anything refers to it: the data, and around it what the guest sees
- * there now (copy on write from the backing device or a shared cluster, or zeros where the cluster is not
- * fresh). Then one change maps it. With a journal that change enters a record only after a flush that covers
- * the bytes; without one the ordered writes flush them before the mapping. So a crash leaves the old mapping,
- * or the new one with all its bytes.
+ * A new cluster is written whole before anything refers to it. Whole clusters of a request are mapped at once;
+ * parts of clusters wait as pending clusters until they are whole or a flush asks for them (`PendingWriter`). One
+ * change maps a cluster. With a journal it enters a record only after a flush that covers the bytes; without one
+ * the ordered writes flush them before the mapping. So a crash leaves the old mapping, or the new one with all its
+ * bytes.
  *
  * Settling is how the overlay empties: its sectors go in place, with the rest of the cluster only where the
  * cluster is new and the sectors do not fill it. That is delayed copy on write: a cluster that is filled
@@ -23,15 +23,11 @@ import type { ImageCore } from './image-core.ts';
 import { L2Allocator } from './l2-allocation.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
 import { MetadataUpdate } from './metadata-update.ts';
+import type { PendingClusters } from './pending-clusters.ts';
+import { PendingWriter, type Piece } from './pending-writer.ts';
 
 /** Clusters that one change maps at most: its descriptors must fit a record of a small ring. */
 const longestRun = 64;
-
-/** Bytes for a cluster, at their place in it. */
-export interface Piece {
-  readonly inCluster: number;
-  readonly bytes: Uint8Array;
-}
 
 export class ClusterWriter {
   readonly #core: ImageCore;
@@ -40,6 +36,7 @@ export class ClusterWriter {
   readonly #reader: ClusterReader;
   readonly #overlay: GuestOverlay;
   readonly l2: L2Allocator;
+  readonly pending: PendingWriter;
 
   constructor(
     core: ImageCore,
@@ -47,6 +44,7 @@ export class ClusterWriter {
     allocator: Allocator,
     reader: ClusterReader,
     overlay: GuestOverlay,
+    pending: PendingClusters,
   ) {
     this.#core = core;
     this.#mappings = mappings;
@@ -54,6 +52,7 @@ export class ClusterWriter {
     this.#reader = reader;
     this.#overlay = overlay;
     this.l2 = new L2Allocator(core, mappings, allocator);
+    this.pending = new PendingWriter(core, mappings, allocator, reader, this.l2, pending);
   }
 
   update(): MetadataUpdate {
@@ -75,8 +74,14 @@ export class ClusterWriter {
         done++;
         continue;
       }
+      if (this.pending.get(guestCluster + done) !== undefined) {
+        yield* this.pending.write(guestCluster + done, mapping, { inCluster: 0, bytes: piece });
+        done++;
+        continue;
+      }
       let wanted = 1;
       while (done + wanted < count && wanted < longestRun) {
+        if (this.pending.get(guestCluster + done + wanted) !== undefined) break;
         if (isInPlace(yield* this.#mappings.lookup(guestCluster + done + wanted))) break;
         wanted++;
       }
@@ -91,7 +96,8 @@ export class ClusterWriter {
       yield* this.#core.writeData(mapping.hostOffset + piece.inCluster, piece.bytes);
       return;
     }
-    yield* this.#writeNew(guestCluster, mapping, [piece], { required: true, settled: false });
+    this.#refuseForeign(mapping, guestCluster);
+    yield* this.pending.write(guestCluster, mapping, piece);
   }
 
   /** Bring a cluster of the overlay in place. What is in place then stays in the overlay until it is durable. */
@@ -110,7 +116,7 @@ export class ClusterWriter {
       update.settled(guestCluster * this.#core.clusterBytes, this.#core.clusterBytes);
       yield* update.submit({ required, afterData: true, onDurable });
     } else {
-      yield* this.#writeNew(guestCluster, mapping, pieces, { required, settled: true, onDurable });
+      yield* this.#settleNew(guestCluster, mapping, pieces, { required, onDurable });
     }
     cluster.settledVersion = version;
     this.#overlay.markClean(cluster);
@@ -162,11 +168,11 @@ export class ClusterWriter {
     return run.count;
   }
 
-  *#writeNew(
+  *#settleNew(
     guestCluster: number,
     mapping: Mapping,
     pieces: readonly Piece[],
-    how: { required: boolean; settled: boolean; onDurable?: () => void },
+    how: { required: boolean; onDurable: () => void },
   ): Task<void> {
     const { clusterBytes } = this.#core;
     this.#refuseForeign(mapping, guestCluster);
@@ -185,11 +191,8 @@ export class ClusterWriter {
         if (mapping.hostOffset !== 0) update.dropReference(mapping.hostOffset / clusterBytes);
       }
       update.setEntry(guestCluster, { kind: 'standard', hostOffset: offset });
-      if (how.settled) update.settled(guestCluster * clusterBytes, clusterBytes);
-      const { required, onDurable } = how;
-      yield* update.submit(
-        onDurable === undefined ? { required, afterData: true } : { required, afterData: true, onDurable },
-      );
+      update.settled(guestCluster * clusterBytes, clusterBytes);
+      yield* update.submit({ ...how, afterData: true });
     } catch (error) {
       if (!reuse) this.#allocator.unreserve(run.first, 1);
       throw error;
@@ -206,7 +209,7 @@ export class ClusterWriter {
   ): Task<void> {
     const { clusterBytes } = this.#core;
     const covered = pieces.reduce((sum, piece) => sum + piece.bytes.length, 0);
-    const zeros = this.#readsAsZeros(guestCluster, mapping);
+    const zeros = this.#reader.readsAsZeros(guestCluster, mapping);
     if (covered < clusterBytes && zeros && fresh) {
       for (const { inCluster, bytes } of pieces) yield* this.#core.writeData(hostOffset + inCluster, bytes);
       return;
@@ -234,14 +237,6 @@ export class ClusterWriter {
       }
       at = inCluster + bytes.length;
     }
-  }
-
-  /** The guest sees zeros in all of the cluster, and that is known without reading. */
-  #readsAsZeros(guestCluster: number, mapping: Mapping): boolean {
-    const { backing, clusterBytes } = this.#core;
-    if (mapping.kind === clusterKind.zeroPlain || mapping.kind === clusterKind.zeroAllocated) return true;
-    if (mapping.kind !== clusterKind.unallocated) return false;
-    return backing === undefined || guestCluster * clusterBytes >= backing.sizeBytes;
   }
 
   #refuseForeign(mapping: Mapping, guestCluster: number): void {

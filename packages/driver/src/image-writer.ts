@@ -5,6 +5,8 @@
  *   with a journal   small writes to clusters that are not the image's own yet go to the overlay; pieces of
  *                    clusters that are in the overlay go there too; all else goes in place
  *   without          everything goes in place
+ *
+ * In place means: into the image's own cluster, or into one that is pending until it is whole.
  */
 import { type Task, wait } from '@qcow2/block-device';
 import { clusterKind } from '@qcow2/codec';
@@ -15,6 +17,7 @@ import { type GuestOverlay, sectorBytes } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
 import type { NewEntry } from './metadata-update.ts';
+import type { PendingCluster, PendingClusters } from './pending-clusters.ts';
 
 /** Clusters whose entries one change sets: its descriptors must fit a record of the smallest ring. */
 const clustersPerChange = 32;
@@ -32,6 +35,7 @@ export class ImageWriter {
   readonly #reader: ClusterReader;
   readonly #writer: ClusterWriter;
   readonly #overlay: GuestOverlay;
+  readonly #pending: PendingClusters;
   readonly #directBytes: number;
 
   /** @param directBytes pieces of at least this many bytes never wait in the overlay; 0: none does (no journal) */
@@ -41,6 +45,7 @@ export class ImageWriter {
     reader: ClusterReader,
     writer: ClusterWriter,
     overlay: GuestOverlay,
+    pending: PendingClusters,
     directBytes: number,
   ) {
     this.#core = core;
@@ -48,12 +53,14 @@ export class ImageWriter {
     this.#reader = reader;
     this.#writer = writer;
     this.#overlay = overlay;
+    this.#pending = pending;
     this.#directBytes = directBytes;
   }
 
   /**
    * Where the bytes of a request go in place, if that is all there is to it: part of one cluster that is the
-   * image's own, whose mapping is at hand, and of which the overlay has nothing.
+   * image's own, whose mapping is at hand, and of which the overlay has nothing; or whole sectors of a pending cluster
+   * that they do not fill. When they are written, `noteInPlace` is to be told.
    */
   inPlaceOffset(offset: number, lengthBytes: number): number | undefined {
     const { clusterBytes } = this.#core;
@@ -61,8 +68,18 @@ export class ImageWriter {
     const guestCluster = (offset - inCluster) / clusterBytes;
     if (inCluster + lengthBytes > clusterBytes || this.#overlay.get(guestCluster) !== undefined)
       return undefined;
+    const pending = this.#pending.get(guestCluster);
+    if (pending !== undefined) return placeInPending(pending, inCluster, lengthBytes);
     const mapping = this.#mappings.peek(guestCluster);
     return mapping !== undefined && isInPlace(mapping) ? mapping.hostOffset + inCluster : undefined;
+  }
+
+  /** The bytes of a request stand where `inPlaceOffset` said. Nothing was changed in between. */
+  noteInPlace(offset: number, lengthBytes: number): void {
+    if (this.#pending.isEmpty) return;
+    const inCluster = offset % this.#core.clusterBytes;
+    const pending = this.#pending.get((offset - inCluster) / this.#core.clusterBytes);
+    pending?.written.setTouched(inCluster, inCluster + lengthBytes);
   }
 
   *write(offset: number, bytes: Uint8Array): Task<void> {
@@ -94,7 +111,8 @@ export class ImageWriter {
   *#writePiece(guestCluster: number, inCluster: number, bytes: Uint8Array): Task<void> {
     if (this.#overlay.get(guestCluster) === undefined) {
       const mapping = this.#mappings.peek(guestCluster) ?? (yield* this.#mappings.lookup(guestCluster));
-      if (bytes.length >= this.#directBytes || isInPlace(mapping)) {
+      const pending = this.#pending.get(guestCluster) !== undefined;
+      if (bytes.length >= this.#directBytes || pending || isInPlace(mapping)) {
         yield* this.#writer.writePart(guestCluster, { inCluster, bytes });
         return;
       }
@@ -168,7 +186,7 @@ export class ImageWriter {
       const guestCluster = Math.floor(at / clusterBytes);
       const pieceEnd = Math.min(to, (guestCluster + 1) * clusterBytes);
       const mapping = yield* this.#mappings.lookup(guestCluster);
-      if (this.#overlay.get(guestCluster) !== undefined || !this.#isZero(guestCluster, mapping)) {
+      if (this.#isHeld(guestCluster) || !this.#reader.readsAsZeros(guestCluster, mapping)) {
         yield* this.#writePiece(guestCluster, at % clusterBytes, new Uint8Array(pieceEnd - at));
       }
       at = pieceEnd;
@@ -177,21 +195,24 @@ export class ImageWriter {
 
   *#zeroWhole(guestCluster: number, count: number, mode: ZeroMode): Task<void> {
     const update = this.#writer.update();
-    const dropped: number[] = [];
+    const inOverlay: number[] = [];
+    const pending: PendingCluster[] = [];
     for (let i = 0; i < count; i++) {
       const cluster = guestCluster + i;
       const mapping = yield* this.#mappings.lookup(cluster);
-      const held = this.#overlay.get(cluster) !== undefined;
+      const held = this.#isHeld(cluster);
       if (mapping.kind >= clusterKind.compressed) throw unsupported('compressed or mixed clusters');
       const entry = this.#entryForZeros(cluster, mapping, held, mode);
       if (entry === 'write') {
         yield* this.#writeZeroCluster(cluster);
         continue;
       }
-      if (held) {
+      if (this.#overlay.get(cluster) !== undefined) {
         update.settled(cluster * this.#core.clusterBytes, this.#core.clusterBytes);
-        dropped.push(cluster);
+        inOverlay.push(cluster);
       }
+      const open = this.#pending.get(cluster);
+      if (open !== undefined) pending.push(open);
       if (entry === 'keep') continue;
       yield* this.#writer.l2.prepare(cluster);
       update.setEntry(cluster, entry);
@@ -200,12 +221,12 @@ export class ImageWriter {
         update.dropReference(mapping.hostOffset / this.#core.clusterBytes);
       }
     }
-    if (update.isEmpty) return;
-    yield* update.submit({ required: true, afterData: false });
-    for (const cluster of dropped) {
+    if (!update.isEmpty) yield* update.submit({ required: true, afterData: false });
+    for (const cluster of inOverlay) {
       const held = this.#overlay.get(cluster);
       if (held !== undefined) this.#overlay.drop(held, 0, this.#core.clusterBytes);
     }
+    for (const cluster of pending) this.#writer.pending.drop(cluster);
   }
 
   /** The entry that a cluster gets; `keep`: it is right as it is; `write`: zeros must be written as data. */
@@ -239,10 +260,17 @@ export class ImageWriter {
     yield* this.write(guestCluster * this.#core.clusterBytes, new Uint8Array(this.#core.clusterBytes));
   }
 
-  #isZero(guestCluster: number, mapping: Mapping): boolean {
-    const { backing, clusterBytes } = this.#core;
-    if (mapping.kind === clusterKind.zeroPlain || mapping.kind === clusterKind.zeroAllocated) return true;
-    if (mapping.kind !== clusterKind.unallocated) return false;
-    return backing === undefined || guestCluster * clusterBytes >= backing.sizeBytes;
+  /** Something that was written to the cluster is not found through its mapping yet. */
+  #isHeld(guestCluster: number): boolean {
+    return this.#overlay.get(guestCluster) !== undefined || this.#pending.get(guestCluster) !== undefined;
   }
+}
+
+function placeInPending(
+  { hostOffset, written }: PendingCluster,
+  inCluster: number,
+  lengthBytes: number,
+): number | undefined {
+  if (inCluster % sectorBytes !== 0 || lengthBytes % sectorBytes !== 0) return undefined;
+  return lengthBytes < written.missing * sectorBytes ? hostOffset + inCluster : undefined;
 }

@@ -109,7 +109,8 @@ export class Qcow2Image implements BlockDevice {
     this.#refuseWrite(offset, bytes.length);
     const parts = this.#parts;
     const hostOffset = parts.mustWaitToWrite ? undefined : parts.writer.inPlaceOffset(offset, bytes.length);
-    if (hostOffset !== undefined && options?.fua !== true) return this.#writeInPlace(hostOffset, bytes);
+    if (hostOffset !== undefined && options?.fua !== true)
+      return this.#writeInPlace(hostOffset, offset, bytes);
     // The writer is asked for when the lock is held: with the journal it comes and goes.
     const write = (from: number, length: number): Task<void> =>
       parts.writer.write(offset + from, bytes.subarray(from, from + length));
@@ -276,6 +277,7 @@ export class Qcow2Image implements BlockDevice {
   }
 
   *#commit(): Task<void> {
+    yield* this.#mapPending();
     yield* this.#parts.core.log.commit();
     this.#noteActivity();
   }
@@ -284,8 +286,8 @@ export class Qcow2Image implements BlockDevice {
    * The usual write without a task: its bytes go where the mapping says, and nothing else changes. The
    * write lock is free; where the device takes its time, it is held until the device has answered.
    */
-  #writeInPlace(hostOffset: number, bytes: Uint8Array): void | Promise<void> {
-    const { core } = this.#parts;
+  #writeInPlace(hostOffset: number, guestOffset: number, bytes: Uint8Array): void | Promise<void> {
+    const { core, writer } = this.#parts;
     let pending: void | Promise<void>;
     try {
       core.refuseMetadata(hostOffset, bytes.length);
@@ -294,20 +296,39 @@ export class Qcow2Image implements BlockDevice {
       throw this.#noted(error);
     }
     this.#activity++;
-    if (isPromise(pending)) return this.#writtenLater(pending);
+    if (isPromise(pending)) return this.#writtenLater(pending, guestOffset, bytes.length);
+    writer.noteInPlace(guestOffset, bytes.length);
     core.log.noteDeviceWrite();
   }
 
-  async #writtenLater(pending: Promise<void>): Promise<void> {
-    const { core } = this.#parts;
+  async #writtenLater(pending: Promise<void>, guestOffset: number, lengthBytes: number): Promise<void> {
+    const { core, writer } = this.#parts;
     void core.writeLock.acquire(); // free, and nobody ran in between
     try {
       await pending;
+      writer.noteInPlace(guestOffset, lengthBytes);
       core.log.noteDeviceWrite();
     } catch (error) {
       throw this.#noted(error);
     } finally {
       core.writeLock.release();
+    }
+  }
+
+  /**
+   * Clusters that are being filled are mapped: what was written to them is acknowledged by what comes next. Others may
+   * have filled the log while this one waited for the lock; then it is committed as it is, and once more.
+   */
+  *#mapPending(): Task<void> {
+    const { core, pending } = this.#parts;
+    while (!pending.isEmpty) {
+      if (core.log.isBacklogged) yield* core.log.commit();
+      yield* wait(core.writeLock.acquire());
+      try {
+        if (!core.log.isBacklogged) return yield* this.#parts.mapPending();
+      } finally {
+        core.writeLock.release();
+      }
     }
   }
 
@@ -330,6 +351,7 @@ export class Qcow2Image implements BlockDevice {
   }
 
   *#quiesce(): Task<void> {
+    yield* this.#mapPending();
     yield* this.#parts.core.log.quiesce();
   }
 
@@ -358,7 +380,7 @@ export class Qcow2Image implements BlockDevice {
   }
 
   *#extents(offset: number, lengthBytes: number): Task<readonly Extent[]> {
-    const { core, mappings, overlay } = this.#parts;
+    const { core, mappings, overlay, pending } = this.#parts;
     const extents: Extent[] = [];
     for (let done = 0; done < lengthBytes; ) {
       const at = offset + done;
@@ -366,7 +388,7 @@ export class Qcow2Image implements BlockDevice {
       const guestCluster = (at - inCluster) / core.clusterBytes;
       const length = Math.min(lengthBytes - done, core.clusterBytes - inCluster);
       const mapping = yield* mappings.lookup(guestCluster);
-      const held = overlay.get(guestCluster) !== undefined;
+      const held = overlay.get(guestCluster) !== undefined || pending.get(guestCluster) !== undefined;
       pushExtent(extents, {
         offset: at,
         lengthBytes: length,

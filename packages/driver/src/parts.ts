@@ -26,6 +26,7 @@ import type { JournalStatus } from './journal-status.ts';
 import { JournalledLog } from './journalled-log.ts';
 import { MappingTable } from './mapping.ts';
 import { OrderedLog } from './ordered-log.ts';
+import { PendingClusters } from './pending-clusters.ts';
 
 export interface JournalTuning {
   /** Pieces of at least this many bytes go in place at once, not through the overlay. */
@@ -58,6 +59,8 @@ export class ImageParts {
   readonly core: ImageCore;
   readonly mappings: MappingTable;
   readonly overlay: GuestOverlay;
+  /** Clusters that the guest is filling. */
+  readonly pending = new PendingClusters();
   readonly allocator: Allocator;
   readonly reader: ClusterReader;
   readonly tuning: JournalTuning;
@@ -78,8 +81,9 @@ export class ImageParts {
     this.mappings = new MappingTable(core);
     this.overlay = new GuestOverlay(core.clusterBytes);
     this.allocator = new Allocator(core);
-    this.reader = new ClusterReader(core, this.mappings, this.overlay, this.allocator);
-    this.#clusterWriter = new ClusterWriter(core, this.mappings, this.allocator, this.reader, this.overlay);
+    const { mappings, allocator, overlay, pending } = this;
+    this.reader = new ClusterReader(core, mappings, overlay, allocator, pending);
+    this.#clusterWriter = new ClusterWriter(core, mappings, allocator, this.reader, overlay, pending);
     this.writer = this.#imageWriter(0);
   }
 
@@ -186,6 +190,11 @@ export class ImageParts {
     );
   }
 
+  /** What is pending is mapped. Holds: the write lock. @throws READ_FAILED where the rest of a cluster can not be read */
+  *mapPending(): Task<void> {
+    yield* this.#clusterWriter.pending.mapAll();
+  }
+
   /** What is in the overlay and in no record goes in place. Holds: the write lock. */
   *settleUnlogged(): Task<void> {
     if (this.#client !== undefined) yield* this.#client.settleUnloggedLocked();
@@ -220,7 +229,7 @@ export class ImageParts {
     if (this.#engine !== undefined) {
       throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', 'the image has a journal already');
     }
-    if (!this.core.log.isIdle || this.allocator.hasPendingFrees) return false;
+    if (!this.core.log.isIdle || this.allocator.hasPendingFrees || !this.pending.isEmpty) return false;
     yield* this.makeJournal(options);
     return true;
   }
@@ -245,7 +254,8 @@ export class ImageParts {
   /** False where something has come to wait in the log meanwhile. Holds: the write lock. */
   *disableJournal(): Task<boolean> {
     if (this.#engine === undefined) return true;
-    if (this.#engine.use.dirty || !this.#engine.isIdle || !this.overlay.isEmpty) return false;
+    if (this.#engine.use.dirty || !this.#engine.isIdle) return false;
+    if (!this.overlay.isEmpty || !this.pending.isEmpty) return false;
     const old = yield* this.#headerCluster();
     unbindJournal(this.core.header);
     yield* replaceHeader(this.core.device, old, this.core.header);
@@ -276,7 +286,7 @@ export class ImageParts {
   }
 
   #imageWriter(directBytes: number): ImageWriter {
-    const { core, mappings, reader, overlay } = this;
-    return new ImageWriter(core, mappings, reader, this.#clusterWriter, overlay, directBytes);
+    const { core, mappings, reader, overlay, pending } = this;
+    return new ImageWriter(core, mappings, reader, this.#clusterWriter, overlay, pending, directBytes);
   }
 }

@@ -1,0 +1,201 @@
+/**
+ * Delayed copy on write: guest bytes go into a host cluster that nothing refers to, and the cluster is mapped
+ * when it is whole, or when something asks for the mapping.
+ *
+ * Crash argument. A pending cluster is reserved in memory and free on disk: a crash loses it with what no
+ * flush has covered. Its mapping is submitted when all its bytes are written (`afterData`): it becomes durable
+ * only after a flush that covers them. So a crash leaves the old mapping, or the new one with all its bytes.
+ * A guest's flush maps what is pending before it commits, so no acknowledged byte is left out.
+ *
+ * A read that fails while the rest is brought in changes nothing: the cluster stays pending, with what it has.
+ *
+ * Everything here holds the write lock.
+ */
+import { isPromise, type Task } from '@qcow2/block-device';
+import { clusterKind } from '@qcow2/codec';
+import { StorageError } from '@qcow2/spec';
+import type { Allocator } from './allocator.ts';
+import type { ClusterReader } from './cluster-reader.ts';
+import { sectorBytes } from './guest-overlay.ts';
+import type { ImageCore } from './image-core.ts';
+import type { L2Allocator } from './l2-allocation.ts';
+import type { Mapping, MappingTable } from './mapping.ts';
+import { MetadataUpdate } from './metadata-update.ts';
+import { PendingCluster, type PendingClusters } from './pending-clusters.ts';
+
+/** Bytes for a cluster, at their place in it. */
+export interface Piece {
+  readonly inCluster: number;
+  readonly bytes: Uint8Array;
+}
+
+/** However much room the log has: the work that a flush may find is bounded. */
+const mostPending = 64;
+/** What mapping one takes in a record at most. */
+const changeBytesPerCluster = 512;
+
+export class PendingWriter {
+  readonly #core: ImageCore;
+  readonly #mappings: MappingTable;
+  readonly #allocator: Allocator;
+  readonly #reader: ClusterReader;
+  readonly #l2: L2Allocator;
+  readonly #clusters: PendingClusters;
+
+  constructor(
+    core: ImageCore,
+    mappings: MappingTable,
+    allocator: Allocator,
+    reader: ClusterReader,
+    l2: L2Allocator,
+    clusters: PendingClusters,
+  ) {
+    this.#core = core;
+    this.#mappings = mappings;
+    this.#allocator = allocator;
+    this.#reader = reader;
+    this.#l2 = l2;
+    this.#clusters = clusters;
+  }
+
+  get(guestCluster: number): PendingCluster | undefined {
+    return this.#clusters.get(guestCluster);
+  }
+
+  /**
+   * Write a piece of a cluster that is pending, or becomes so: its mapping leads to nothing that may be written.
+   * Where the piece fills it, it is mapped.
+   */
+  *write(guestCluster: number, mapping: Mapping, piece: Piece): Task<void> {
+    const known = this.#clusters.get(guestCluster);
+    if (known !== undefined) {
+      yield* this.#put(known, mapping, piece);
+      if (known.written.isFull) yield* this.map(known);
+      return;
+    }
+    yield* this.#makeRoom();
+    const cluster = yield* this.#open(guestCluster, mapping);
+    try {
+      yield* this.#put(cluster, mapping, piece);
+    } catch (error) {
+      if (!cluster.reused) this.#allocator.unreserve(cluster.hostOffset / this.#core.clusterBytes, 1);
+      throw error;
+    }
+    this.#clusters.add(cluster);
+    if (cluster.written.isFull) yield* this.map(cluster);
+  }
+
+  /**
+   * Map everything that is pending, in guest order. What can not be read keeps its cluster from being mapped, not the
+   * others.
+   * @throws READ_FAILED, the first such failure, when the others are mapped
+   */
+  *mapAll(): Task<void> {
+    let failure: StorageError | undefined;
+    for (const cluster of this.#clusters.sorted()) {
+      try {
+        yield* this.map(cluster);
+      } catch (error) {
+        if (!(error instanceof StorageError) || error.code !== 'READ_FAILED') throw error;
+        failure ??= error;
+      }
+    }
+    if (failure !== undefined) throw failure;
+  }
+
+  /** Map a pending cluster; what nobody has written is brought in first. */
+  *map(cluster: PendingCluster): Task<void> {
+    const { clusterBytes } = this.#core;
+    const { guestCluster, hostOffset, reused } = cluster;
+    const mapping = yield* this.#mappings.lookup(guestCluster);
+    yield* this.#l2.prepare(guestCluster);
+    yield* this.#complete(cluster, mapping);
+    const update = new MetadataUpdate(this.#core, this.#mappings, this.#allocator);
+    if (!reused) {
+      update.addReference(hostOffset / clusterBytes);
+      if (mapping.hostOffset !== 0) update.dropReference(mapping.hostOffset / clusterBytes);
+    }
+    update.setEntry(guestCluster, { kind: 'standard', hostOffset });
+    yield* update.submit({ required: true, afterData: true });
+    this.#clusters.delete(cluster);
+  }
+
+  /** Its guest cluster got another mapping: what was written is forgotten. */
+  drop(cluster: PendingCluster): void {
+    this.#clusters.delete(cluster);
+    if (!cluster.reused) this.#allocator.giveBack(cluster.hostOffset / this.#core.clusterBytes);
+  }
+
+  *#makeRoom(): Task<void> {
+    const limit = Math.floor(this.#core.log.changeBytes / changeBytesPerCluster);
+    const most = Math.max(1, Math.min(mostPending, limit));
+    while (this.#clusters.count >= most) yield* this.map(this.#clusters.oldest()!);
+  }
+
+  *#open(guestCluster: number, mapping: Mapping): Task<PendingCluster> {
+    const { clusterBytes } = this.#core;
+    // Now, while the writer is there to hear that there is no room for it.
+    yield* this.#l2.prepare(guestCluster);
+    // A zero cluster that has a host cluster of its own is written there: nobody reads it yet.
+    if (mapping.kind === clusterKind.zeroAllocated && mapping.exclusive) {
+      const { hostOffset } = mapping;
+      return new PendingCluster({ guestCluster, hostOffset, fresh: false, reused: true }, clusterBytes);
+    }
+    const { first, fresh } = yield* this.#allocator.allocate();
+    const hostOffset = first * clusterBytes;
+    return new PendingCluster({ guestCluster, hostOffset, fresh, reused: false }, clusterBytes);
+  }
+
+  /** In whole sectors: where a sector gets its first bytes and not all of them, the rest is read. */
+  *#put(cluster: PendingCluster, mapping: Mapping, { inCluster, bytes }: Piece): Task<void> {
+    const end = inCluster + bytes.length;
+    const { written, hostOffset } = cluster;
+    const head = inCluster % sectorBytes !== 0 && !written.hasSectorOf(inCluster);
+    const tail = end % sectorBytes !== 0 && !written.hasSectorOf(end);
+    if (!head && !tail) {
+      yield* this.#core.writeData(hostOffset + inCluster, bytes);
+    } else {
+      const from = head ? inCluster - (inCluster % sectorBytes) : inCluster;
+      const to = tail ? Math.ceil(end / sectorBytes) * sectorBytes : end;
+      const sectors = new Uint8Array(to - from);
+      if (head) yield* this.#readUnder(cluster, mapping, from, sectors.subarray(0, sectorBytes));
+      if (tail) {
+        const last = to - sectorBytes;
+        if (!head || last > from) {
+          yield* this.#readUnder(cluster, mapping, last, sectors.subarray(last - from));
+        }
+      }
+      sectors.set(bytes, inCluster - from);
+      yield* this.#core.writeData(hostOffset + from, sectors);
+    }
+    written.setTouched(inCluster, end);
+  }
+
+  /** Bring in what nobody has written: every gap is read and written once. */
+  *#complete(cluster: PendingCluster, mapping: Mapping): Task<void> {
+    const { written, hostOffset, guestCluster, fresh } = cluster;
+    if (written.isFull) return;
+    const zeros = this.#reader.readsAsZeros(guestCluster, mapping);
+    if (zeros && fresh) return;
+    for (const { start, end } of written.gaps()) {
+      const bytes = new Uint8Array(end - start);
+      if (!zeros) yield* this.#readUnder(cluster, mapping, start, bytes);
+      this.#core.refuseMetadata(hostOffset + start, bytes.length);
+      yield* this.#core.writeInPlace(hostOffset + start, bytes, 'cow_write');
+      // Where a later gap can not be read, this one is not read again.
+      written.setTouched(start, end);
+    }
+  }
+
+  /** What the guest saw there before the cluster was pending. */
+  *#readUnder(
+    { guestCluster }: PendingCluster,
+    mapping: Mapping,
+    inCluster: number,
+    into: Uint8Array,
+  ): Task<void> {
+    const at = guestCluster * this.#core.clusterBytes + inCluster;
+    const done = this.#reader.readMapped(mapping, at, inCluster, into);
+    if (isPromise(done)) yield done;
+  }
+}
