@@ -37,6 +37,8 @@ export type IoEvent =
   | 'journal_append'
   | 'journal_flush'
   | 'journal_slot'
+  | 'journal_header'
+  | 'journal_copy'
   | 'journal_write_back'
   | 'journal_replay_read'
   | 'dirty_bit';

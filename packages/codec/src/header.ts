@@ -8,6 +8,7 @@
  */
 import {
   type Decoded,
+  draftJournal,
   FormatError,
   headerLayout,
   headerUnknownAt,
@@ -19,6 +20,12 @@ import {
   StateError,
   StorageError,
 } from '@qcow2/spec';
+import {
+  type DraftBinding,
+  peekDraftBinding,
+  withoutDraftBinding,
+  writeDraftBinding,
+} from './draft-binding.ts';
 import { decodeHeaderExtensions, encodeHeaderExtensions, type HeaderExtension } from './header-extension.ts';
 import { checkHeader, checkTablesInFile } from './header-rules.ts';
 import { compileLayout } from './layout-codec.ts';
@@ -60,6 +67,11 @@ export interface Qcow2Header {
   extensions: HeaderExtension[];
   /** Bytes that are not UTF-8 stand as lone surrogates, see `decodeName`. */
   backingFileName?: string;
+  /**
+   * The journal of the profile draft-2013, in an image of that profile only. Its bits and its offset stand here
+   * and not in the fields above, which keep today's meaning.
+   */
+  draftJournal?: DraftBinding;
 }
 
 type HeaderFields = Decoded<typeof headerLayout>;
@@ -126,6 +138,18 @@ export function decodeHeader(bytes: Uint8Array, fileSizeBytes?: number): Qcow2He
 }
 
 /**
+ * As `decodeHeader`, for an image of the profile draft-2013: the caller has found its journal [JD13-BIND-004].
+ *
+ * @throws as `decodeHeader`
+ */
+export function decodeDraftImageHeader(bytes: Uint8Array, fileSizeBytes?: number): Qcow2Header {
+  const header = decodeHeader(withoutDraftBinding(bytes), fileSizeBytes);
+  const binding = peekDraftBinding(bytes);
+  if (binding !== undefined && binding.hostOffset !== 0) header.draftJournal = binding;
+  return header;
+}
+
+/**
  * Make the first cluster of an image: header, extensions, end marker, backing file name, zeros.
  * `backingFileOffset` and `backingFileLengthBytes` of the value are not read; they follow from the name.
  *
@@ -142,6 +166,10 @@ export function encodeHeader(header: Qcow2Header): Uint8Array {
     backingFileOffset: name.length === 0 ? 0 : nameAt,
     backingFileLengthBytes: name.length,
   };
+  if (header.draftJournal !== undefined && header.headerLengthBytes < draftJournal.minHeaderLengthBytes) {
+    const context = { field: 'headerLengthBytes', value: header.headerLengthBytes, clause: 'JD13-BIND-003' };
+    throw new StateError('INVALID_ARGUMENT', 'the header has no room for the journal offset', context);
+  }
   const fields = encodableFields(placed);
   headerCodec.validate(fields, { version: header.version, clusterBytes: 2 ** header.clusterBits });
   const bytes = new Uint8Array(2 ** header.clusterBits);
@@ -153,6 +181,7 @@ export function encodeHeader(header: Qcow2Header): Uint8Array {
   checkHeader(placed);
   headerCodec.encode(fields, bytes, { version: header.version, endsAt: header.headerLengthBytes });
   if (header.headerLengthBytes > headerUnknownAt) bytes.set(header.unknownHeaderBytes, headerUnknownAt);
+  if (header.draftJournal !== undefined) writeDraftBinding(bytes, header.draftJournal);
   bytes.set(area, header.headerLengthBytes);
   bytes.set(name, nameAt);
   return bytes;

@@ -15,13 +15,25 @@ export {
   writeCompressedEntry,
 } from './compressed-descriptor.ts';
 export {
+  type DraftBinding,
+  draftIncompatibleFeatures,
+  peekDraftBinding,
+  withoutDraftBinding,
+} from './draft-binding.ts';
+export {
   decodeFeatureNames,
   encodeFeatureNames,
   type FeatureName,
   type UnknownFeature,
   unknownIncompatibleFeatures,
 } from './feature-names.ts';
-export { decodeClusterBytes, decodeHeader, encodeHeader, type Qcow2Header } from './header.ts';
+export {
+  decodeClusterBytes,
+  decodeDraftImageHeader,
+  decodeHeader,
+  encodeHeader,
+  type Qcow2Header,
+} from './header.ts';
 export {
   type BitmapsExtension,
   decodeBackingFormat,

@@ -95,6 +95,22 @@ export class Allocator {
     }
   }
 
+  /** Make the refcount blocks that a range of clusters needs and does not have, elsewhere. Holds: the write lock. */
+  *coverRange(first: number, count: number): Task<void> {
+    const { refcountsPerBlock } = this.core;
+    const lastBlock = Math.floor((first + count - 1) / refcountsPerBlock);
+    for (let block = Math.floor(first / refcountsPerBlock); block <= lastBlock; ) {
+      if (this.#hasBlock(block)) block++;
+      else if (block >= this.core.refcountTable.byteLength / 8) yield* growRefcountTable(this, block);
+      else yield* addRefcountBlockElsewhere(this, block);
+    }
+  }
+
+  /** Whether a refcount block counts the cluster. */
+  hasBlockFor(cluster: number): boolean {
+    return this.#hasBlock(Math.floor(cluster / this.core.refcountsPerBlock));
+  }
+
   #hasBlock(index: number): boolean {
     return index < this.core.refcountTable.byteLength / 8 && this.blockOffset(index) !== 0;
   }

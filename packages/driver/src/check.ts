@@ -27,6 +27,8 @@ import {
 } from '@qcow2/codec';
 import { FormatError, headerExtensionTypes } from '@qcow2/spec';
 
+import { draftHostArea } from './draft-journal.ts';
+import type { HostArea } from './image-core.ts';
 import { boundJournal, isJournalValid } from './journal-binding.ts';
 import { openParts } from './open.ts';
 import type { ImageParts } from './parts.ts';
@@ -112,8 +114,11 @@ class Checker {
       yield* this.#countL1(snapshot.l1Offset, new DataView(l1.buffer), false);
     }
     this.#countRefcountBlocks();
-    const journal = isJournalValid(header) ? boundJournal(header) : undefined;
+    const journal = isJournalValid(header) ? boundJournal(header) : this.#draftArea();
     if (journal !== undefined) this.#checkJournal(journal);
+    if (header.draftJournal !== undefined && journal !== undefined) {
+      yield* this.#countDraft(journal, header.draftJournal.sealed);
+    }
     const imageEndOffset = yield* this.#compare();
     yield* this.#checkCopiedFlags();
     return {
@@ -254,6 +259,21 @@ class Checker {
         hostOffset: at,
         clause: 'JRN-BIND-015',
       });
+    }
+  }
+
+  #draftArea(): HostArea | undefined {
+    const { core, draftArea } = this.#parts;
+    return draftArea === undefined ? undefined : draftHostArea(draftArea, core.clusterBytes);
+  }
+
+  /** The draft's journal refers to its clusters; what a crash left uncounted of a new one is no error [JD13-BIND-007]. */
+  *#countDraft(journal: HostArea, sealed: boolean): Task<void> {
+    const { core, allocator } = this.#parts;
+    const end = journal.hostOffset + journal.lengthBytes;
+    for (let at = journal.hostOffset; at < end; at += core.clusterBytes) {
+      const counted = (yield* allocator.refcount(at / core.clusterBytes)) > 0;
+      if (counted || !sealed) this.#reference(at, core.clusterBytes, 'the journal');
     }
   }
 

@@ -17,7 +17,7 @@ import type { Random } from '@qcow2/journal';
 import { compatibleFeatures, featureNames, qcow2Limits, StateError } from '@qcow2/spec';
 import { Qcow2Image } from './image.ts';
 import { openParts } from './open.ts';
-import type { ImageParts } from './parts.ts';
+import type { ImageParts, JournalOptions } from './parts.ts';
 
 export interface CreateOptions {
   /** Size of the guest's disk; a multiple of 512. */
@@ -34,7 +34,7 @@ export interface CreateOptions {
   readonly backingFormat?: string;
   /** `metadata`: every guest cluster gets its host cluster now. */
   readonly preallocation?: 'off' | 'metadata';
-  readonly journal?: { readonly sizeBytes?: number; readonly blockBytes?: number } | false;
+  readonly journal?: JournalOptions | false;
   readonly random?: Random;
 }
 

@@ -30,7 +30,7 @@ import type { ImageCacheCounters } from './image-core.ts';
 import type { ZeroMode } from './image-writer.ts';
 import type { ImageInfo } from './info.ts';
 import type { JournalStatus } from './journal-status.ts';
-import type { ImageParts } from './parts.ts';
+import type { ImageParts, JournalOptions } from './parts.ts';
 
 const writeData: WriteOptions = { event: 'write_data' };
 
@@ -182,18 +182,40 @@ export class Qcow2Image implements BlockDevice {
   }
 
   /** Add a journal to an image that has none. Durable on return. */
-  async enableJournal(options: { sizeBytes?: number; blockBytes?: number } = {}): Promise<void> {
+  async enableJournal(options: JournalOptions = {}): Promise<void> {
     this.#refuseWrite(0, 0);
     // A write may come between the two and leave something in the log; then once more.
     do await this.quiesce();
     while (!(await run(this.#guarded(() => this.#parts.enableJournal(options)))));
+    if (options.profile === 'draft-2013') await this.#countJournal(1);
+  }
+
+  /**
+   * Another journal in place of the one that the image has, of the same profile or not: the old one is taken away
+   * whole, then the new one is made. A crash meanwhile leaves the image with the one, with none, or with the other,
+   * and nothing leaked. Durable on return.
+   */
+  async convertJournal(options: JournalOptions): Promise<void> {
+    await this.disableJournal();
+    await this.enableJournal(options);
   }
 
   /** Write everything back and take the journal away. Durable on return. */
   async disableJournal(): Promise<void> {
     this.#refuseWrite(0, 0);
-    do await this.quiesce();
+    do await this.#countJournal(0);
     while (!(await run(this.#guarded(() => this.#parts.disableJournal()))));
+  }
+
+  /** The clusters of a draft's journal count as used, or as free, from now on; then nothing is left in the log. */
+  async #countJournal(refcount: 0 | 1): Promise<void> {
+    let next: number | undefined = 0;
+    while (next !== undefined) {
+      const from: number = next;
+      next = await run(this.#guarded(() => this.#parts.countDraftClusters(from, refcount)));
+      await run(this.#guard(this.#commit()));
+    }
+    await this.quiesce();
   }
 
   /**
@@ -216,6 +238,7 @@ export class Qcow2Image implements BlockDevice {
   /** Let go without writing anything, as a crash would. The devices stay open. */
   abandon(): void {
     this.#closed = true;
+    if (!this.readOnly) this.#parts.core.log.stop?.();
     clearTimeout(this.#idleTimer);
     this.#parts.core.cacheCleaner.stop();
   }

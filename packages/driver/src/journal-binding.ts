@@ -107,7 +107,7 @@ export function* makeJournal(
     throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message, { clause: 'JRN-BIND-019' });
   }
   const blockBytes = options.blockBytes ?? defaultBlockBytes(clusterBytes);
-  const lengthBytes = checkedLength(options.sizeBytes ?? defaultJournalBytes, blockBytes, clusterBytes);
+  const lengthBytes = journalLength(options.sizeBytes ?? defaultJournalBytes, blockBytes, clusterBytes);
   const area = { hostOffset: yield* freeRange(core, allocator, lengthBytes), lengthBytes };
   yield* formatArea(core.device, area, blockBytes, options.random);
   allocator.noteUse(area.hostOffset / clusterBytes, lengthBytes / clusterBytes);
@@ -120,7 +120,7 @@ function defaultBlockBytes(clusterBytes: number): number {
   return Math.min(clusterBytes, defaultJournalBlockBytes);
 }
 
-function checkedLength(sizeBytes: number, blockBytes: number, clusterBytes: number): number {
+export function journalLength(sizeBytes: number, blockBytes: number, clusterBytes: number): number {
   const lengthBytes = Math.ceil(sizeBytes / clusterBytes) * clusterBytes;
   const isPower = Number.isInteger(Math.log2(blockBytes));
   if (!isPower || blockBytes < 512 || blockBytes > clusterBytes) {
@@ -144,7 +144,7 @@ function checkedLength(sizeBytes: number, blockBytes: number, clusterBytes: numb
 }
 
 /** The first range behind the end of the file that no refcount counts. */
-function* freeRange(core: ImageCore, allocator: Allocator, lengthBytes: number): Task<number> {
+export function* freeRange(core: ImageCore, allocator: Allocator, lengthBytes: number): Task<number> {
   const { clusterBytes } = core;
   let start = Math.ceil(core.device.sizeBytes / clusterBytes);
   const count = lengthBytes / clusterBytes;

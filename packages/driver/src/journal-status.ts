@@ -1,9 +1,25 @@
-import type { JournalCounters, JournalUse } from '@qcow2/journal';
+import type { DraftCounters, DraftUse, JournalCounters, JournalUse } from '@qcow2/journal';
 
-/** What is known of an image's journal. */
-export interface JournalStatus {
+/** The two kinds of journal: ours, and that of the draft of 2013. */
+export type JournalProfile = 'v1' | 'draft-2013';
+
+/** What is known of an image's journal. `use` and `counters` are of an image that is open for writing. */
+export type JournalStatus = JournalState &
+  (
+    | {
+        readonly profile: 'v1';
+        readonly use: JournalUse | undefined;
+        readonly counters: JournalCounters | undefined;
+      }
+    | {
+        readonly profile: 'draft-2013';
+        readonly use: DraftUse | undefined;
+        readonly counters: DraftCounters | undefined;
+      }
+  );
+
+interface JournalState {
   readonly version: number;
-  readonly profile: 'v1';
   readonly hostOffset: number;
   readonly lengthBytes: number;
   /** Undefined where the area could not be read. */
@@ -13,9 +29,6 @@ export interface JournalStatus {
    * `stale`: a writer that does not know journals has been here, and a new one is made at the next open.
    */
   readonly state: 'clean' | 'dirty' | 'stale';
-  /** Only of an image that is open for writing. */
-  readonly use: JournalUse | undefined;
-  readonly counters: JournalCounters | undefined;
-  /** What replay found when the image was opened dirty. */
+  /** What replay found when the image was opened dirty: records, or transactions of the draft. */
   readonly replayed: { readonly records: number; readonly payloadBytes: number } | undefined;
 }

@@ -52,4 +52,6 @@ export interface MetadataLog {
   commit(): Task<void>;
   /** Bring everything in place, durable on return. */
   quiesce(): Task<void>;
+  /** The image is let go: nothing is done any more that nobody asks for. */
+  stop?(): void;
 }

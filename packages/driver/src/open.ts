@@ -9,13 +9,20 @@
  */
 import { type BlockDevice, readPadded, run, type Task, wait } from '@qcow2/block-device';
 import {
-  decodeClusterBytes,
   decodeHeader,
   decodeSnapshotTable,
+  draftIncompatibleFeatures,
   type Qcow2Header,
   unknownIncompatibleFeatures,
 } from '@qcow2/codec';
-import type { Random } from '@qcow2/journal';
+import {
+  type DraftArea,
+  lastSynced,
+  type Random,
+  ReplayView,
+  recoverDraftLog,
+  replayDraftLog,
+} from '@qcow2/journal';
 import {
   autoclearFeatures,
   FormatError,
@@ -25,6 +32,7 @@ import {
   UnsupportedFeatureError,
 } from '@qcow2/spec';
 import type { CacheOptions } from './cache-sizes.ts';
+import { draftHostArea, draftRefcounts, isReferenced, refuseSmallRing } from './draft-journal.ts';
 import { Qcow2Image } from './image.ts';
 import { ImageCore } from './image-core.ts';
 import {
@@ -34,6 +42,7 @@ import {
   isJournalDirty,
   isJournalValid,
 } from './journal-binding.ts';
+import { loadHeader } from './load-header.ts';
 import { defaultTuning, ImageParts, type JournalTuning } from './parts.ts';
 
 export interface OpenOptions {
@@ -76,8 +85,9 @@ export function* openParts(device: BlockDevice, options: OpenOptions): Task<Imag
   if (!readOnly && !device.capabilities.write) {
     throw new StateError('READ_ONLY', 'the device below can not be written; open the image read-only');
   }
-  const header = yield* loadHeader(device);
+  const { header, draft } = yield* loadHeader(device);
   refuseUnknown(header);
+  if (draft !== undefined) return yield* openDraftParts(device, { header, draft }, options);
   const dirty = isJournalDirty(header);
   const area = dirty || isJournalValid(header) ? boundJournal(header) : undefined;
   if (dirty && (area === undefined || !isJournalValid(header))) {
@@ -108,13 +118,135 @@ export function* openParts(device: BlockDevice, options: OpenOptions): Task<Imag
     if (readOnly) parts.core.readPatch = (at, into) => log.hostWrites.apply(at, into);
     else if (area !== undefined) parts.useJournal(area, log, true);
   }
-  yield* parts.core.loadTables();
-  parts.snapshots = yield* loadSnapshots(parts.core);
-  parts.unsupportedFeature = unsupportedFeature(header);
+  yield* loadWhole(parts);
   if (readOnly) return parts;
   refuseForWriting(parts);
   yield* prepareForWriting(parts, dirty);
   return parts;
+}
+
+/**
+ * An image of the profile draft-2013. A dirty one is first looked at as replay will leave it, through a device that
+ * shows that: a reader stays there. A writer replays when nothing that it sees there is to be refused.
+ */
+function* openDraftParts(device: BlockDevice, found: FoundDraft, options: OpenOptions): Task<ImageParts> {
+  const readOnly = options.readOnly ?? false;
+  let { header, draft } = found;
+  if (isJournalDirty(header)) {
+    throw new FormatError(
+      'JOURNAL_DAMAGED',
+      'the image is marked as dirty for a journal that it does not name',
+      {
+        hostOffset: 72,
+        field: 'incompatibleFeatures',
+        clause: 'JRN-BIND-018',
+      },
+    );
+  }
+  const make = function* (through: BlockDevice, forReading: boolean): Task<ImageParts> {
+    const parts = newParts(through, header, options, forReading);
+    parts.draftArea = draft;
+    parts.core.journalArea = draftHostArea(draft, parts.core.clusterBytes);
+    yield* loadWhole(parts);
+    return parts;
+  };
+  let replayed: ImageParts['draftReplayed'];
+  if (header.draftJournal?.dirty === true) {
+    const log = yield* recoverDraftLog(device, draft);
+    const view = new ReplayView(device, log.effects);
+    ({ header } = yield* reloadDraft(view, found));
+    const seen = yield* make(view, true);
+    if (log.transactions > 0) replayed = { records: log.transactions, payloadBytes: log.dataBytes };
+    seen.draftReplayed = replayed;
+    if (readOnly) return seen;
+    refuseForWriting(seen);
+    refuseSmallRing(draft);
+    yield* refuseTakenClusters(seen, draft);
+    draft = yield* replayDraftLog(device, draft);
+    yield* clearDraftDirtyBit(device, header);
+    ({ header } = yield* reloadDraft(device, found));
+  }
+  const parts = yield* make(device, readOnly);
+  parts.draftReplayed = replayed;
+  if (readOnly) return parts;
+  refuseForWriting(parts);
+  refuseSmallRing(draft);
+  yield* prepareDraft(parts, draft, found.header.draftJournal?.dirty === true);
+  return parts;
+}
+
+interface FoundDraft {
+  readonly header: Qcow2Header;
+  readonly draft: DraftArea;
+}
+
+/** The header as it stands now, which names the same journal as before. @throws BAD_FIELD [JD13-DESC-014] */
+function* reloadDraft(device: BlockDevice, before: FoundDraft): Task<FoundDraft> {
+  const { header, draft } = yield* loadHeader(device);
+  const same =
+    header.clusterBits === before.header.clusterBits && draft?.hostOffset === before.draft.hostOffset;
+  if (draft !== undefined && same && !isJournalDirty(header)) return { header, draft };
+  throw new FormatError('BAD_FIELD', 'the journal would change where it is bound', {
+    hostOffset: 104,
+    field: 'journalOffset',
+    clause: 'JD13-DESC-014',
+  });
+}
+
+/** Nobody can have opened a dirty image: what was taken of its journal is damage. */
+function* refuseTakenClusters({ core, allocator }: ImageParts, draft: DraftArea): Task<void> {
+  const area = draftHostArea(draft, core.clusterBytes);
+  if ((yield* draftRefcounts(core, allocator, area)).more === 0) return;
+  throw new FormatError('JOURNAL_DAMAGED', 'clusters of the live journal are in use by something else', {
+    hostOffset: area.hostOffset,
+    clause: 'JD13-BIND-005',
+  });
+}
+
+function* clearDraftDirtyBit(device: BlockDevice, header: Qcow2Header): Task<void> {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, draftIncompatibleFeatures(header.incompatibleFeatures, false));
+  yield* wait(device.write(72, bytes, { event: 'dirty_bit' }));
+  yield* wait(device.flush({ event: 'flush_metadata' }));
+}
+
+/** A clean image of the profile: its journal goes on, or, where somebody may have been there, another is made. */
+function* prepareDraft(parts: ImageParts, draft: DraftArea, wasDirty: boolean): Task<void> {
+  const { core, allocator, snapshots } = parts;
+  const area = draftHostArea(draft, core.clusterBytes);
+  const binding = core.header.draftJournal;
+  const counts = yield* draftRefcounts(core, allocator, area);
+  const vouched = wasDirty || binding?.sealed === true;
+  const ours =
+    counts.more === 0 && (vouched || (counts.zero === 0 && !(yield* isReferenced(core, snapshots, area))));
+  if (!ours) {
+    // The old range may belong to somebody now: it is not touched, and not spared either.
+    parts.useOrderedWrites();
+    delete core.header.draftJournal;
+    parts.draftArea = undefined;
+    yield* parts.writeHeader();
+    yield* parts.makeDraftJournal({ blockBytes: 2 ** draft.header.blockSizeOrder });
+  } else {
+    parts.useDraftJournal(draft, yield* lastSynced(core.device, draft));
+    const header = core.header;
+    if (binding !== undefined && !binding.sealed) header.draftJournal = { ...binding, sealed: true };
+    if (binding?.sealed !== true || header.autoclearFeatures !== 0n) {
+      header.autoclearFeatures = 0n;
+      yield* parts.writeHeader();
+    }
+    if (counts.zero === 0) return;
+  }
+  for (let next: number | undefined = 0; next !== undefined; ) {
+    next = yield* parts.countDraftClusters(next, 1);
+    yield* core.log.commit();
+  }
+  yield* core.log.quiesce();
+}
+
+function* loadWhole(parts: ImageParts): Task<void> {
+  yield* parts.core.loadTables();
+  parts.snapshots = yield* loadSnapshots(parts.core);
+  parts.unsupportedFeature = unsupportedFeature(parts.core.header);
 }
 
 function newParts(
@@ -145,14 +277,6 @@ function newParts(
   const core = new ImageCore({ device, header, backing, cache: options.cache, readOnly });
   const random = options.random ?? ((into) => crypto.getRandomValues(into as Uint8Array<ArrayBuffer>));
   return new ImageParts(core, { ...defaultTuning, ...options.journal }, random);
-}
-
-function* loadHeader(device: BlockDevice): Task<Qcow2Header> {
-  const head = new Uint8Array(Math.min(512, device.sizeBytes));
-  yield* wait(device.read(0, head));
-  const bytes = new Uint8Array(Math.min(decodeClusterBytes(head), device.sizeBytes));
-  yield* wait(device.read(0, bytes));
-  return decodeHeader(bytes, device.sizeBytes);
 }
 
 function* adoptReplayedHeader(

@@ -3,11 +3,22 @@
  */
 import { readPadded, type Task, wait } from '@qcow2/block-device';
 import type { Snapshot } from '@qcow2/codec';
-import { JournalEngine, type Random, type RecoveredLog, reassertLog, recoverLog } from '@qcow2/journal';
+import {
+  type DraftArea,
+  DraftEngine,
+  JournalEngine,
+  type PlacedTransaction,
+  type Random,
+  type RecoveredLog,
+  reassertLog,
+  recoverLog,
+} from '@qcow2/journal';
 import { UnsupportedFeatureError } from '@qcow2/spec';
 import { Allocator } from './allocator.ts';
 import { ClusterReader } from './cluster-reader.ts';
 import { ClusterWriter } from './cluster-writer.ts';
+import { countDraftClusters, draftHostArea, makeDraftJournal } from './draft-journal.ts';
+import { DraftLog, ImageDraftClient } from './draft-log.ts';
 import { growDisk } from './growth.ts';
 import { GuestOverlay } from './guest-overlay.ts';
 import { replaceHeader } from './header-update.ts';
@@ -22,7 +33,7 @@ import {
   unbindJournal,
 } from './journal-binding.ts';
 import { ImageJournalClient, OverlaySink } from './journal-client.ts';
-import type { JournalStatus } from './journal-status.ts';
+import type { JournalProfile, JournalStatus } from './journal-status.ts';
 import { JournalledLog } from './journalled-log.ts';
 import { MappingTable } from './mapping.ts';
 import { OrderedLog } from './ordered-log.ts';
@@ -42,6 +53,17 @@ export interface JournalTuning {
   readonly idleMs: number;
   /** Share of the ring in use from which write-back runs. */
   readonly writeBackAt: number;
+  /** Profile draft-2013: milliseconds that a change waits for a commit at most; 0: until somebody asks for one. */
+  readonly commitIntervalMs: number;
+  /** Profile draft-2013: bytes of changed metadata that are committed without waiting for a flush. */
+  readonly commitDataBytes: number;
+}
+
+/** What a journal is to be like: v1 with the default sizes where nothing else is said. */
+export interface JournalOptions {
+  readonly profile?: JournalProfile | undefined;
+  readonly sizeBytes?: number | undefined;
+  readonly blockBytes?: number | undefined;
 }
 
 /** What changing the mapping of one cluster takes in a record at most: L2 entry, two refcounts, settled range, L2 table. */
@@ -53,6 +75,8 @@ export const defaultTuning: JournalTuning = {
   directFlushBytes: 256 * 1024,
   idleMs: 0,
   writeBackAt: 0.25,
+  commitIntervalMs: 5000,
+  commitDataBytes: 1024 * 1024,
 };
 
 export class ImageParts {
@@ -73,6 +97,10 @@ export class ImageParts {
   #engine: JournalEngine | undefined;
   #client: ImageJournalClient | undefined;
   #replayed: RecoveredLog | undefined;
+  #draft: DraftEngine | undefined;
+  /** The draft's journal header as it was found, and what was replayed of it. */
+  draftArea: DraftArea | undefined;
+  draftReplayed: { readonly records: number; readonly payloadBytes: number } | undefined;
 
   constructor(core: ImageCore, tuning: JournalTuning, random: Random) {
     this.core = core;
@@ -92,6 +120,7 @@ export class ImageParts {
   }
 
   journalStatus(): JournalStatus | undefined {
+    if (this.core.header.draftJournal !== undefined) return this.#draftStatus();
     const area = boundJournal(this.core.header);
     if (area === undefined) return undefined;
     const { header } = this.core;
@@ -109,6 +138,22 @@ export class ImageParts {
         replayed === undefined || replayed.records.length === 0
           ? undefined
           : { records: replayed.records.length, payloadBytes: replayed.payloadBytes },
+    };
+  }
+
+  #draftStatus(): JournalStatus | undefined {
+    const { core, draftArea } = this;
+    if (draftArea === undefined) return undefined;
+    return {
+      version: 0,
+      profile: 'draft-2013',
+      hostOffset: draftArea.hostOffset,
+      lengthBytes: draftArea.header.journalLengthBytes,
+      blockBytes: draftArea.ring.blockBytes,
+      state: core.header.draftJournal?.dirty === true ? 'dirty' : 'clean',
+      use: this.#draft?.use,
+      counters: this.#draft?.counters,
+      replayed: this.draftReplayed,
     };
   }
 
@@ -153,10 +198,30 @@ export class ImageParts {
     return engine;
   }
 
+  /** From now on changes go to the draft's journal, which has nothing to replay. */
+  useDraftJournal(area: DraftArea, last: PlacedTransaction | undefined): void {
+    const { core, tuning } = this;
+    this.#draft = new DraftEngine({
+      device: core.device,
+      area,
+      client: new ImageDraftClient(core, this.allocator),
+      last,
+      commitDataBytes: tuning.commitDataBytes,
+      writeBackAt: tuning.writeBackAt,
+    });
+    // What was written in place and not flushed is owed by the new log.
+    this.#draft.noteDeviceWrite();
+    this.draftArea = area;
+    core.journalArea = draftHostArea(area, core.clusterBytes);
+    core.log = new DraftLog(this.#draft, tuning.commitIntervalMs);
+    this.writer = this.#imageWriter(0);
+  }
+
   /** From now on changes are written in order, without a journal. */
   useOrderedWrites(): void {
     this.#engine = undefined;
     this.#client = undefined;
+    this.#draft = undefined;
     this.core.journalArea = undefined;
     this.core.log = new OrderedLog(this.core.device, {
       beforeFlush: () => this.#extendFile(),
@@ -222,16 +287,47 @@ export class ImageParts {
   }
 
   /** False where something has come to wait in the log meanwhile. Holds: the write lock. */
-  *enableJournal(options: {
-    sizeBytes?: number | undefined;
-    blockBytes?: number | undefined;
-  }): Task<boolean> {
-    if (this.#engine !== undefined) {
+  *enableJournal(options: JournalOptions): Task<boolean> {
+    if (this.#engine !== undefined || this.#draft !== undefined) {
       throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', 'the image has a journal already');
     }
     if (!this.core.log.isIdle || this.allocator.hasPendingFrees || !this.pending.isEmpty) return false;
-    yield* this.makeJournal(options);
+    if (options.profile === 'draft-2013') yield* this.makeDraftJournal(options);
+    else yield* this.makeJournal(options);
     return true;
+  }
+
+  /**
+   * A new journal of the draft's, bound and durable on return; its clusters are to be counted next. Holds: the write
+   * lock, or nobody else has the image yet.
+   */
+  *makeDraftJournal(options: JournalOptions): Task<void> {
+    const { core } = this;
+    const old = yield* this.#headerCluster();
+    const before = { ...core.header };
+    try {
+      const area = yield* makeDraftJournal(core, this.allocator, options);
+      yield* replaceHeader(core.device, old, core.header);
+      this.useDraftJournal(area, undefined);
+    } catch (error) {
+      Object.assign(core.header, before, { draftJournal: before.draftJournal });
+      throw error;
+    }
+  }
+
+  /**
+   * Give a piece of the draft's clusters the refcount that they are to have, through the log. Holds: the write lock, or
+   * nobody else has the image yet.
+   * @returns where to go on; undefined where nothing is left to do
+   */
+  *countDraftClusters(from: number, refcount: 0 | 1): Task<number | undefined> {
+    const { core } = this;
+    if (this.#draft === undefined || this.draftArea === undefined) return undefined;
+    const area = draftHostArea(this.draftArea, core.clusterBytes);
+    const maxClusters = Math.max(1, Math.floor(core.log.changeBytes / changeBytesPerCluster));
+    const piece = { area, from: Math.max(from, area.hostOffset), refcount, maxClusters };
+    const next = yield* countDraftClusters(core, this.allocator, this.#clusterWriter.update(), piece);
+    return next < area.hostOffset + area.lengthBytes ? next : undefined;
   }
 
   /** A new journal, bound and durable on return. Holds: the write lock, or nobody else has the image yet. */
@@ -253,12 +349,26 @@ export class ImageParts {
 
   /** False where something has come to wait in the log meanwhile. Holds: the write lock. */
   *disableJournal(): Task<boolean> {
+    if (this.#draft !== undefined) return yield* this.#disableDraft(this.#draft);
     if (this.#engine === undefined) return true;
     if (this.#engine.use.dirty || !this.#engine.isIdle) return false;
     if (!this.overlay.isEmpty || !this.pending.isEmpty) return false;
     const old = yield* this.#headerCluster();
     unbindJournal(this.core.header);
     yield* replaceHeader(this.core.device, old, this.core.header);
+    this.useOrderedWrites();
+    return true;
+  }
+
+  /** Its clusters count as free by now, and nobody else was given one. */
+  *#disableDraft(engine: DraftEngine): Task<boolean> {
+    const { core } = this;
+    if (engine.use.dirty || !engine.isIdle || !this.pending.isEmpty) return false;
+    const old = yield* this.#headerCluster();
+    delete core.header.draftJournal;
+    yield* replaceHeader(core.device, old, core.header);
+    core.log.stop?.();
+    this.draftArea = undefined;
     this.useOrderedWrites();
     return true;
   }

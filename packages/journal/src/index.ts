@@ -2,6 +2,25 @@ export { type AreaLocation, formatArea, type Random, readSlots, ringOf } from '.
 export type { ChainStop } from './chain.ts';
 export type { JournalClient } from './client.ts';
 export type { JournalCounters, JournalUse } from './counters.ts';
+export {
+  type DraftArea,
+  formatDraftArea,
+  readDraftArea,
+  writeDraftHeader,
+} from './draft-2013/area.ts';
+export { type ChainEnds, type FoundTransaction, walkDraftChain } from './draft-2013/chain.ts';
+export {
+  type DraftClient,
+  type DraftCounters,
+  DraftEngine,
+  type DraftEngineOptions,
+  type DraftUse,
+  lastSynced,
+  minWritableRingBlocks,
+} from './draft-2013/engine.ts';
+export { type RecoveredDraftLog, recoverDraftLog, replayDraftLog } from './draft-2013/recovery.ts';
+export { ReplayView } from './draft-2013/replay-view.ts';
+export type { PlacedTransaction } from './draft-2013/space.ts';
 export { type EngineOptions, JournalEngine } from './engine.ts';
 export {
   type InspectedEnd,

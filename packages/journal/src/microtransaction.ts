@@ -29,8 +29,17 @@ export interface GuestWrite {
   readonly bytes: Uint8Array;
 }
 
+/** Bytes of one place of the image file that another one is to get. */
+export interface HostCopy {
+  readonly targetHostOffset: number;
+  readonly sourceHostOffset: number;
+  readonly lengthBytes: number;
+}
+
 export interface Microtransaction {
   readonly hostWrites?: readonly HostWrite[];
+  /** To be made when the microtransaction is durable. Nobody changes the source before it is made. */
+  readonly copies?: readonly HostCopy[];
   /** Freed ranges in which earlier host writes of the log must not be executed any more. */
   readonly revokes?: readonly HostRange[];
   /** Guest ranges whose logged guest writes, up to now, are found through the mapping from here on. */

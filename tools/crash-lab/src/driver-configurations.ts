@@ -9,7 +9,7 @@
 import type { CreateOptions, OpenOptions } from '@qcow2/driver';
 import type { Sharing } from './shared-clusters.ts';
 
-export type DriverMode = 'journal' | 'ordered';
+export type DriverMode = 'draft-2013' | 'journal' | 'ordered';
 
 export interface DriverModeTraits {
   /** What `createImage` is told. */
@@ -27,6 +27,14 @@ export const driverModes: Readonly<Record<DriverMode, DriverModeTraits>> = {
     create: (blockBytes) => ({ journal: { sizeBytes: journalBytes, blockBytes } }),
     leaksAreFailures: true,
     weight: 3,
+  },
+  'draft-2013': {
+    // In a ring of large blocks there would be too few of them.
+    create: (blockBytes) => ({
+      journal: { profile: 'draft-2013', sizeBytes: journalBytes, blockBytes: Math.min(blockBytes, 1024) },
+    }),
+    leaksAreFailures: true,
+    weight: 2,
   },
   ordered: { create: () => ({ journal: false }), leaksAreFailures: false, weight: 1 },
 };

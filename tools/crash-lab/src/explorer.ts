@@ -329,7 +329,9 @@ export class Explorer {
     const { qemu } = this.#options;
     if (qemu === undefined || recovery.closed === undefined || !qemu.wants(lot)) return;
     this.tally.qemuChecks++;
-    const complaint = await qemu.check(recovery.closed.toBytes(), this.#system.leaksAreFailures);
+    const { leaksAreFailures, leaksForStrangers } = this.#system;
+    const noLeaks = leaksAreFailures && leaksForStrangers !== true;
+    const complaint = await qemu.check(recovery.closed.toBytes(), noLeaks);
     if (complaint === undefined) return;
     this.#report(scene.workload, this.#id(scene.workload, steps()), [
       { guarantee: 'G3', message: complaint },

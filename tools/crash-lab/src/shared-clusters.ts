@@ -10,12 +10,14 @@
  * more than one. Whole images in memory: they are tiny.
  */
 import {
+  decodeDraftImageHeader,
   decodeHeader,
   decodeSnapshotTable,
   encodeHeader,
   encodeSnapshotTable,
   l2EntryBytes,
   l2FormatOf,
+  peekDraftBinding,
   type Qcow2Header,
   readEntryOffset,
   readRefcountBlockOffset,
@@ -41,7 +43,7 @@ class ImageBytes {
 
   constructor(bytes: Uint8Array<ArrayBuffer>) {
     this.bytes = bytes;
-    this.header = decodeHeader(bytes);
+    this.header = peekDraftBinding(bytes) === undefined ? decodeHeader(bytes) : decodeDraftImageHeader(bytes);
     this.clusterBytes = 2 ** this.header.clusterBits;
   }
 

@@ -46,6 +46,8 @@ export interface SystemUnderTest {
   readonly letters: string;
   /** After recovery nothing may be leaked (G3); otherwise leaks are counted but allowed. */
   readonly leaksAreFailures: boolean;
+  /** Programs that do not know the system find leaks where it has none. */
+  readonly leaksForStrangers?: boolean;
   /** Format the empty device, durable on return. */
   create(device: BlockDevice, random: FillRandom): void | Promise<void>;
   /** The guest's content right after `create`. */

@@ -1,0 +1,225 @@
+/**
+ * The chain of committed transactions that are not synced: read in order, each whole and checked, or refused.
+ *
+ * The header says how many there are, so the chain has no end to be found: whatever can not be read before that
+ * many is damage [JD13-RING-006], and what stands behind counts for nothing, however valid it looks.
+ *
+ * Nothing is written, and nothing is held but the ring reader's window and one transaction.
+ */
+import type { BlockDevice, Task } from '@qcow2/block-device';
+import {
+  type DraftDescriptor,
+  type DraftPlace,
+  type DraftTransaction,
+  decodeDraftTransaction,
+  draftReplayCount,
+  nextDraftSequence,
+  peekDraftBlock,
+} from '@qcow2/codec/journal/draft-2013';
+import { FormatError, hostOffset, Qcow2Error, UnsupportedFeatureError } from '@qcow2/spec';
+import { damaged } from '../area.ts';
+import { RingReader } from '../ring.ts';
+import { blockIndexAt, type DraftArea } from './area.ts';
+
+/** A committed transaction, and where it stands. */
+export interface FoundTransaction {
+  readonly transaction: DraftTransaction;
+  readonly place: DraftPlace & { readonly hostOffset: number };
+  /** Log offset of its descriptor block: bytes from block 1, without wrapping. */
+  readonly startLog: number;
+  readonly endLog: number;
+}
+
+export interface ChainEnds {
+  readonly transactions: number;
+  /** Log offset of the descriptor block of the last synced transaction; undefined where none was. */
+  readonly syncedLog: number | undefined;
+  /** The same for the last one of the chain. */
+  readonly lastLog: number | undefined;
+  /** Log offset behind the chain. */
+  readonly endLog: number;
+  readonly dataBytes: number;
+}
+
+/**
+ * Go through the committed transactions behind the synced one. What the visitor has to do is done before the next.
+ * @throws JOURNAL_DAMAGED for one that can not be read back; UNSUPPORTED_FEATURE for a descriptor that nobody
+ *   defined [JD13-DESC-008]; what the visitor throws
+ */
+export function* walkDraftChain(
+  device: BlockDevice,
+  area: DraftArea,
+  visit: (found: FoundTransaction) => Task<void> | undefined,
+): Task<ChainEnds> {
+  const { header, ring } = area;
+  const reader = new RingReader(device, ring);
+  const count = draftReplayCount(header);
+  const start = yield* chainStart(reader, area, count > 0);
+  let { endLog } = start;
+  let usedBlocks = start.usedBlocks;
+  let lastLog = start.syncedLog;
+  let sequence = header.syncedSequence;
+  let dataBytes = 0;
+  for (let i = 0; i < count; i++) {
+    sequence = nextDraftSequence(sequence);
+    const found = yield* readTransaction(reader, area, sequence, endLog, usedBlocks);
+    usedBlocks += (found.endLog - found.startLog) / ring.blockBytes;
+    dataBytes += found.transaction.data.length;
+    lastLog = found.startLog;
+    endLog = found.endLog;
+    refuseTransaction(found, area);
+    const work = visit(found);
+    if (work !== undefined) yield* work;
+  }
+  return { transactions: count, syncedLog: start.syncedLog, lastLog, endLog, dataBytes };
+}
+
+/**
+ * Where the chain begins: behind the synced transaction, of which only the length counts. Where nothing follows
+ * and it can not be read, it begins at block 1.
+ */
+function* chainStart(
+  reader: RingReader,
+  area: DraftArea,
+  needed: boolean,
+): Task<{ syncedLog: number | undefined; endLog: number; usedBlocks: number }> {
+  const { header, ring } = area;
+  const nothing = { syncedLog: undefined, endLog: 0, usedBlocks: 0 };
+  if (header.syncedIndex === 0) return nothing;
+  const syncedLog = (header.syncedIndex - 1) * ring.blockBytes;
+  const head = peekDraftBlock(yield* reader.read(syncedLog, ring.blockBytes));
+  const ringBlocks = ring.lengthBytes / ring.blockBytes;
+  if (head === undefined || head.sequence !== header.syncedSequence || head.dataBlockCount >= ringBlocks) {
+    if (!needed) return nothing;
+    const at = ring.hostOffset + syncedLog;
+    throw damaged(at, `the synced transaction ${header.syncedSequence} can not be read`, 'JD13-RING-006');
+  }
+  const usedBlocks = 1 + head.dataBlockCount;
+  return { syncedLog, endLog: syncedLog + usedBlocks * ring.blockBytes, usedBlocks };
+}
+
+/** The committed transaction expected at a log offset. @throws JOURNAL_DAMAGED */
+function* readTransaction(
+  reader: RingReader,
+  area: DraftArea,
+  sequence: number,
+  startLog: number,
+  usedBlocks: number,
+): Task<FoundTransaction> {
+  const { ring } = area;
+  const { blockBytes } = ring;
+  const ringBlocks = ring.lengthBytes / blockBytes;
+  const at = ring.hostOffset + (startLog % ring.lengthBytes);
+  const lost = (why: string, cause?: unknown): FormatError =>
+    damaged(
+      at,
+      `the committed journal transaction ${sequence} can not be read: ${why}`,
+      'JD13-RING-006',
+      cause,
+    );
+  if (usedBlocks >= ringBlocks) throw lost('the ring ends before it');
+  const head = peekDraftBlock(yield* reader.read(startLog, blockBytes));
+  if (head === undefined) throw lost('no descriptor block stands there');
+  if (head.sequence !== sequence) throw lost(`transaction ${head.sequence} stands there`);
+  if (usedBlocks + 1 + head.dataBlockCount > ringBlocks) throw lost('it is longer than the rest of the ring');
+  const lengthBytes = (1 + head.dataBlockCount) * blockBytes;
+  // The reader's window is its own: what is handed on is a copy.
+  const bytes = (yield* reader.read(startLog, lengthBytes)).slice();
+  const blockIndex = blockIndexAt(ring, startLog);
+  const place = { hostOffset: hostOffset(at), blockBytes, ringBlocks, blockIndex };
+  try {
+    const transaction = decodeDraftTransaction(bytes, place);
+    return { transaction, place, startLog, endLog: startLog + lengthBytes };
+  } catch (cause) {
+    if (!(cause instanceof Qcow2Error)) throw cause;
+    throw lost('it is not whole', cause);
+  }
+}
+
+/** @throws UNSUPPORTED_FEATURE, JOURNAL_DAMAGED for what a committed transaction must not ask for */
+export function refuseTransaction({ transaction, place }: FoundTransaction, area: DraftArea): void {
+  const at = place.hostOffset;
+  for (const descriptor of transaction.descriptors) {
+    if (descriptor.type === 'unknown') throw unsupported(descriptor.number, transaction.sequence, at);
+    for (const { start, end } of writtenRanges(descriptor)) {
+      if (start < area.hostOffset + area.header.journalLengthBytes && area.hostOffset < end) {
+        const message = `journal transaction ${transaction.sequence} writes into the journal`;
+        throw new FormatError('OVERLAP', message, { hostOffset: at, value: start, clause: 'JD13-DESC-010' });
+      }
+    }
+  }
+  refuseChangedSources(transaction, at);
+}
+
+function unsupported(number: number, sequence: number, at: number): UnsupportedFeatureError {
+  const names = new Map([
+    [4, 'dedup hash insertion (type 4)'],
+    [5, 'dedup hash deletion (type 5)'],
+  ]);
+  const name = names.get(number) ?? `type ${number}`;
+  return new UnsupportedFeatureError(
+    'UNSUPPORTED_FEATURE',
+    `journal transaction ${sequence} holds a descriptor that is not supported: ${name}`,
+    { feature: `journal descriptor ${name}`, hostOffset: at, clause: 'JD13-DESC-008' },
+  );
+}
+
+interface Span {
+  readonly start: number;
+  readonly end: number;
+}
+
+function writtenRanges(descriptor: DraftDescriptor): Span[] {
+  if (descriptor.type === 'write-data') {
+    return descriptor.chunks.map((chunk) => spanOf(chunk.hostOffset, chunk.lengthBytes)).filter(isSpan);
+  }
+  if (descriptor.type !== 'copy-data') return [];
+  return descriptor.chunks.map((chunk) => spanOf(chunk.targetHostOffset, chunk.lengthBytes)).filter(isSpan);
+}
+
+function spanOf(start: number, lengthBytes: number): Span {
+  return { start, end: start + lengthBytes };
+}
+
+function isSpan({ start, end }: Span): boolean {
+  return start < end;
+}
+
+/** A transaction that changes what it copies from means one thing when run once, and another when run again. */
+function refuseChangedSources(transaction: DraftTransaction, at: number): void {
+  const sources: Span[] = [];
+  for (const descriptor of transaction.descriptors) {
+    if (descriptor.type !== 'copy-data') continue;
+    for (const chunk of descriptor.chunks) sources.push(spanOf(chunk.sourceHostOffset, chunk.lengthBytes));
+  }
+  if (sources.length === 0) return;
+  const byStart = (a: Span, b: Span): number => a.start - b.start;
+  const read = merged(sources.filter(isSpan).sort(byStart));
+  const written = merged(transaction.descriptors.flatMap(writtenRanges).sort(byStart));
+  for (let i = 0, j = 0; i < read.length && j < written.length; ) {
+    const source = read[i]!;
+    const target = written[j]!;
+    if (source.start < target.end && target.start < source.end) {
+      const message = `journal transaction ${transaction.sequence} changes what it copies from`;
+      throw new FormatError('OVERLAP', message, {
+        hostOffset: at,
+        value: target.start,
+        clause: 'JD13-DESC-011',
+      });
+    }
+    if (source.end <= target.end) i++;
+    else j++;
+  }
+}
+
+/** Sorted spans without overlaps. */
+function merged(spans: readonly Span[]): Span[] {
+  const result: Span[] = [];
+  for (const span of spans) {
+    const last = result.at(-1);
+    if (last !== undefined && span.start <= last.end) {
+      result[result.length - 1] = { start: last.start, end: Math.max(last.end, span.end) };
+    } else result.push(span);
+  }
+  return result;
+}
