@@ -14,7 +14,7 @@
  */
 import { type Task, wait } from '@qcow2/block-device';
 import { checkRefcountTableEntry, readRefcountBlockOffset, writeRefcountTableEntry } from '@qcow2/codec';
-import { hostOffset, InvariantError, qcow2Limits, StorageError } from '@qcow2/spec';
+import { FormatError, hostOffset, InvariantError, qcow2Limits, StorageError } from '@qcow2/spec';
 import type { ImageCore } from './image-core.ts';
 import type { MetadataWrite } from './metadata-log.ts';
 import { countReference } from './metadata-update.ts';
@@ -57,13 +57,14 @@ export class Allocator {
   /**
    * Reserve up to `wanted` clusters in a row, at least one. Nothing changes on disk; the caller adds the
    * reference in an update, or calls `unreserve`. Holds: the write lock.
-   * @throws NO_SPACE at the format's limits
+   * @throws NO_SPACE at the format's limits; REFCOUNT_WRONG where what is in use counts as free
    */
   *allocate(wanted = 1): Task<Allocation> {
     const first = yield* this.#findFree();
     let count = 1;
     // A run stays in one slice of one refcount block: enough for a request, and one lookup for all.
     while (count < wanted && this.#isFreeHere(first, first + count)) count++;
+    this.core.refuseTaken(first * this.core.clusterBytes, count * this.core.clusterBytes);
     const fresh = first >= this.#freshFrom;
     for (let i = 0; i < count; i++) this.#reserved.add(first + i);
     this.#cursor = first + count;
@@ -119,6 +120,7 @@ export class Allocator {
   noteUse(first: number, count: number): void {
     this.#freshFrom = Math.max(this.#freshFrom, first + count);
     this.#neededBytes = Math.max(this.#neededBytes, (first + count) * this.core.clusterBytes);
+    this.core.noteEnd(this.#neededBytes);
   }
 
   unreserve(first: number, count: number): void {
@@ -235,10 +237,16 @@ export class Allocator {
     this.core.log.noteDeviceWrite();
   }
 
-  /** Host offset of the byte that holds a cluster's refcount (or its first). Its block must exist. */
+  /** Host offset of the byte that holds a cluster's refcount (or its first). @throws REFCOUNT_WRONG where it has no block */
   refcountOffset(cluster: number): number {
-    const block = this.blockOffset(Math.floor(cluster / this.core.refcountsPerBlock));
-    if (block === 0) throw new InvariantError('a cluster in use without refcount block');
+    const index = Math.floor(cluster / this.core.refcountsPerBlock);
+    const block = this.#hasBlock(index) ? this.blockOffset(index) : 0;
+    if (block === 0) {
+      throw new FormatError('REFCOUNT_WRONG', 'a cluster in use has no refcount block', {
+        hostOffset: cluster * this.core.clusterBytes,
+        clause: 'RCT-005',
+      });
+    }
     const bits = this.core.refcounts.widthBits;
     return block + Math.floor(((cluster % this.core.refcountsPerBlock) * bits) / 8);
   }
@@ -319,6 +327,7 @@ export class Allocator {
   *#addRefcountBlock(index: number, cluster: number): Task<void> {
     const { core } = this;
     const offset = cluster * core.clusterBytes;
+    core.refuseTaken(offset, core.clusterBytes);
     const content = new Uint8Array(core.clusterBytes);
     core.refcounts.set(new DataView(content.buffer), cluster % core.refcountsPerBlock, 1);
     yield* core.writeInPlace(offset, content, 'refblock_alloc_write');

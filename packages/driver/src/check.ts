@@ -109,6 +109,11 @@ class Checker {
     yield* this.#countExtensions();
     yield* this.#countL1(header.l1Offset, core.l1, true);
     for (const snapshot of snapshots) {
+      // Nothing is allocated for what the file does not have.
+      if (!this.#inFile(snapshot.l1Offset, snapshot.l1Entries * 8)) {
+        this.#reference(snapshot.l1Offset, snapshot.l1Entries * 8, 'the L1 table of a snapshot');
+        continue;
+      }
       const l1 = new Uint8Array(snapshot.l1Entries * 8);
       yield* wait(core.readPatched(snapshot.l1Offset, l1));
       yield* this.#countL1(snapshot.l1Offset, new DataView(l1.buffer), false);
@@ -160,7 +165,8 @@ class Checker {
     const bitmaps = findHeaderExtension(extensions, headerExtensionTypes.bitmaps);
     if (bitmaps === undefined || (core.header.autoclearFeatures & 1n) === 0n) return;
     const extension = decodeBitmapsExtension(bitmaps, { clusterBytes });
-    this.#reference(extension.directoryOffset, extension.directoryLengthBytes, 'the bitmap directory');
+    const { directoryOffset, directoryLengthBytes } = extension;
+    if (!this.#reference(directoryOffset, directoryLengthBytes, 'the bitmap directory')) return;
     const bytes = new Uint8Array(extension.directoryLengthBytes);
     yield* wait(core.readPatched(extension.directoryOffset, bytes));
     const entries = decodeBitmapDirectory(bytes, extension.bitmapCount, {
@@ -172,7 +178,7 @@ class Checker {
 
   *#countBitmapTable(tableOffset: number, tableEntries: number): Task<void> {
     const { core } = this.#parts;
-    this.#reference(tableOffset, tableEntries * 8, 'a bitmap table');
+    if (!this.#reference(tableOffset, tableEntries * 8, 'a bitmap table')) return;
     const bytes = new Uint8Array(tableEntries * 8);
     yield* wait(core.readPatched(tableOffset, bytes));
     const view = new DataView(bytes.buffer);
@@ -292,7 +298,11 @@ class Checker {
         // Counted as damage above.
       }
       if (!hasBlock) continue;
-      last = Math.max(last, yield* this.#compareBlock(first));
+      try {
+        last = Math.max(last, yield* this.#compareBlock(first));
+      } catch (error) {
+        this.#damaged(error);
+      }
     }
     // What is left was referenced where no refcount block reaches.
     for (const [cluster, counted] of this.#counts.rest()) {
@@ -352,7 +362,14 @@ class Checker {
 
   *#checkFlag(hostOffset: number, copied: boolean, clause: string, guestOffset?: number): Task<void> {
     const { allocator, core } = this.#parts;
-    const refcount = yield* allocator.refcount(hostOffset / core.clusterBytes);
+    let refcount: number;
+    try {
+      refcount = yield* allocator.refcount(hostOffset / core.clusterBytes);
+    } catch (error) {
+      // A refcount block that can not be read was found before.
+      if (error instanceof FormatError) return;
+      throw error;
+    }
     if (copied === (refcount === 1)) return;
     const message = `the copied flag is ${copied ? 'set' : 'clear'} and the refcount is ${refcount}`;
     this.#finding('error', 'BAD_FIELD', message, { hostOffset, guestOffset, clause });
@@ -361,8 +378,8 @@ class Checker {
   /** Count a range. False where it can not be. */
   #reference(offset: number, lengthBytes: number, what: string, guestOffset?: number): boolean {
     if (lengthBytes === 0) return true;
-    const { clusterBytes, device } = this.#parts.core;
-    if (offset + lengthBytes > Math.ceil(device.sizeBytes / clusterBytes) * clusterBytes) {
+    const { clusterBytes } = this.#parts.core;
+    if (!this.#inFile(offset, lengthBytes)) {
       const message = `${what} leads beyond the end of the file`;
       this.#finding('error', 'OUT_OF_RANGE', message, { hostOffset: offset, guestOffset });
       return false;
@@ -371,6 +388,12 @@ class Checker {
     const last = Math.floor((offset + lengthBytes - 1) / clusterBytes);
     for (let cluster = first; cluster <= last; cluster++) this.#counts.add(cluster);
     return true;
+  }
+
+  /** The file's last cluster may be incomplete. */
+  #inFile(offset: number, lengthBytes: number): boolean {
+    const { clusterBytes, device } = this.#parts.core;
+    return offset + lengthBytes <= Math.ceil(device.sizeBytes / clusterBytes) * clusterBytes;
   }
 
   #damaged(error: unknown, guestOffset?: number): void {

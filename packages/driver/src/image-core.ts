@@ -69,6 +69,7 @@ export class ImageCore {
   /** The journal's area: neither allocated nor written by anyone but the engine. */
   journalArea: HostArea | undefined;
   #log: MetadataLog | undefined;
+  #endBytes = 0;
 
   constructor(options: CoreOptions) {
     const { header } = options;
@@ -90,10 +91,11 @@ export class ImageCore {
     this.refcountsPerBlock = this.refcounts.entriesPerBlock(this.clusterBytes);
     this.l1 = new DataView(new ArrayBuffer(0));
     this.refcountTable = new DataView(new ArrayBuffer(0));
+    this.noteEnd(options.device.sizeBytes);
     this.#cacheOptions = options.cache ?? {};
     const sizes = this.#cacheSizes();
     const load = (hostOffset: number, into: Uint8Array): void | Promise<void> =>
-      this.readPatched(hostOffset, into);
+      this.#loadTable(hostOffset, into);
     const onFilled = (): void => this.cacheCleaner.noteFilled();
     const l2 = { sliceBytes: sizes.l2SliceBytes, maxBytes: sizes.l2Bytes };
     const refcount = { sliceBytes: sizes.refcountSliceBytes, maxBytes: sizes.refcountBytes };
@@ -116,6 +118,12 @@ export class ImageCore {
     return cacheSizes(this.#cacheOptions, { clusterBytes, l2EntryBytes, sizeBytes: header.sizeBytes });
   }
 
+  /** Clusters up to here are in the file, or will be before anything refers to them. */
+  noteEnd(endBytes: number): void {
+    const whole = Math.ceil(endBytes / this.clusterBytes) * this.clusterBytes;
+    this.#endBytes = Math.max(this.#endBytes, whole);
+  }
+
   get log(): MetadataLog {
     if (this.#log === undefined) throw new StateError('READ_ONLY', 'the image was opened read-only');
     return this.#log;
@@ -133,6 +141,13 @@ export class ImageCore {
     const done = readPadded(this.device, hostOffset, into);
     if (isPromise(done)) return this.#patchLater(done, hostOffset, into);
     this.#patch(hostOffset, into);
+  }
+
+  /** A slice of an L2 table or a refcount block. @throws TRUNCATED, OVERLAP for an entry that leads to no such thing */
+  #loadTable(hostOffset: number, into: Uint8Array): void | Promise<void> {
+    this.refuseOutside(hostOffset, into.length);
+    this.#refuseHeld(hostOffset, into.length, 'a table entry leads to metadata of another kind', 'LIM-019');
+    return this.readPatched(hostOffset, into);
   }
 
   #patch(hostOffset: number, into: Uint8Array): void {
@@ -186,22 +201,50 @@ export class ImageCore {
     this.log.noteDeviceWrite();
   }
 
-  /** @throws OVERLAP for a range that touches the header, a table held whole, or the journal */
+  /**
+   * Whether guest data may go to a range of the file.
+   * @throws OVERLAP for a range that touches the header, a table held whole, or the journal; TRUNCATED for one that
+   *   is not in the file
+   */
   refuseMetadata(hostOffset: number, lengthBytes: number): void {
+    this.#refuseHeld(hostOffset, lengthBytes, 'a guest cluster is mapped onto metadata', 'L2E-008');
+    this.refuseOutside(hostOffset, lengthBytes);
+  }
+
+  /** @throws REFCOUNT_WRONG where the refcounts give away what is in use: the image is damaged [LIM-020] */
+  refuseTaken(hostOffset: number, lengthBytes: number): void {
+    if (!this.#isHeld(hostOffset, lengthBytes)) return;
+    throw new FormatError('REFCOUNT_WRONG', 'a cluster that holds metadata counts as free', {
+      hostOffset,
+      lengthBytes,
+      clause: 'LIM-020',
+    });
+  }
+
+  /** @throws TRUNCATED for a range that is not in the file, nor about to be */
+  refuseOutside(hostOffset: number, lengthBytes: number): void {
+    if (hostOffset + lengthBytes <= this.#endBytes) return;
+    throw new FormatError('TRUNCATED', 'an entry leads beyond the end of the file', {
+      hostOffset,
+      lengthBytes,
+      clause: 'LIM-018',
+    });
+  }
+
+  #refuseHeld(hostOffset: number, lengthBytes: number, message: string, clause: string): void {
+    if (!this.#isHeld(hostOffset, lengthBytes)) return;
+    throw new FormatError('OVERLAP', message, { hostOffset, lengthBytes, clause });
+  }
+
+  #isHeld(hostOffset: number, lengthBytes: number): boolean {
     const { header } = this;
     const journal = this.journalArea;
-    if (
+    return (
       hostOffset < this.clusterBytes ||
       touches(hostOffset, lengthBytes, header.l1Offset, header.l1Entries * 8) ||
       touches(hostOffset, lengthBytes, header.refcountTableOffset, this.refcountTable.byteLength) ||
       (journal !== undefined && touches(hostOffset, lengthBytes, journal.hostOffset, journal.lengthBytes))
-    ) {
-      throw new FormatError('OVERLAP', 'a guest cluster is mapped onto metadata', {
-        hostOffset,
-        lengthBytes,
-        clause: 'L2E-008',
-      });
-    }
+    );
   }
 }
 

@@ -100,6 +100,8 @@ export class MetadataUpdate {
       yield* tables.load(this.#mappings.entryOffset(guestCluster));
     }
     for (const cluster of counted) yield* counts.load(this.#allocator.refcountOffset(cluster));
+    // What is counted down later must be countable: a damaged mapping is refused before anything is changed.
+    if (late) for (const cluster of this.#dropped) this.#allocator.refcountOffset(cluster);
     tables.restore();
     counts.restore();
     const writes = [...this.#direct];

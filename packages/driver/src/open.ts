@@ -113,10 +113,13 @@ export function* openParts(device: BlockDevice, options: OpenOptions): Task<Imag
     // The log may hold a newer header: a moved refcount table, a larger disk.
     yield* adoptReplayedHeader(parts, log.hostWrites);
   }
-  if (log !== undefined) {
+  if (log !== undefined && area !== undefined) {
+    refuseBeyondDisk(parts);
+    // The last records may have come through a crash and the file's growth not: a change takes nine bytes at least.
+    parts.core.noteEnd(device.sizeBytes + (area.lengthBytes / 8) * parts.core.clusterBytes);
     parts.core.journalArea = area;
     if (readOnly) parts.core.readPatch = (at, into) => log.hostWrites.apply(at, into);
-    else if (area !== undefined) parts.useJournal(area, log, true);
+    else parts.useJournal(area, log, true);
   }
   yield* loadWhole(parts);
   if (readOnly) return parts;
@@ -300,6 +303,19 @@ function* adoptReplayedHeader(
   Object.assign(core.header, replayed);
 }
 
+/** @throws BAD_FIELD where the log holds bytes for a guest cluster that the disk does not have */
+function refuseBeyondDisk({ core, overlay }: ImageParts): void {
+  const clusters = Math.ceil(core.header.sizeBytes / core.clusterBytes);
+  const beyond = overlay.sorted().at(-1);
+  if (beyond === undefined || beyond.guestCluster < clusters) return;
+  throw new FormatError('BAD_FIELD', 'the journal holds a guest write beyond the end of the disk', {
+    guestOffset: beyond.guestCluster * core.clusterBytes,
+    hostOffset: core.journalArea?.hostOffset,
+    field: 'guestOffset',
+    clause: 'JRN-DESC-030',
+  });
+}
+
 function refuseUnknown(header: Qcow2Header): void {
   const unknown = unknownIncompatibleFeatures(header);
   if (unknown.length === 0) return;
@@ -363,8 +379,8 @@ function* prepareForWriting(parts: ImageParts, dirty: boolean): Task<void> {
     yield* clearForeignAutoclear(parts);
     return;
   }
-  core.journalArea = bound;
   const ours = isJournalValid(header) && (yield* areaIsOurs(core, allocator, bound));
+  if (ours) core.journalArea = bound;
   yield* clearForeignAutoclear(parts);
   const log = ours ? yield* tryRecover(parts, bound) : undefined;
   if (log === undefined) {

@@ -78,13 +78,16 @@ export function* formatArea(
 
 /**
  * Both slots, the newer one first.
- * @throws UNSUPPORTED_FEATURE for a version that is not known; JOURNAL_DAMAGED where either is not valid, or they are not neighbours in generation: the older
+ * @throws UNSUPPORTED_FEATURE for a version that is not known; JOURNAL_DAMAGED where the area is not in the file, either is not valid, or they are not neighbours in generation: the older
  *   slot alone can not tell where the log starts now
  */
 export function* readSlots(
   device: BlockDevice,
   area: AreaLocation,
 ): Task<{ newer: JournalSlot; older: JournalSlot }> {
+  if (area.hostOffset + area.lengthBytes > device.sizeBytes) {
+    throw damaged(area.hostOffset, 'the file ends before its journal does', 'JRN-RECOV-017');
+  }
   const first = yield* readSlot(device, area, area.hostOffset);
   // Where slot 1 stands depends on the block size, which slot 0 tells; where slot 0 is damaged, nothing does.
   const second = yield* readSlot(device, area, slotHostOffset(area, 2 ** first.blockSizeOrder, 1));

@@ -19,7 +19,13 @@ import {
   type RecordHeader,
   verifyRecord,
 } from '@qcow2/codec/journal/v1';
-import { FormatError, hostOffset, type Qcow2Error, UnsupportedFeatureError } from '@qcow2/spec';
+import {
+  FormatError,
+  hostOffset,
+  journalV1Limits,
+  type Qcow2Error,
+  UnsupportedFeatureError,
+} from '@qcow2/spec';
 import { type AreaLocation, damaged } from './area.ts';
 import type { RingGeometry, RingReader } from './ring.ts';
 
@@ -76,10 +82,16 @@ export function decodeNext(ring: RingGeometry, header: RecordHeader, bytes: Uint
  * @throws OVERLAP for a write into the journal itself [JRN-DESC-013]; UNSUPPORTED_FEATURE for a descriptor
  *   that is not served [JRN-DESC-002]
  */
-export function refuseRecord(record: JournalRecord, area: AreaLocation, ring: RingGeometry): void {
+export function refuseRecord(
+  record: JournalRecord,
+  area: AreaLocation,
+  ring: RingGeometry,
+  fileBytes: number,
+): void {
   const at = ring.hostOffset + record.position;
   for (const descriptor of record.descriptors) {
     refuseArea(descriptor, record.sequence, at, area);
+    refuseFarWrite(descriptor, record.sequence, at, fileBytes);
     refuseDescriptor(descriptor, record.sequence, at);
   }
 }
@@ -93,6 +105,27 @@ function refuseArea(descriptor: JournalDescriptor, sequence: number, at: number,
     hostOffset: at,
     value: descriptor.hostOffset,
     clause: 'JRN-DESC-013',
+  });
+}
+
+/**
+ * Bytes that a record brings go to tables, and those stood in the file when it was appended. No cluster is larger
+ * than 2 MiB, so a file that lacks the rest of its last one lacks no more.
+ */
+function refuseFarWrite(
+  descriptor: JournalDescriptor,
+  sequence: number,
+  at: number,
+  fileBytes: number,
+): void {
+  if (descriptor.type !== 'inline-write' && descriptor.type !== 'write-payload') return;
+  const length = descriptor.type === 'inline-write' ? descriptor.bytes.length : descriptor.lengthBytes;
+  if (descriptor.hostOffset + length <= fileBytes + 2 ** journalV1Limits.maxBlockSizeOrder) return;
+  throw new FormatError('BAD_FIELD', `journal record ${sequence} writes far behind the end of the file`, {
+    hostOffset: at,
+    field: 'hostOffset',
+    value: descriptor.hostOffset,
+    clause: 'JRN-DESC-029',
   });
 }
 

@@ -201,6 +201,7 @@ interface FollowedChain {
 }
 
 class ChainWalk {
+  readonly #device: BlockDevice;
   readonly #area: AreaLocation;
   readonly #ring: RingGeometry;
   readonly #slot: JournalSlot;
@@ -214,6 +215,7 @@ class ChainWalk {
     slot: JournalSlot,
     visitor: LogVisitor,
   ) {
+    this.#device = device;
     this.#area = area;
     this.#ring = ring;
     this.#slot = slot;
@@ -249,7 +251,7 @@ class ChainWalk {
     let record: JournalRecord | undefined;
     try {
       record = decodeNext(this.#ring, header, bytes);
-      refuseRecord(record, this.#area, this.#ring);
+      refuseRecord(record, this.#area, this.#ring, this.#device.sizeBytes);
       return { hostOffset, header, record };
     } catch (error) {
       if (!(error instanceof Qcow2Error)) throw error;

@@ -77,7 +77,7 @@ export function* recoverLog(device: BlockDevice, area: AreaLocation, sink: Guest
     const next = yield* readNext(reader, ring, end, ring.lengthBytes - usedBytes);
     if ('stop' in next) break;
     const record = decodeNext(ring, next.header, next.bytes);
-    refuseRecord(record, area, ring);
+    refuseRecord(record, area, ring, device.sizeBytes);
     apply(record, hostWrites, sink, totals);
     usedBytes += record.lengthBlocks * ring.blockBytes;
     end = chainEndOfRecord(record, ring.blockBytes, ring.lengthBytes);

@@ -1,0 +1,157 @@
+/**
+ * Whole images, opened as anybody opens them: for reading, for writing, by the check. `JournalTarget` damages their
+ * journal, `TablesTarget` their tables; what must hold is the same:
+ *
+ * - an error is one of ours, with a code, and where it is about the format, with a clause;
+ * - a read-only open, and an open that is refused, have not changed one byte;
+ * - guest data never goes over the header, the tables held whole, or the journal; nothing goes far behind the file;
+ * - an image that could be opened for writing still has a header that decodes when it is closed.
+ */
+import { type IoEvent, MemoryDevice } from '@qcow2/block-device';
+import { decodeHeader } from '@qcow2/codec';
+import { checkImage, type OpenOptions, openImage, type Qcow2Image } from '@qcow2/driver';
+import { GuardedDevice } from '../guarded-device.ts';
+import type { ImageBase } from '../images.ts';
+import { Random } from '../random.ts';
+import type { Verdict } from '../target.ts';
+
+/** What a request to a damaged image may be answered with, besides errors of format. */
+const requestCodes = ['FAILED_EARLIER', 'NO_SPACE'] as const;
+const openCodes = ['NO_SPACE'] as const;
+/** Bytes behind the file's end that a few requests may come to use. */
+const growthBytes = 4 << 20;
+
+export class ImageProbe {
+  readonly device: GuardedDevice;
+  readonly #base: ImageBase;
+
+  constructor(base: ImageBase) {
+    this.#base = base;
+    this.device = new GuardedDevice(base.bytes, { operations: 60_000, bytes: 64 << 20 });
+  }
+
+  /** One way of asking: read-only, for writing, or the check. */
+  async run(variant: number, verdict: Verdict): Promise<void> {
+    this.device.rearm();
+    const way = variant % 4;
+    if (way === 0) await this.#read(verdict);
+    else if (way === 1) await this.#check(verdict);
+    else await this.#write(variant, verdict);
+    if (this.device.overBudget) verdict.finding('the budget of device operations is used up');
+    if (this.device.violation !== undefined) verdict.finding(this.device.violation);
+  }
+
+  #options(readOnly: boolean): OpenOptions {
+    const random = new Random(9);
+    const { backing } = this.#base;
+    return {
+      readOnly,
+      random: (into) => random.fill(into),
+      cache: { l2CacheSizeBytes: 4096, cacheCleanIntervalMs: 0 },
+      backing: backing === undefined ? 'none' : MemoryDevice.fromBytes(backing),
+    };
+  }
+
+  async #read(verdict: Verdict): Promise<void> {
+    this.device.readOnly = true;
+    const image = await verdict.attemptAsync('open', () => openImage(this.device, this.#options(true)));
+    if (image === undefined) return;
+    verdict.attempt('info', () => image.info());
+    await this.#readSome(image, verdict);
+    await verdict.attemptAsync('close', () => image.close());
+  }
+
+  async #check(verdict: Verdict): Promise<void> {
+    this.device.readOnly = true;
+    const report = await verdict.attemptAsync('check', () => checkImage(this.device));
+    if (report === undefined) return;
+    verdict.noteCount('corruptions', report.corruptions);
+    verdict.noteCount('leaks', report.leaks);
+    for (const { code, clause } of report.findings.slice(0, 6)) verdict.note(`${code},${clause ?? ''}`);
+  }
+
+  async #write(variant: number, verdict: Verdict): Promise<void> {
+    const { device } = this;
+    const endBytes = device.sizeBytes + growthBytes;
+    device.guard = (offset, length) =>
+      offset + length > endBytes ? 'far behind the end of the file' : undefined;
+    const image = await verdict.attemptAsync('open', () => openImage(device, this.#options(false)), {
+      codes: openCodes,
+    });
+    if (image === undefined) return;
+    device.guard = (offset, length, event) =>
+      offset + length > endBytes ? 'far behind the end of the file' : forbidden(image, offset, length, event);
+    await this.#writeSome(image, variant, verdict);
+    await verdict.attemptAsync('close', () => image.close(), { codes: requestCodes });
+    device.guard = undefined;
+    verdict.attempt('header after close', () => {
+      const bytes = new Uint8Array(Math.min(device.sizeBytes, image.clusterBytes));
+      device.read(0, bytes);
+      return decodeHeader(bytes);
+    });
+  }
+
+  async #readSome(image: Qcow2Image, verdict: Verdict): Promise<void> {
+    const end = image.sizeBytes;
+    const buffer = new Uint8Array(4096);
+    // The whole of a small disk; of one whose size was damaged, its ends.
+    const places = new Set<number>();
+    for (let at = 0; at < Math.min(end, 65536); at += buffer.length) places.add(at);
+    for (const at of [end - buffer.length, end / 2]) if (at > 0) places.add(Math.floor(at / 512) * 512);
+    for (const at of places) {
+      const part = buffer.subarray(0, Math.min(buffer.length, end - at));
+      await verdict.attemptAsync('read', () => image.read(at, part));
+      await verdict.attemptAsync('extents', () => image.extents(at, part.length));
+    }
+  }
+
+  async #writeSome(image: Qcow2Image, variant: number, verdict: Verdict): Promise<void> {
+    const random = new Random(variant);
+    const most = Math.min(image.sizeBytes, 65536);
+    for (let count = 0; count < 6; count++) {
+      const length = Math.min(most, 512 * (1 + random.below(12)));
+      const at = random.below(Math.floor((most - length) / 512) + 1) * 512;
+      const bytes = new Uint8Array(length).fill(0xee);
+      const kind = random.below(6);
+      await verdict.attemptAsync(
+        `request${kind}`,
+        () => {
+          if (kind === 0) return image.flush();
+          if (kind === 1) return image.discard(at, length);
+          if (kind === 2) return image.writeZeroes(at, length);
+          if (kind === 3) return image.read(at, bytes);
+          return image.write(at, bytes);
+        },
+        { codes: requestCodes },
+      );
+    }
+    await verdict.attemptAsync('flush', () => image.flush(), { codes: requestCodes });
+  }
+}
+
+/** Why a change of the file may not be; undefined where it may. */
+function forbidden(
+  image: Qcow2Image,
+  offset: number,
+  lengthBytes: number,
+  event: IoEvent | undefined,
+): string | undefined {
+  if (event !== 'write_data') return undefined;
+  const { header } = image;
+  const journal = image.journalStatus();
+  const clusterBytes = image.clusterBytes;
+  const touches = (at: number, length: number): boolean => offset < at + length && at < offset + lengthBytes;
+  if (touches(0, clusterBytes)) return 'guest data over the header';
+  if (touches(header.l1Offset, header.l1Entries * 8)) return 'guest data over the L1 table';
+  if (touches(header.refcountTableOffset, header.refcountTableClusters * clusterBytes)) {
+    return 'guest data over the refcount table';
+  }
+  if (
+    journal !== undefined &&
+    journal.state !== 'stale' &&
+    touches(journal.hostOffset, journal.lengthBytes)
+  ) {
+    return 'guest data over the journal';
+  }
+  return undefined;
+}
