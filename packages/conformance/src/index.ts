@@ -8,6 +8,7 @@ export {
   parseLock,
   unproven,
 } from './clause-coverage.ts';
+export { type DraftVector, loadDraftVectors } from './draft-vectors.ts';
 export {
   type ImageWalk,
   type Mapping,

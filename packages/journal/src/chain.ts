@@ -27,6 +27,7 @@ import {
   UnsupportedFeatureError,
 } from '@qcow2/spec';
 import { type AreaLocation, damaged } from './area.ts';
+import { maxUnclaimedBytes } from './log-space.ts';
 import type { RingGeometry, RingReader } from './ring.ts';
 
 /**
@@ -155,21 +156,21 @@ function refuseDescriptor(descriptor: JournalDescriptor, sequence: number, at: n
 }
 
 /**
- * Go through the valid records that stand in the ring outside the chain, block by block from its end on.
+ * Go through the valid records that begin in the ring outside the chain, block by block from its end on.
  *
- * @param usedBytes what of the ring the chain uses
+ * @param reachBytes how far behind the end to look; at most what of the ring the chain does not use
  * @param wanted asked before the checksum is computed
- * @param found called for each valid one; true ends the search
+ * @param found called for each valid one, with where it begins behind the end; true ends the search
  */
 export function* searchOutside(
   reader: RingReader,
   ring: RingGeometry,
   end: ChainEnd,
-  usedBytes: number,
+  reachBytes: number,
   wanted: (header: RecordHeader) => boolean,
-  found: (header: RecordHeader) => boolean,
+  found: (header: RecordHeader, behindBytes: number) => boolean,
 ): Task<void> {
-  for (let behind = 0; behind < ring.lengthBytes - usedBytes; behind += ring.blockBytes) {
+  for (let behind = 0; behind < reachBytes; behind += ring.blockBytes) {
     const position = (end.endPosition + behind) % ring.lengthBytes;
     const block = yield* reader.read(position, ring.blockBytes);
     // Most blocks hold no header, and there may be a hundred thousand: the first byte (of `qjr1`) tells.
@@ -179,8 +180,21 @@ export function* searchOutside(
     if (!fits(head.lengthBlocks, ring, ring.lengthBytes)) continue;
     const bytes = yield* reader.read(position, head.lengthBlocks * ring.blockBytes);
     const header = verifyRecord(bytes, limitsOf(ring));
-    if (header !== undefined && found(header)) return;
+    if (header !== undefined && found(header, behind)) return;
   }
+}
+
+/**
+ * How far behind the chain's end a record may begin that was appended after the missing one: no farther than
+ * records reach behind what the ruling slot calls durable. A writer that did not keep to that shows it by the live
+ * records; then anywhere.
+ *
+ * @param claimedBytes what of the ring the chain uses up to the record that the slot calls durable
+ */
+export function searchReach(ring: RingGeometry, usedBytes: number, claimedBytes: number): number {
+  const rest = ring.lengthBytes - usedBytes;
+  const reach = maxUnclaimedBytes(ring) - (usedBytes - claimedBytes);
+  return reach < 0 ? rest : Math.min(rest, reach);
 }
 
 /** Whether a valid record outside the chain knows that the one expected at its end was durable. [JRN-RECOV-007] */

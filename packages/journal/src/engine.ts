@@ -223,7 +223,7 @@ export class JournalEngine {
       // What recovery found is valid, but durable only after a flush: nothing is written in place before.
       yield* this.#flush('flush_data');
       while (!this.#isDrained()) yield* this.#driveRound();
-      yield* this.#retireLog();
+      yield* this.#renewSlot();
       yield* this.#client.markClean();
       this.#dirty = false;
     } catch (error) {
@@ -296,6 +296,8 @@ export class JournalEngine {
   /** Append one record with as much of the eligible queue, and of the guest writes, as it takes. */
   *#appendRecord(withGuestWrites: boolean, last?: number): Task<void> {
     const { maxRecordBytes } = this.#records;
+    // Before the batch is taken: what is taken counts as logged when the next flush completes.
+    if (!this.#space.isInReach(this.#nextRecordBytes())) yield* this.#renewSlot();
     // The queue changes before the append waits: a later failure ends everything anyway.
     const batch = this.#changes.takeBatch(this.#eligible(last), maxRecordBytes);
     const guestRoom = maxRecordBytes - batch.boundBytes;
@@ -361,13 +363,11 @@ export class JournalEngine {
   *#makeRoom(): Task<void> {
     yield* this.#driveRound();
     if (this.#space.slotUnderWay) yield* this.#flush('journal_flush');
-    if (!this.#space.slotDue) return;
-    yield* this.#writeSlot();
-    yield* this.#flush('journal_flush');
+    if (this.#space.slotDue) yield* this.#renewSlot();
   }
 
-  /** Make the log empty on disk: a slot whose tail is the head, durable on return. */
-  *#retireLog(): Task<void> {
+  /** A slot that says how things are now, durable on return: of a log that is empty, that it is. */
+  *#renewSlot(): Task<void> {
     if (this.#space.slotUnderWay) yield* this.#flush('journal_flush');
     yield* this.#writeSlot();
     yield* this.#flush('journal_flush');

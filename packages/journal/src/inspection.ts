@@ -30,6 +30,7 @@ import {
   readNext,
   refuseRecord,
   searchOutside,
+  searchReach,
 } from './chain.ts';
 import { type RingGeometry, RingReader } from './ring.ts';
 
@@ -196,6 +197,8 @@ interface FollowedChain {
   readonly stop: ChainStop | 'unreadable';
   readonly records: number;
   readonly usedBytes: number;
+  /** Of these, up to the record that the slot calls durable. */
+  readonly claimedBytes: number;
   /** The first thing that recovery would refuse. */
   readonly error?: Qcow2Error | undefined;
 }
@@ -229,19 +232,21 @@ class ChainWalk {
     let end = chainEndOfSlot(this.#slot);
     let records = 0;
     let usedBytes = 0;
+    let claimedBytes = 0;
     let error: Qcow2Error | undefined;
     for (;;) {
       const read = yield* outcomeOf(readNext(this.#reader, ring, end, ring.lengthBytes - usedBytes));
       if ('error' in read) {
-        return { end, stop: 'unreadable', records, usedBytes, error: error ?? read.error };
+        return { end, stop: 'unreadable', records, usedBytes, claimedBytes, error: error ?? read.error };
       }
       const next = read.value;
-      if ('stop' in next) return { end, stop: next.stop, records, usedBytes, error };
+      if ('stop' in next) return { end, stop: next.stop, records, usedBytes, claimedBytes, error };
       const shown = this.#judge(next.header, next.bytes);
       error ??= shown.error;
       yield* wait(this.#visitor.record(shown));
       records++;
       usedBytes += next.header.lengthBlocks * ring.blockBytes;
+      if (next.header.sequence <= this.#slot.durableSequence) claimedBytes = usedBytes;
       end = chainEndOfRecord(next.header, ring.blockBytes, ring.lengthBytes);
     }
   }
@@ -262,12 +267,14 @@ class ChainWalk {
   /** Count the valid records outside the chain, and see whether one of them proves its end to be damage. */
   *lookAround(chain: FollowedChain): Task<{ readonly count: number; readonly error?: Qcow2Error }> {
     const { end, usedBytes } = chain;
+    const rest = this.#ring.lengthBytes - usedBytes;
+    const reach = searchReach(this.#ring, usedBytes, chain.claimedBytes);
     let count = 0;
     let witness: RecordHeader | undefined;
     const ours = (header: RecordHeader): boolean => header.journalId === this.#slot.journalId;
-    const search = searchOutside(this.#reader, this.#ring, end, usedBytes, ours, (header) => {
+    const search = searchOutside(this.#reader, this.#ring, end, rest, ours, (header, behindBytes) => {
       count++;
-      if (witness === undefined && contradicts(end, header)) witness = header;
+      if (witness === undefined && behindBytes < reach && contradicts(end, header)) witness = header;
       return false;
     });
     const outcome = yield* outcomeOf(search);

@@ -104,3 +104,30 @@ describe('the space of a log', () => {
     expect(space.tailSequence).toBe(7);
   });
 });
+
+describe('how far records reach behind what a slot calls durable', () => {
+  it('[JRN-SLOT-018] is half the ring, and a slot is due when half of that is used', () => {
+    const space = new LogSpace(ring, emptyLog());
+    space.append(record(7), 1024);
+    expect([space.slotDue, space.isInReach(3 * 512), space.isInReach(4 * 512)]).toEqual([false, true, false]);
+    space.append(record(8), 512);
+    expect([space.slotDue, space.isInReach(1024), space.isInReach(1536)]).toEqual([true, true, false]);
+    expect(space.nextSlot(7, 3)).toMatchObject({ tailSequence: 7, durableSequence: 7 });
+    // Written is not durable: the older slot may be the one that a crash leaves.
+    expect([space.slotDue, space.isInReach(1024), space.isInReach(1536)]).toEqual([false, true, false]);
+    space.flushed(3);
+    expect([space.isInReach(4 * 512), space.isInReach(5 * 512)]).toEqual([true, false]);
+  });
+
+  it('[JRN-SLOT-018] is 32 MiB in a large ring, and goes on from what recovery found', () => {
+    const large = { ...ring, lengthBytes: 256 << 20 };
+    const log = { ...emptyLog(), ring: large, slot: { ...slot, durableSequence: 7 } };
+    const records = [7, 8].map((sequence, index) => ({
+      ...record(sequence),
+      endLog: 512 + (index + 1) * 4096,
+    }));
+    const space = new LogSpace(large, { ...log, records });
+    expect(space.isInReach((32 << 20) - 4096)).toBe(true);
+    expect(space.isInReach((32 << 20) - 4095)).toBe(false);
+  });
+});

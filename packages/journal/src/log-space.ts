@@ -7,12 +7,18 @@
  *
  * Invariants: freed <= tail <= head; head - freed is less than the ring by one block at least [JRN-WB-005];
  * a slot is written only when the one before it is durable [JRN-SLOT-017], so the two on disk are always
- * neighbours in generation, and the older one's log still stands.
+ * neighbours in generation, and the older one's log still stands; the head is never farther behind what the newest
+ * durable slot calls durable than `maxUnclaimedBytes` [JRN-SLOT-018], so recovery knows how far records can stand.
  */
 import type { JournalSlot } from '@qcow2/codec/journal/v1';
-import { InvariantError } from '@qcow2/spec';
+import { InvariantError, journalV1Limits } from '@qcow2/spec';
 import type { LiveRecord, RecoveredLog } from './recovery.ts';
 import type { RingGeometry } from './ring.ts';
+
+/** How far behind the record that the newest durable slot calls durable a record may end [JRN-SLOT-018]. */
+export function maxUnclaimedBytes(ring: RingGeometry): number {
+  return Math.min(journalV1Limits.maxUnclaimedBytes, Math.floor(ring.lengthBytes / 2));
+}
 
 export class LogSpace {
   readonly #ring: RingGeometry;
@@ -21,6 +27,8 @@ export class LogSpace {
   #live: LiveRecord[];
   #headLog: number;
   #freedLog: number;
+  /** End of the record that the newest durable slot calls durable. */
+  #claimedLog: number;
   #slot: JournalSlot;
   #slotDue = false;
   /** The flush that makes the last written slot durable; 0 where it is. */
@@ -38,6 +46,9 @@ export class LogSpace {
     this.#live = [...log.records];
     this.#headLog = this.last.endLog;
     this.#freedLog = this.#tail.endLog;
+    this.#claimedLog = this.#endOf(log.slot.durableSequence);
+    this.#claimedBySlot = this.#claimedLog;
+    this.#freedBySlot = this.#freedLog;
   }
 
   /** The last record appended, or the one before the tail. */
@@ -67,9 +78,14 @@ export class LogSpace {
     return this.#live.length === 0;
   }
 
-  /** The tail has moved since the last slot was written. */
+  /** The tail has moved since the last slot was written, or much has been appended that no slot knows of. */
   get slotDue(): boolean {
-    return this.#slotDue;
+    return this.#slotDue || this.#headLog - this.#claimedBySlot > maxUnclaimedBytes(this.#ring) / 2;
+  }
+
+  /** Whether a record may be appended before a newer slot is durable [JRN-SLOT-018]. */
+  isInReach(lengthBytes: number): boolean {
+    return this.#headLog + lengthBytes - this.#claimedLog <= maxUnclaimedBytes(this.#ring);
   }
 
   get slotUnderWay(): boolean {
@@ -111,15 +127,23 @@ export class LogSpace {
     this.#slotDue = false;
     this.#slotAtFlush = flush;
     this.#freedBySlot = this.#tail.endLog;
+    this.#claimedBySlot = this.#endOf(durableSequence);
     return this.#slot;
   }
 
-  #freedBySlot = 0;
+  #freedBySlot: number;
+  #claimedBySlot: number;
+
+  /** Log offset behind a live record, or behind the one before the tail. */
+  #endOf(sequence: number): number {
+    return this.#live.findLast((record) => record.sequence <= sequence)?.endLog ?? this.#tail.endLog;
+  }
 
   /** A flush has completed: the space before a slot's tail is free when the slot is durable. */
   flushed(flush: number): void {
     if (this.#slotAtFlush === 0 || flush < this.#slotAtFlush) return;
     this.#slotAtFlush = 0;
     this.#freedLog = this.#freedBySlot;
+    this.#claimedLog = this.#claimedBySlot;
   }
 }

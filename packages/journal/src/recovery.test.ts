@@ -4,6 +4,7 @@ import { crc32c, encodeRecord, type JournalDescriptor } from '@qcow2/codec/journ
 import { guestOffset, hostOffset } from '@qcow2/spec';
 import { describe, expect, it } from 'vitest';
 import { area, LogBuilder, readSlot, ring, slotAt } from '../test/support/log-builder.ts';
+import { searchReach } from './chain.ts';
 import { type RecoveredLog, reassertLog, recoverLog } from './recovery.ts';
 
 type Event = readonly ['write', number, number, number] | readonly ['settled', number, number, number];
@@ -356,5 +357,18 @@ describe('what was recovered is made durable', () => {
     );
     expect(written.length).toBeGreaterThanOrEqual(3);
     expect(device.log.at(-1)?.kind).toBe('flush');
+  });
+});
+
+describe('how far recovery looks for a witness', () => {
+  it('[JRN-RECOV-007] half a ring behind what the slot calls durable, and no farther', () => {
+    expect(searchReach({ hostOffset: 0, blockBytes: 512, lengthBytes: 1 << 30 }, 4096, 0)).toBe(
+      (32 << 20) - 4096,
+    );
+    expect(searchReach({ hostOffset: 0, blockBytes: 512, lengthBytes: 1 << 20 }, 4096, 4096)).toBe(1 << 19);
+    // A log whose records reach farther than a writer lets them was written by another one: all of it is searched.
+    expect(searchReach({ hostOffset: 0, blockBytes: 512, lengthBytes: 1 << 20 }, (1 << 19) + 512, 0)).toBe(
+      (1 << 19) - 512,
+    );
   });
 });

@@ -30,6 +30,7 @@ import {
   readNext,
   refuseRecord,
   searchOutside,
+  searchReach,
 } from './chain.ts';
 import { type RingGeometry, RingReader, writeRing } from './ring.ts';
 
@@ -72,6 +73,7 @@ export function* recoverLog(device: BlockDevice, area: AreaLocation, sink: Guest
   const totals = { guestBytes: 0, payloadBytes: 0 };
   let end = chainEndOfSlot(slot);
   let usedBytes = 0;
+  let claimedBytes = 0;
   let claimed = slot.durableSequence;
   for (;;) {
     const next = yield* readNext(reader, ring, end, ring.lengthBytes - usedBytes);
@@ -82,10 +84,11 @@ export function* recoverLog(device: BlockDevice, area: AreaLocation, sink: Guest
     usedBytes += record.lengthBlocks * ring.blockBytes;
     end = chainEndOfRecord(record, ring.blockBytes, ring.lengthBytes);
     const { sequence, salt, crc } = record;
+    if (sequence <= slot.durableSequence) claimedBytes = usedBytes;
     records.push({ sequence, endLog: slot.tailPosition + usedBytes, salt, crc });
     claimed = Math.max(claimed, record.durableThrough);
   }
-  yield* refuseDamage(reader, ring, slot, end, usedBytes);
+  yield* refuseDamage(reader, ring, slot, end, searchReach(ring, usedBytes, claimedBytes));
   return { slot, ring, hostWrites, records, claimedSequence: claimed, ...totals };
 }
 
@@ -153,12 +156,12 @@ function* refuseDamage(
   ring: RingGeometry,
   slot: JournalSlot,
   end: ChainEnd,
-  usedBytes: number,
+  reachBytes: number,
 ): Task<void> {
   const bySlot = damageBySlot(ring, slot, end);
   if (bySlot !== undefined) throw bySlot;
   const wanted = (head: RecordHeader): boolean => contradicts(end, head);
-  yield* searchOutside(reader, ring, end, usedBytes, wanted, (witness) => {
+  yield* searchOutside(reader, ring, end, reachBytes, wanted, (witness) => {
     throw damageByRecord(ring, end, witness);
   });
 }

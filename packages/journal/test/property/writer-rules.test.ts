@@ -154,7 +154,7 @@ function crashKeeping(
 
 describe.each(setups)('$name', ({ blockBytes, asynchronous, tuning }) => {
   it.each([1, 2])(
-    '[JRN-COMMIT-002, JRN-COMMIT-016, JRN-RECOV-011, JRN-SLOT-017, JRN-WB-001, JRN-WB-002, JRN-WB-004, JRN-WB-005, JRN-WB-006, JRN-WB-009, JRN-WB-011] seed %i',
+    '[JRN-COMMIT-002, JRN-COMMIT-016, JRN-RECOV-011, JRN-SLOT-017, JRN-SLOT-018, JRN-WB-001, JRN-WB-002, JRN-WB-004, JRN-WB-005, JRN-WB-006, JRN-WB-009, JRN-WB-011] seed %i',
     async (seed) => {
       const rng = random(seed);
       const memory = new MemoryDevice();
@@ -202,4 +202,25 @@ describe.each(setups)('$name', ({ blockBytes, asynchronous, tuning }) => {
       }
     },
   );
+});
+
+it('[JRN-SLOT-018] commits as large as a ring takes never leave the reach of the newest durable slot', async () => {
+  for (const seed of [1, 2, 3]) {
+    const rng = random(seed);
+    const memory = new MemoryDevice();
+    await formatted(memory, rng, 512);
+    const { newer } = await run(readSlots(memory, area));
+    const device = new RecordingDevice(memory);
+    const guest = await SectorGuest.open(device, rng, { writeBackAt: 0.7 });
+    for (let commit = 0; commit < 40; commit++) {
+      for (let sector = 0; sector < 26; sector++) {
+        guest.write((commit * 7 + sector) % guestSectors, new Uint8Array(sectorBytes).fill(commit + 1));
+      }
+      // Every second one: neighbours would be merged into one write.
+      for (let i = 0; i < 256 && !guest.engine.isBacklogged; i += 2) guest.count(i, BigInt(commit * 256 + i));
+      await guest.flush();
+    }
+    await guest.quiesce();
+    auditLog(device.log, area, 512, newer);
+  }
 });

@@ -150,6 +150,12 @@ class Audit {
     if (used + length > this.#ringBytes - this.#blockBytes) {
       throw new Violation('JRN-WB-004', `record ${record.sequence} overwrites live ones`, write.startedAt);
     }
+    const unclaimed = this.#records
+      .filter(({ what }) => what.sequence > this.#durableSlot.durableSequence)
+      .reduce((sum, { what }) => sum + what.lengthBlocks * this.#blockBytes, length);
+    if (unclaimed > Math.min(32 << 20, this.#ringBytes / 2)) {
+      throw new Violation('JRN-SLOT-018', `record ${record.sequence} is out of reach`, write.startedAt);
+    }
     const logsGuestBytes = record.descriptors.some(({ type }) => type === 'guest-write');
     if (logsGuestBytes && this.#ringBytes - used - length < this.#ringBytes / 4) {
       throw new Violation('JRN-WB-006', `record ${record.sequence} takes the reserve`, write.startedAt);
