@@ -116,7 +116,11 @@ export class JobRunner {
     // A system that can not even run its workloads would never get to its states.
     let attempts = 10 + states;
     while (explorer.tally.states < enough && attempts-- > 0 && !this.#isOver()) {
-      const workload = randomWorkload(system, this.#options.seed, bench.nextRandom++);
+      const turn = bench.nextRandom++;
+      const grows = system.letters.includes('g');
+      const workload = grows
+        ? randomWorkload(system, this.#options.seed, turn >> 1, turn % 2 === 0 ? 'r' : 'g')
+        : randomWorkload(system, this.#options.seed, turn);
       await explorer.explore(workload, {
         fromOperation: 0,
         states: statesPerRandomPoint,

@@ -103,6 +103,7 @@ const randomShapes: Readonly<Record<string, Shape>> = { '-512': manySmall, '-4k+
 /** With one knob turned further. */
 const tuned: readonly DriverConfiguration[] = [
   { ...small, name: 'journal+direct+filled', mode: 'journal', filled: true, tuning: direct },
+  { ...shapes['+l1']!, name: 'journal+direct+l1', mode: 'journal', tuning: direct },
   {
     ...small,
     ...backing,

@@ -6,20 +6,23 @@
  * id that makes its state again; the last line is JSON. Exits with 1 where anything failed, 2 for a wrong call.
  */
 import { parseArgs } from 'node:util';
-import { Worker } from 'node:worker_threads';
 import { StateError } from '@qcow2/spec';
 import { addTally, type CampaignOptions, defaultCampaign, type Job, jobsOf } from './campaign.ts';
-import { Explorer, emptyTally, type Failure, type Tally } from './explorer.ts';
+import { codeMutant, codeMutants } from './code-mutants.ts';
+import { emptyTally, type Failure, type Tally } from './explorer.ts';
 import { namedMutation } from './mutation.ts';
 import { describeError } from './recovery.ts';
 import { parseStateId } from './state-id.ts';
-import { isMode, labSystem } from './systems.ts';
-import type { WorkerMessage, WorkerTask } from './worker.ts';
-import { namedWorkload } from './workload.ts';
+import { isMode } from './systems.ts';
+import { huntMutant, runThread } from './threads.ts';
 
 interface Call {
   readonly options: CampaignOptions;
   readonly mutation: string | undefined;
+  /** Names a mutant of the code to hunt, or `all`. */
+  readonly mutant: string | undefined;
+  /** Where to hunt it, if not where it says. */
+  readonly system: string | undefined;
   readonly seconds: number | undefined;
   readonly state: string | undefined;
   readonly threads: number;
@@ -32,6 +35,7 @@ async function main(): Promise<number> {
   const call = readCall(process.argv.slice(2));
   const started = performance.now();
   if (call.state !== undefined) return replayOne(call, call.state, started);
+  if (call.mutant !== undefined) return huntMutants(call, call.mutant);
   const { tally, jobsLeft } = await runCampaign(call);
   printSummary(call, tally, started, { complete: jobsLeft === 0 });
   return tally.failures === 0 ? 0 : 1;
@@ -46,6 +50,8 @@ function readCall(words: readonly string[]): Call {
       state: { type: 'string' },
       mode: { type: 'string' },
       mutate: { type: 'string' },
+      mutant: { type: 'string' },
+      system: { type: 'string' },
       length: { type: 'string' },
       'random-states': { type: 'string' },
       bound: { type: 'string' },
@@ -56,7 +62,11 @@ function readCall(words: readonly string[]): Call {
   if (!isMode(mode)) {
     throw new StateError('INVALID_ARGUMENT', 'not a mode', { field: '--mode', value: mode });
   }
-  if (values.mutate !== undefined && namedMutation(values.mutate) === undefined) {
+  if (
+    values.mutate !== undefined &&
+    namedMutation(values.mutate) === undefined &&
+    codeMutant(values.mutate) === undefined
+  ) {
     throw new StateError('INVALID_ARGUMENT', 'not a mutation', { field: '--mutate', value: values.mutate });
   }
   const options: CampaignOptions = {
@@ -70,6 +80,8 @@ function readCall(words: readonly string[]): Call {
   return {
     options,
     mutation: values.mutate,
+    mutant: values.mutant,
+    system: values.system,
     seconds: wholeNumber('--seconds', values.seconds),
     state: values.state,
     threads: wholeNumber('--threads', values.threads) ?? 2,
@@ -84,17 +96,46 @@ function wholeNumber(field: string, text: string | undefined): number | undefine
   return Number(text);
 }
 
-async function replayOne(call: Call, text: string, started: number): Promise<number> {
-  const id = parseStateId(text);
-  const system = labSystem(id.system).make();
-  const mutation = id.mutation === undefined ? undefined : namedMutation(id.mutation);
-  const explorer = new Explorer(system, { ...call.options, mutation });
-  const story = await explorer.replay(namedWorkload(system, id.workload), id.steps);
+async function replayOne(call: Call, state: string, started: number): Promise<number> {
+  const { mutation } = parseStateId(state);
+  const task = { kind: 'replay', options: call.options, mutation, state } as const;
+  const failures: Failure[] = [];
+  const { story, tally } = await runThread(task, { onFailure: (failure) => failures.push(failure) });
   for (const line of story) console.log(line);
-  for (const failure of explorer.failures) printFailure(failure);
-  const tally = { ...explorer.tally, states: 1, exhaustive: 0, sampled: 1, distinct: 1 };
-  printSummary(call, tally, started, {});
+  for (const failure of failures) printFailure(failure);
+  const one = { ...tally, states: 1, exhaustive: 0, sampled: 1, distinct: 1 };
+  printSummary(call, one, started, {});
   return tally.failures === 0 ? 0 : 1;
+}
+
+/** Hunts mutants of the code, each in the workload that it names and then further; 1 where one survives. */
+async function huntMutants(call: Call, names: string): Promise<number> {
+  const wanted = names === 'all' ? codeMutants : codeMutants.filter(({ name }) => name === names);
+  if (wanted.length === 0) {
+    throw new StateError('INVALID_ARGUMENT', 'not a mutant of the code', { field: '--mutant', value: names });
+  }
+  const queue = [...wanted];
+  let survived = 0;
+  const hunter = async () => {
+    for (let mutant = queue.shift(); mutant !== undefined; mutant = queue.shift()) {
+      const aimed = call.system === undefined ? mutant : { ...mutant, system: call.system };
+      const { failure, tally } = await huntMutant(aimed, {
+        length: call.options.length,
+        randomWorkloads: call.options.randomStates > 0 ? 200 : 0,
+      });
+      if (failure === undefined) {
+        survived++;
+        console.log(`SURVIVED ${mutant.name} (${mutant.protection}); ${tally.states} states`);
+      } else {
+        console.log(
+          `${mutant.name}: ${failure.guarantee} ${failure.id}\n  ${failure.message.split('\n')[0]}`,
+        );
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: call.threads }, hunter));
+  console.log(JSON.stringify({ mutants: wanted.length, survived }));
+  return survived === 0 ? 0 : 1;
 }
 
 async function runCampaign(call: Call): Promise<{ tally: Tally; jobsLeft: number }> {
@@ -112,40 +153,22 @@ async function runCampaign(call: Call): Promise<{ tally: Tally; jobsLeft: number
   const work = shares
     .filter((share) => share.length > 0)
     .map(async (share) => {
-      const done = await runThread(call, share, onFailure);
+      const task = {
+        kind: 'campaign',
+        options: call.options,
+        mutation: call.mutation,
+        jobs: share,
+        timeoutMs: call.seconds === undefined ? undefined : call.seconds * 1000,
+      } as const;
+      const onProgress = (job: string, tally: Tally) =>
+        console.log(`${job}; so far ${JSON.stringify(tally)}`);
+      const done = await runThread(task, { onFailure, onProgress });
       addTally(sum, done.tally);
       jobsLeft += done.jobsLeft;
     });
   await Promise.all(work);
   if (printed > mostPrinted) console.log(`… and ${printed - mostPrinted} more failures`);
   return { tally: sum, jobsLeft };
-}
-
-function runThread(
-  call: Call,
-  jobs: readonly Job[],
-  onFailure: (failure: Failure) => void,
-): Promise<{ tally: Tally; jobsLeft: number }> {
-  const task: WorkerTask = {
-    options: call.options,
-    mutation: call.mutation,
-    jobs,
-    timeoutMs: call.seconds === undefined ? undefined : call.seconds * 1000,
-  };
-  const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: task });
-  return new Promise((resolve, reject) => {
-    let done: { tally: Tally; jobsLeft: number } | undefined;
-    worker.on('message', (message: WorkerMessage) => {
-      if (message.kind === 'failure') onFailure(message.failure);
-      else if (message.kind === 'done') done = message;
-      else console.log(`${message.job}; so far ${JSON.stringify(message.tally)}`);
-    });
-    worker.on('error', reject);
-    worker.on('exit', () => {
-      if (done !== undefined) resolve(done);
-      else reject(new StateError('ABORTED', 'a thread of the lab ended early'));
-    });
-  });
 }
 
 function printFailure({ id, guarantee, message, operations }: Failure): void {

@@ -33,7 +33,7 @@ export type GuestOperation =
   | { readonly kind: 'kill' };
 
 export interface Workload {
-  /** How the workload is written in an id: letters of the alphabet, or `r` and the random workload's number. */
+  /** How the workload is written in an id: letters of the alphabet, or `r` or `g` and the random workload's seed and number. */
   readonly name: string;
   readonly operations: readonly GuestOperation[];
   /** How many guest requests may be under way at once. */
@@ -93,14 +93,26 @@ export function* sequences(geometry: Geometry, length: number): Generator<Worklo
   }
 }
 
-/** The random workload with a number under a seed: `operationCount` drawn between 30 and 60. */
-export function randomWorkload(geometry: Geometry, seed: number, number: number): Workload {
+/** Whether the disk of a random workload grows; part of its name. */
+export type RandomKind = 'r' | 'g';
+
+/** The random workload with a number under a seed: between 30 and 60 operations. */
+export function randomWorkload(
+  geometry: Geometry,
+  seed: number,
+  number: number,
+  kind: RandomKind = 'r',
+): Workload {
   const random = new SeededRandom(hashText('workload'), seed, number);
   const operations: GuestOperation[] = [];
   const count = 30 + random.below(31);
-  while (operations.length < count) operations.push(randomOperation(geometry, random));
+  while (operations.length < count) {
+    operations.push(
+      kind === 'g' && random.chance(16) ? randomGrowth(random) : randomOperation(geometry, random),
+    );
+  }
   return {
-    name: `r${seed}.${number}`,
+    name: `${kind}${seed}.${number}`,
     operations,
     concurrency: 1 + (number % 3),
     disturbed: number % 2 === 1,
@@ -112,8 +124,11 @@ export function randomWorkload(geometry: Geometry, seed: number, number: number)
  * @throws INVALID_ARGUMENT for a letter that is not in the alphabet
  */
 export function namedWorkload(geometry: Geometry, name: string): Workload {
-  const random = /^r(\d+)\.(\d+)$/.exec(name);
-  if (random !== null) return randomWorkload(geometry, Number(random[1]), Number(random[2]));
+  const random = /^([rg])(\d+)\.(\d+)$/.exec(name);
+  if (random !== null) {
+    const [, kind, seed, number] = random;
+    return randomWorkload(geometry, Number(seed), Number(number), kind as RandomKind);
+  }
   const letters = alphabet(geometry);
   const operations = [...name].map((letter) => {
     const operation = letters.get(letter);
@@ -181,11 +196,6 @@ function randomOperation(geometry: Geometry, random: SeededRandom): GuestOperati
   if (dice < 22) return { kind: 'flush' };
   if (dice < 24) return { kind: 'reopen' };
   if (dice < 26) return { kind: 'kill' };
-  if (geometry.letters.includes('g') && random.chance(24)) {
-    return random.chance(3)
-      ? { kind: 'tail', lengthBytes: sectorBytes * (1 + random.below(2)) }
-      : { kind: 'grow', clusters: 1 + random.below(2) };
-  }
   const { offset, lengthBytes } = randomRange(guestBytes, clusterBytes, random);
   if (dice < 35) return { kind: 'zeroes', offset, lengthBytes, unmap: random.chance(2) };
   if (dice < 45) {
@@ -199,6 +209,11 @@ function randomOperation(geometry: Geometry, random: SeededRandom): GuestOperati
     };
   }
   return { kind: 'write', offset, lengthBytes, fua: dice < 52 };
+}
+
+function randomGrowth(random: SeededRandom): GuestOperation {
+  if (random.chance(2)) return { kind: 'tail', lengthBytes: sectorBytes * (1 + random.below(2)) };
+  return { kind: 'grow', clusters: 1 + random.below(2) };
 }
 
 /** Half of the requests meet in the first eight clusters; one in twenty is not aligned to sectors. */
