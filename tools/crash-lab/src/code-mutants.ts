@@ -220,7 +220,7 @@ const recordMutants: readonly CodeMutant[] = [
     edits: [
       {
         file: codec('journal/record.ts'),
-        find: `recordCrc(bytes.subarray(0, lengthBytes)) !== header.crc)
+        find: `recordCrc(bytes.subarray(0, lengthBytes), header) !== header.crc)
     return undefined;`,
         replace: `lengthBytes < 0)
     return undefined;`,

@@ -5,6 +5,8 @@
  * Every flushed byte passes through here once, so the loop matters: sixteen tables ("slicing by 16")
  * consume four 32-bit words a step, read through an aligned Int32Array where the host is little-endian
  * and the buffer allows it, and byte by byte at the ragged ends.
+ * The same loop in WebAssembly was 1.2 to 1.3 times as quick for 4 KiB and more; it would have to be copied into, and pages may
+ * forbid it: left out.
  */
 const polynomial = 0x82f63b78;
 const littleEndianHost = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;

@@ -193,9 +193,28 @@ export function peekRecordHeader(bytes: Uint8Array, at = 0): RecordHeader | unde
 
 const zeroWord = new Uint8Array(4);
 
-/** CRC of the record's bytes with its own field taken as zero; the buffer is not touched. */
-function recordCrc(bytes: Uint8Array): number {
-  return crc32c(bytes.subarray(8), crc32c(zeroWord, crc32c(bytes.subarray(0, 4))));
+/**
+ * CRC of the record's bytes with its own field taken as zero; the buffer is not touched. Half of a small record is
+ * padding: where it is zeros, to see that takes a quarter of the time of going through it.
+ */
+function recordCrc(bytes: Uint8Array, header: RecordHeader): number {
+  const end = header.payloadOffset + header.payloadLengthBytes;
+  const padded = end >= headerBytes && end < bytes.length && isZero(bytes.subarray(end));
+  const content = padded ? bytes.subarray(8, end) : bytes.subarray(8);
+  const crc = crc32c(content, crc32c(zeroWord, crc32c(bytes.subarray(0, 4))));
+  return padded ? crc32cOfZeros(bytes.length - end, crc) : crc;
+}
+
+function isZero(bytes: Uint8Array): boolean {
+  const ragged = Math.min(-bytes.byteOffset & 3, bytes.length);
+  const words = new Int32Array(bytes.buffer, bytes.byteOffset + ragged, (bytes.length - ragged) >> 2);
+  for (let i = 0; i < words.length; i++) if (words[i] !== 0) return false;
+  const rest = ragged + words.length * 4;
+  return bytes.subarray(0, ragged).every(isNothing) && bytes.subarray(rest).every(isNothing);
+}
+
+function isNothing(byte: number): boolean {
+  return byte === 0;
 }
 
 /** The size that a ring allows its records. */
@@ -214,7 +233,7 @@ export function verifyRecord(bytes: Uint8Array, limits: RecordLimits): RecordHea
   const header = peekRecordHeader(bytes, 0);
   if (header === undefined || header.lengthBlocks > limits.maxBlocks) return undefined;
   const lengthBytes = header.lengthBlocks * limits.blockBytes;
-  if (lengthBytes > bytes.length || recordCrc(bytes.subarray(0, lengthBytes)) !== header.crc)
+  if (lengthBytes > bytes.length || recordCrc(bytes.subarray(0, lengthBytes), header) !== header.crc)
     return undefined;
   return header;
 }
@@ -281,7 +300,7 @@ function decodeFrame(bytes: Uint8Array, context: FieldOrigin & RecordLimits): Re
   }
   const lengthBytes = header.lengthBlocks * context.blockBytes;
   if (bytes.length < lengthBytes) throw truncated('a record', lengthBytes, 'JRN-REC-008', context);
-  if (recordCrc(bytes.subarray(0, lengthBytes)) !== header.crc) {
+  if (recordCrc(bytes.subarray(0, lengthBytes), header) !== header.crc) {
     throw new FormatError('BAD_CHECKSUM', 'the record does not match its checksum', {
       field: 'crc',
       value: header.crc,
