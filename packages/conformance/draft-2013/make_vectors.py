@@ -289,4 +289,4 @@ image.end()
 image.journal_header(0, 0, 1)
 vector('too-many-blocks', 'a transaction that counts more data blocks than the ring has', image, error='JOURNAL_DAMAGED')
 
-print(json.dumps(vectors, indent=1))
+print(json.dumps(vectors, indent=2))
