@@ -1,3 +1,4 @@
+export { type LazyFlush, LazyWrites, type WriteMark } from './lazy-writes.ts';
 export { OrderedWrites, type WriteStep } from './ordered-writes.ts';
 export {
   type CacheCounters,

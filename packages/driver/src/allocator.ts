@@ -20,6 +20,9 @@ import type { MetadataWrite } from './metadata-log.ts';
 import { countReference } from './metadata-update.ts';
 import { addRefcountBlockElsewhere, growRefcountTable } from './refcount-growth.ts';
 
+/** A file runs ahead of what is in use by this much at most. */
+const mostAheadBytes = 256 * 1024 * 1024;
+
 export interface Allocation {
   /** First host cluster of a run. */
   readonly first: number;
@@ -46,11 +49,17 @@ export class Allocator {
   #freshFrom: number;
   /** The file must reach this far before the next flush. */
   #neededBytes = 0;
+  /** Length of the file when the image was opened. */
+  #foundBytes: number;
+  #ranAhead = false;
+  /** The file can not be made longer than what is in use. */
+  #noRoomAhead = false;
   /** Oldest first; the last one is where reads begin now. There is always one. */
   readonly #readEpochs: ReadEpoch[] = [{ reads: 0, freed: [] }];
 
   constructor(core: ImageCore) {
     this.core = core;
+    this.#foundBytes = core.device.sizeBytes;
     this.#freshFrom = Math.ceil(core.device.sizeBytes / core.clusterBytes);
   }
 
@@ -225,9 +234,43 @@ export class Allocator {
     return this.core.device.sizeBytes < this.#neededBytes;
   }
 
+  /** Where the clusters end that were handed out; 0 where all of them stand in the file as it was found. */
+  get reachBytes(): number {
+    return this.#neededBytes > this.#foundBytes ? this.#neededBytes : 0;
+  }
+
+  /**
+   * The file should be made longer than what is in use. Where it has grown before it is needed, its length is durable
+   * by the time a mapping leads there, and that mapping need not wait for a flush (lazy refcounts).
+   */
+  get wantsFileAhead(): boolean {
+    const { capabilities, sizeBytes } = this.core.device;
+    if (!capabilities.resize || this.#noRoomAhead || this.reachBytes === 0) return false;
+    return sizeBytes < this.#neededBytes + this.#aheadBytes / 2;
+  }
+
+  /** Bytes by which the file runs ahead: what some commits may use, and no more than a sparse file has for nothing. */
+  get #aheadBytes(): number {
+    const least = 64 * this.core.clusterBytes;
+    return Math.max(least, Math.min(this.#neededBytes / 4, mostAheadBytes));
+  }
+
   /** Make the file long enough for all that is in use: no reference may lead beyond its end. */
-  *extendFile(): Task<void> {
-    const { device } = this.core;
+  *extendFile(ahead = false): Task<void> {
+    const { device, clusterBytes } = this.core;
+    if (ahead && this.wantsFileAhead) {
+      const wanted = Math.ceil((this.#neededBytes + this.#aheadBytes) / clusterBytes) * clusterBytes;
+      try {
+        yield* wait(device.resize(wanted));
+        this.#ranAhead = true;
+        this.core.log.noteDeviceWrite();
+        return;
+      } catch (error) {
+        // It may still have room for what is in use.
+        if (!(error instanceof StorageError) || error.code !== 'NO_SPACE') throw error;
+        this.#noRoomAhead = true;
+      }
+    }
     if (!this.fileIsShort) return;
     if (device.capabilities.resize) {
       yield* wait(device.resize(this.#neededBytes));
@@ -235,6 +278,15 @@ export class Allocator {
       yield* wait(device.write(this.#neededBytes - 1, new Uint8Array(1)));
     }
     this.core.log.noteDeviceWrite();
+  }
+
+  /** Give back what the file has run ahead. Nobody writes any more. */
+  *trimFile(): Task<void> {
+    const { device } = this.core;
+    if (!this.#ranAhead) return;
+    this.#ranAhead = false;
+    const endBytes = Math.max(this.#foundBytes, this.#neededBytes);
+    if (device.sizeBytes > endBytes) yield* wait(device.resize(endBytes));
   }
 
   /** Host offset of the byte that holds a cluster's refcount (or its first). @throws REFCOUNT_WRONG where it has no block */

@@ -10,29 +10,20 @@
  * no leak, and a reference to one of them from anywhere else is an error.
  */
 import { type BlockDevice, run, type Task, wait } from '@qcow2/block-device';
-import {
-  checkL1Entry,
-  checkL2Entry,
-  classifyL2Entry,
-  clusterKind,
-  decodeBitmapDirectory,
-  decodeBitmapsExtension,
-  decodeEncryptionHeaderPointer,
-  decodeSnapshotTable,
-  findHeaderExtension,
-  readCompressedLengthBytes,
-  readCompressedOffset,
-  readEntryCopied,
-  readEntryOffset,
-} from '@qcow2/codec';
-import { FormatError, headerExtensionTypes } from '@qcow2/spec';
-
+import { classifyL2Entry, clusterKind, readEntryCopied, readEntryOffset } from '@qcow2/codec';
+import { FormatError } from '@qcow2/spec';
 import { draftHostArea } from './draft-journal.ts';
 import type { HostArea } from './image-core.ts';
 import { boundJournal, isJournalValid } from './journal-binding.ts';
 import { openParts } from './open.ts';
 import type { ImageParts } from './parts.ts';
 import { ReferenceCounts } from './reference-counts.ts';
+import {
+  type ReferenceKind,
+  type ReferenceVisitor,
+  ReferenceWalk,
+  referenceNames,
+} from './reference-walk.ts';
 
 export interface CheckFinding {
   readonly severity: 'error' | 'leak';
@@ -79,7 +70,7 @@ function* check(device: BlockDevice, options: CheckOptions): Task<CheckReport> {
   return yield* new Checker(parts, options.maxFindings ?? 1000).check();
 }
 
-class Checker {
+class Checker implements ReferenceVisitor {
   readonly #parts: ImageParts;
   readonly #maxFindings: number;
   readonly #counts: ReferenceCounts;
@@ -99,26 +90,8 @@ class Checker {
   }
 
   *check(): Task<CheckReport> {
-    const { core, snapshots } = this.#parts;
-    const { header, clusterBytes } = core;
-    this.#reference(0, clusterBytes, 'the header');
-    this.#reference(header.refcountTableOffset, core.refcountTable.byteLength, 'the refcount table');
-    if (header.snapshotCount > 0) {
-      this.#reference(header.snapshotsOffset, yield* this.#snapshotTableBytes(), 'the snapshot table');
-    }
-    yield* this.#countExtensions();
-    yield* this.#countL1(header.l1Offset, core.l1, true);
-    for (const snapshot of snapshots) {
-      // Nothing is allocated for what the file does not have.
-      if (!this.#inFile(snapshot.l1Offset, snapshot.l1Entries * 8)) {
-        this.#reference(snapshot.l1Offset, snapshot.l1Entries * 8, 'the L1 table of a snapshot');
-        continue;
-      }
-      const l1 = new Uint8Array(snapshot.l1Entries * 8);
-      yield* wait(core.readPatched(snapshot.l1Offset, l1));
-      yield* this.#countL1(snapshot.l1Offset, new DataView(l1.buffer), false);
-    }
-    this.#countRefcountBlocks();
+    const { header, clusterBytes } = this.#parts.core;
+    yield* new ReferenceWalk(this.#parts, this).walk();
     const journal = isJournalValid(header) ? boundJournal(header) : this.#draftArea();
     if (journal !== undefined) this.#checkJournal(journal);
     if (header.draftJournal !== undefined && journal !== undefined) {
@@ -140,120 +113,21 @@ class Checker {
     };
   }
 
-  /** Length of the snapshot table: it ends with the last entry, which `decodeSnapshotTable` has found. */
-  *#snapshotTableBytes(): Task<number> {
-    const { core } = this.#parts;
-    const available = Math.max(0, Math.min(core.device.sizeBytes - core.header.snapshotsOffset, 1 << 26));
-    const bytes = new Uint8Array(available);
-    yield* wait(core.readPatched(core.header.snapshotsOffset, bytes));
-    const table = decodeSnapshotTable(bytes, core.header.snapshotCount, {
-      hostOffset: core.header.snapshotsOffset,
-      clusterBytes: core.clusterBytes,
-    });
-    return table.lengthBytes;
-  }
-
-  *#countExtensions(): Task<void> {
-    const { core } = this.#parts;
-    const { extensions } = core.header;
-    const { clusterBytes } = core;
-    const encryption = findHeaderExtension(extensions, headerExtensionTypes.fullDiskEncryption);
-    if (encryption !== undefined) {
-      const pointer = decodeEncryptionHeaderPointer(encryption, { clusterBytes });
-      this.#reference(pointer.headerOffset, pointer.headerLengthBytes, 'the encryption header');
-    }
-    const bitmaps = findHeaderExtension(extensions, headerExtensionTypes.bitmaps);
-    if (bitmaps === undefined || (core.header.autoclearFeatures & 1n) === 0n) return;
-    const extension = decodeBitmapsExtension(bitmaps, { clusterBytes });
-    const { directoryOffset, directoryLengthBytes } = extension;
-    if (!this.#reference(directoryOffset, directoryLengthBytes, 'the bitmap directory')) return;
-    const bytes = new Uint8Array(extension.directoryLengthBytes);
-    yield* wait(core.readPatched(extension.directoryOffset, bytes));
-    const entries = decodeBitmapDirectory(bytes, extension.bitmapCount, {
-      hostOffset: extension.directoryOffset,
-      clusterBytes,
-    });
-    for (const entry of entries) yield* this.#countBitmapTable(entry.tableOffset, entry.tableEntries);
-  }
-
-  *#countBitmapTable(tableOffset: number, tableEntries: number): Task<void> {
-    const { core } = this.#parts;
-    if (!this.#reference(tableOffset, tableEntries * 8, 'a bitmap table')) return;
-    const bytes = new Uint8Array(tableEntries * 8);
-    yield* wait(core.readPatched(tableOffset, bytes));
-    const view = new DataView(bytes.buffer);
-    for (let i = 0; i < tableEntries; i++) {
-      const offset = readEntryOffset(view, i * 8);
-      if (offset !== 0) this.#reference(offset, core.clusterBytes, 'a bitmap');
-    }
-  }
-
-  *#countL1(l1Offset: number, l1: DataView, active: boolean): Task<void> {
-    const { core } = this.#parts;
-    this.#reference(l1Offset, l1.byteLength, active ? 'the L1 table' : 'the L1 table of a snapshot');
-    for (let index = 0; index < l1.byteLength / 8; index++) {
-      try {
-        checkL1Entry(l1, index * 8, core.clusterBits, l1Offset);
-      } catch (error) {
-        this.#damaged(error);
-        continue;
-      }
-      const table = readEntryOffset(l1, index * 8);
-      if (table === 0) continue;
-      if (!this.#reference(table, core.clusterBytes, 'an L2 table')) continue;
-      yield* this.#countL2(table, index, active);
-    }
-  }
-
-  *#countL2(tableOffset: number, l1Index: number, active: boolean): Task<void> {
-    const { core } = this.#parts;
-    const { clusterBytes, l2EntryBytes, l2Entries, l2Format } = core;
-    const bytes = new Uint8Array(clusterBytes);
-    yield* wait(core.readPatched(tableOffset, bytes));
-    const view = new DataView(bytes.buffer);
+  activeTable(): void {
     // Clusters of different tables are not counted as neighbours.
     this.#lastHost = -1;
-    for (let i = 0; i < l2Entries; i++) {
-      const at = i * l2EntryBytes;
-      const guestOffset = (l1Index * l2Entries + i) * clusterBytes;
-      try {
-        checkL2Entry(view, at, l2Format, tableOffset);
-      } catch (error) {
-        this.#damaged(error, guestOffset);
-        continue;
-      }
-      const kind = classifyL2Entry(view, at, l2Format);
-      if (kind === clusterKind.unallocated || kind === clusterKind.zeroPlain) continue;
-      if (kind === clusterKind.compressed) {
-        const offset = readCompressedOffset(view, at, core.clusterBits);
-        const length = readCompressedLengthBytes(view, at, core.clusterBits);
-        this.#reference(offset, length, 'compressed data', guestOffset);
-        if (active) {
-          this.#allocated++;
-          this.#compressed++;
-          this.#fragmented++;
-        }
-        continue;
-      }
-      const offset = readEntryOffset(view, at);
-      if (!l2Format.externalData) this.#reference(offset, clusterBytes, 'a guest cluster', guestOffset);
-      if (!active) continue;
-      this.#allocated++;
-      if (this.#lastHost >= 0 && offset !== this.#lastHost + clusterBytes) this.#fragmented++;
-      this.#lastHost = offset;
-    }
   }
 
-  #countRefcountBlocks(): void {
-    const { allocator, core } = this.#parts;
-    for (let index = 0; index < core.refcountTable.byteLength / 8; index++) {
-      try {
-        const offset = allocator.blockOffset(index);
-        if (offset !== 0) this.#reference(offset, core.clusterBytes, 'a refcount block');
-      } catch (error) {
-        this.#damaged(error);
-      }
+  activeCluster(hostOffset: number, compressed: boolean): void {
+    this.#allocated++;
+    if (compressed) {
+      this.#compressed++;
+      this.#fragmented++;
+      return;
     }
+    if (this.#lastHost >= 0 && hostOffset !== this.#lastHost + this.#parts.core.clusterBytes)
+      this.#fragmented++;
+    this.#lastHost = hostOffset;
   }
 
   #checkJournal(journal: { hostOffset: number; lengthBytes: number }): void {
@@ -279,7 +153,7 @@ class Checker {
     const end = journal.hostOffset + journal.lengthBytes;
     for (let at = journal.hostOffset; at < end; at += core.clusterBytes) {
       const counted = (yield* allocator.refcount(at / core.clusterBytes)) > 0;
-      if (counted || !sealed) this.#reference(at, core.clusterBytes, 'the journal');
+      if (counted || !sealed) this.reference('journal', at, core.clusterBytes);
     }
   }
 
@@ -301,7 +175,7 @@ class Checker {
       try {
         last = Math.max(last, yield* this.#compareBlock(first));
       } catch (error) {
-        this.#damaged(error);
+        this.damaged(error);
       }
     }
     // What is left was referenced where no refcount block reaches.
@@ -376,11 +250,11 @@ class Checker {
   }
 
   /** Count a range. False where it can not be. */
-  #reference(offset: number, lengthBytes: number, what: string, guestOffset?: number): boolean {
+  reference(kind: ReferenceKind, offset: number, lengthBytes: number, guestOffset?: number): boolean {
     if (lengthBytes === 0) return true;
     const { clusterBytes } = this.#parts.core;
     if (!this.#inFile(offset, lengthBytes)) {
-      const message = `${what} leads beyond the end of the file`;
+      const message = `${referenceNames[kind]} leads beyond the end of the file`;
       this.#finding('error', 'OUT_OF_RANGE', message, { hostOffset: offset, guestOffset });
       return false;
     }
@@ -396,7 +270,7 @@ class Checker {
     return offset + lengthBytes <= Math.ceil(device.sizeBytes / clusterBytes) * clusterBytes;
   }
 
-  #damaged(error: unknown, guestOffset?: number): void {
+  damaged(error: unknown, guestOffset?: number): void {
     if (!(error instanceof FormatError)) throw error;
     const { hostOffset, clause } = error.context;
     this.#finding('error', error.code, error.message, { hostOffset, guestOffset, clause });

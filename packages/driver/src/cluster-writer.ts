@@ -129,16 +129,18 @@ export class ClusterWriter {
     yield* this.l2.prepare(guestCluster);
     const run = yield* this.#allocator.allocate(Math.min(wanted, inTable));
     const update = this.update();
+    let overZeros = run.fresh;
     try {
       yield* this.#core.writeData(run.first * clusterBytes, bytes.subarray(0, run.count * clusterBytes));
       for (let i = 0; i < run.count; i++) {
         const before = yield* this.#mappings.lookup(guestCluster + i);
         this.#refuseForeign(before, guestCluster + i);
+        overZeros &&= this.#reader.readsAsZeros(guestCluster + i, before);
         if (before.hostOffset !== 0) update.dropReference(before.hostOffset / clusterBytes);
         update.addReference(run.first + i);
         update.setEntry(guestCluster + i, { kind: 'standard', hostOffset: (run.first + i) * clusterBytes });
       }
-      yield* update.submit({ required: true, afterData: true });
+      yield* update.submit({ required: true, afterData: true, overZeros });
     } catch (error) {
       this.#allocator.unreserve(run.first, run.count);
       throw error;
@@ -192,7 +194,8 @@ export class ClusterWriter {
       }
       update.setEntry(guestCluster, { kind: 'standard', hostOffset: offset });
       update.settled(guestCluster * clusterBytes, clusterBytes);
-      yield* update.submit({ ...how, afterData: true });
+      const overZeros = run.fresh && this.#reader.readsAsZeros(guestCluster, mapping);
+      yield* update.submit({ ...how, afterData: true, overZeros });
     } catch (error) {
       if (!reuse) this.#allocator.unreserve(run.first, 1);
       throw error;

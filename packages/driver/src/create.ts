@@ -140,7 +140,7 @@ function plan(options: CreateOptions): Qcow2Header {
 
 async function complete(device: BlockDevice, options: CreateOptions): Promise<void> {
   const random = options.random === undefined ? {} : { random: options.random };
-  const parts = await run(openParts(device, { backing: 'none', ...random }));
+  const parts = await run(openParts(device, { backing: 'none', lazyRefcounts: false, ...random }));
   if (options.preallocation === 'metadata') await run(preallocate(parts));
   const image = new Qcow2Image(parts);
   await image.quiesce();

@@ -27,6 +27,9 @@ import { CacheCleaner } from './cache-cleaner.ts';
 import { type CacheOptions, cacheSizes } from './cache-sizes.ts';
 import type { MetadataLog } from './metadata-log.ts';
 
+/** Byte offset of the incompatible feature mask in the header (HDR-015). */
+const incompatibleAt = 72;
+
 export interface HostArea {
   readonly hostOffset: number;
   readonly lengthBytes: number;
@@ -165,6 +168,24 @@ export class ImageCore {
       await readPadded(this.device, hostOffset, into);
     }
     this.#patch(hostOffset, into);
+  }
+
+  /** Refcounts may be behind (FEA-001). */
+  get isMarkedDirty(): boolean {
+    return (this.header.incompatibleFeatures & incompatibleFeatures.dirty) !== 0n;
+  }
+
+  /**
+   * Mark the image as dirty, or take the mark away. Durable after the next
+   * flush. The mask stands in the first sector, so a crash leaves the old one or the new.
+   */
+  *writeDirtyMark(dirty: boolean): Task<void> {
+    const { header } = this;
+    const others = header.incompatibleFeatures & ~incompatibleFeatures.dirty;
+    header.incompatibleFeatures = dirty ? others | incompatibleFeatures.dirty : others;
+    const mask = new Uint8Array(8);
+    new DataView(mask.buffer).setBigUint64(0, header.incompatibleFeatures);
+    yield* wait(this.device.write(incompatibleAt, mask, { event: 'dirty_bit' }));
   }
 
   /** Load both tables that are held whole. Their sizes were checked with the header. */

@@ -31,6 +31,7 @@ import type { ZeroMode } from './image-writer.ts';
 import type { ImageInfo } from './info.ts';
 import type { JournalStatus } from './journal-status.ts';
 import type { ImageParts, JournalOptions } from './parts.ts';
+import type { RefcountRepair } from './refcount-rebuild.ts';
 
 const writeData: WriteOptions = { event: 'write_data' };
 
@@ -91,6 +92,14 @@ export class Qcow2Image implements BlockDevice {
   /** Hits, misses and bytes of the two metadata caches. */
   cacheCounters(): ImageCacheCounters {
     return this.#parts.core.cacheCounters;
+  }
+
+  /**
+   * What was put right when this was opened: the image had lazy refcounts and was not closed. Undefined where it
+   * was clean.
+   */
+  get repaired(): RefcountRepair | undefined {
+    return this.#parts.repaired;
   }
 
   read(offset: number, into: Uint8Array, _options?: ReadOptions): void | Promise<void> {
@@ -227,6 +236,7 @@ export class Qcow2Image implements BlockDevice {
     try {
       if (!this.readOnly && this.#failure === undefined && this.#parts.core.log.failure === undefined) {
         await run(this.#guard(this.#quiesce()));
+        await run(this.#guard(this.#parts.trimFile()));
       }
     } finally {
       this.abandon();
@@ -366,7 +376,8 @@ export class Qcow2Image implements BlockDevice {
       if (this.#closed) return;
       if (this.#activity !== seen) this.#noteActivity();
       // A failure is kept, and told to the next who writes or flushes.
-      else if (this.journalStatus()?.state === 'dirty') this.quiesce().catch(() => undefined);
+      else if (this.journalStatus()?.state === 'dirty' || this.#parts.core.isMarkedDirty)
+        this.quiesce().catch(() => undefined);
     }, idleMs);
     this.#idleTimer = timer;
     // In Node a timer keeps the process alive unless told not to; in a browser it is a number.

@@ -26,7 +26,7 @@ export class L2Allocator {
     const before = this.#mappings.l2TableOffset(guestCluster);
     if (before !== 0 && this.#mappings.l2TableExclusive(guestCluster)) return;
     const { clusterBytes, l2Entries } = this.#core;
-    const { first } = yield* this.#allocator.allocate();
+    const { first, fresh } = yield* this.#allocator.allocate();
     const offset = first * clusterBytes;
     const content = new Uint8Array(clusterBytes);
     try {
@@ -41,7 +41,7 @@ export class L2Allocator {
         if ((yield* this.#allocator.refcount(before / clusterBytes)) === 1)
           update.revoke(before, clusterBytes);
       }
-      yield* update.submit({ required: false, afterData: true });
+      yield* update.submit({ required: false, afterData: true, overZeros: fresh && before === 0 });
     } catch (error) {
       this.#allocator.unreserve(first, 1);
       throw error;

@@ -25,6 +25,11 @@ export interface MetadataChange {
   readonly required: boolean;
   /** Bytes written in place become reachable by it. */
   readonly afterData: boolean;
+  /**
+   * Those bytes stand in clusters that read as zeros without them, and zeros is what was seen there before: with lazy
+   * refcounts they need not be durable before the change.
+   */
+  readonly overZeros?: boolean;
   /** Called when the change is durable: what it freed may be used again. */
   readonly onDurable?: () => void;
 }

@@ -31,6 +31,8 @@ export type NewEntry =
 export interface SubmitOptions {
   readonly required: boolean;
   readonly afterData: boolean;
+  /** As in `MetadataChange`. */
+  readonly overZeros?: boolean;
   readonly onDurable?: () => void;
 }
 
@@ -114,6 +116,7 @@ export class MetadataUpdate {
       settled: this.#settled,
       required: options.required,
       afterData: options.afterData,
+      overZeros: options.overZeros ?? false,
       onDurable: () => {
         if (late) this.#allocator.freeLater(this.#dropped);
         else this.#allocator.release(freed);

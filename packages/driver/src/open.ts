@@ -25,6 +25,7 @@ import {
 } from '@qcow2/journal';
 import {
   autoclearFeatures,
+  compatibleFeatures,
   FormatError,
   incompatibleFeatures,
   qcow2Limits,
@@ -44,6 +45,7 @@ import {
 } from './journal-binding.ts';
 import { loadHeader } from './load-header.ts';
 import { defaultTuning, ImageParts, type JournalTuning } from './parts.ts';
+import { rebuildRefcounts } from './refcount-rebuild.ts';
 
 export interface OpenOptions {
   readonly readOnly?: boolean;
@@ -56,6 +58,11 @@ export interface OpenOptions {
   readonly random?: Random;
   /** How much metadata is held in memory, and for how long; see `CacheOptions` for what is taken without it. */
   readonly cache?: CacheOptions;
+  /**
+   * Without a journal: let refcounts stay behind while the image is open, and mark it as dirty meanwhile. Default: as
+   * the image says (compatible bit `lazyRefcounts`). Not for version 2.
+   */
+  readonly lazyRefcounts?: boolean;
   readonly journal?: Partial<JournalTuning>;
 }
 
@@ -278,8 +285,16 @@ function newParts(
   }
   const backing = options.backing === 'none' ? undefined : options.backing;
   const core = new ImageCore({ device, header, backing, cache: options.cache, readOnly });
+  const lazy = (header.compatibleFeatures & compatibleFeatures.lazyRefcounts) !== 0n;
+  if (options.lazyRefcounts === true && header.version < 3) {
+    // No context: QEMU's words.
+    const message = 'Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level';
+    throw new UnsupportedFeatureError('UNSUPPORTED_OPTION', message);
+  }
   const random = options.random ?? ((into) => crypto.getRandomValues(into as Uint8Array<ArrayBuffer>));
-  return new ImageParts(core, { ...defaultTuning, ...options.journal }, random);
+  const parts = new ImageParts(core, { ...defaultTuning, ...options.journal }, random);
+  parts.lazyRefcounts = options.lazyRefcounts ?? lazy;
+  return parts;
 }
 
 function* adoptReplayedHeader(
@@ -337,7 +352,7 @@ function unsupportedFeature(header: Qcow2Header): string | undefined {
   return undefined;
 }
 
-function refuseForWriting({ core, unsupportedFeature: feature }: ImageParts): void {
+function refuseForWriting({ core, draftArea, unsupportedFeature: feature }: ImageParts): void {
   if (feature !== undefined) {
     throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `the image uses ${feature}`, { feature });
   }
@@ -349,12 +364,16 @@ function refuseForWriting({ core, unsupportedFeature: feature }: ImageParts): vo
       clause: 'FEA-002',
     });
   }
-  if ((mask & incompatibleFeatures.dirty) !== 0n) {
-    throw new UnsupportedFeatureError(
-      'UNSUPPORTED_FEATURE',
-      'the image was not closed cleanly (lazy refcounts), and must be repaired before it is written',
-      { feature: 'repair of lazy refcounts', hostOffset: 72, clause: 'FEA-001' },
-    );
+  if (
+    (mask & incompatibleFeatures.dirty) !== 0n &&
+    (isJournalDirty(core.header) || draftArea !== undefined)
+  ) {
+    // To replay is to allocate, which needs refcounts; to rebuild them needs what the journal holds.
+    throw new FormatError('BAD_FIELD', 'refcounts may be wrong, and the journal needs them', {
+      hostOffset: 72,
+      field: 'incompatibleFeatures',
+      clause: 'LAZ-008',
+    });
   }
 }
 
@@ -375,6 +394,10 @@ function* prepareForWriting(parts: ImageParts, dirty: boolean): Task<void> {
     return;
   }
   parts.useOrderedWrites();
+  if (core.isMarkedDirty) {
+    yield* clearForeignAutoclear(parts);
+    parts.repaired = yield* rebuildRefcounts(parts);
+  }
   if (bound === undefined) {
     yield* clearForeignAutoclear(parts);
     return;

@@ -38,6 +38,7 @@ import { JournalledLog } from './journalled-log.ts';
 import { MappingTable } from './mapping.ts';
 import { OrderedLog } from './ordered-log.ts';
 import { PendingClusters } from './pending-clusters.ts';
+import type { RefcountRepair } from './refcount-rebuild.ts';
 
 export interface JournalTuning {
   /** Pieces of at least this many bytes go in place at once, not through the overlay. */
@@ -88,6 +89,10 @@ export class ImageParts {
   readonly allocator: Allocator;
   readonly reader: ClusterReader;
   readonly tuning: JournalTuning;
+  /** What was put right when the image was opened; undefined where nothing had to be. */
+  repaired: RefcountRepair | undefined;
+  /** Without a journal, refcounts may stay behind while the image is open. */
+  lazyRefcounts = false;
   /** Name of an image-wide feature that is not served; reading and writing guest bytes is refused by it. */
   unsupportedFeature: string | undefined;
   snapshots: readonly Snapshot[] = [];
@@ -217,15 +222,18 @@ export class ImageParts {
     this.writer = this.#imageWriter(0);
   }
 
-  /** From now on changes are written in order, without a journal. */
+  /** From now on changes are written without a journal: in order, or with lazy refcounts. */
   useOrderedWrites(): void {
     this.#engine = undefined;
     this.#client = undefined;
     this.#draft = undefined;
     this.core.journalArea = undefined;
+    const lazy = this.lazyRefcounts ? { writeMark: (dirty: boolean) => this.core.writeDirtyMark(dirty) } : {};
     this.core.log = new OrderedLog(this.core.device, {
       beforeFlush: () => this.#extendFile(),
       releaseFreed: () => this.#releaseFreed(),
+      reachBytes: () => this.allocator.reachBytes,
+      ...lazy,
     });
     this.core.log.noteDeviceWrite();
     this.writer = this.#imageWriter(0);
@@ -384,9 +392,15 @@ export class ImageParts {
   }
 
   *#extendFile(): Task<void> {
-    if (!this.allocator.fileIsShort) return;
+    const { allocator } = this;
+    if (!allocator.fileIsShort && !(this.lazyRefcounts && allocator.wantsFileAhead)) return;
     // Under the lock: a resize must not come late and cut off what a write has added meanwhile.
-    yield* this.core.writeLock.exclusive(() => this.allocator.extendFile());
+    yield* this.core.writeLock.exclusive(() => allocator.extendFile(this.lazyRefcounts));
+  }
+
+  /** A clean end, when everything is durable: the file is as long as what is in use again. */
+  *trimFile(): Task<void> {
+    yield* this.allocator.trimFile();
   }
 
   /** The ordered log has made mappings durable: count down what they referred to. Takes the write lock. */

@@ -116,7 +116,8 @@ export class PendingWriter {
       if (mapping.hostOffset !== 0) update.dropReference(mapping.hostOffset / clusterBytes);
     }
     update.setEntry(guestCluster, { kind: 'standard', hostOffset });
-    yield* update.submit({ required: true, afterData: true });
+    const overZeros = cluster.fresh && this.#reader.readsAsZeros(guestCluster, mapping);
+    yield* update.submit({ required: true, afterData: true, overZeros });
     this.#clusters.delete(cluster);
   }
 

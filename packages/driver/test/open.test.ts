@@ -93,13 +93,20 @@ describe('features', () => {
     }
   });
 
-  it('[FEA-001] refuses to write an image whose refcounts are not kept up, and reads it', async () => {
-    const memory = await made({ lazyRefcounts: true });
+  it('[LAZ-008] refuses to write an image that is dirty in both ways', async () => {
+    const memory = await made({ journal: ring });
+    const image = await openImage(memory);
+    await image.write(0, Uint8Array.of(1));
+    await image.flush();
+    image.abandon();
     changeHeader(memory, (header) => {
       header.incompatibleFeatures |= incompatibleFeatures.dirty;
     });
-    await expect(openImage(memory)).rejects.toMatchObject({ context: { clause: 'FEA-001' } });
-    expect((await probeImage(memory)).info().dirtyFlag).toBe(true);
+    await expect(openImage(memory)).rejects.toMatchObject({
+      code: 'BAD_FIELD',
+      context: { clause: 'LAZ-008' },
+    });
+    expect(await bytesAt(await openImage(memory, { readOnly: true }), 0, 1)).toEqual(Uint8Array.of(1));
   });
 
   it('[FEA-002] refuses to write an image that is marked as corrupt, and reads it', async () => {

@@ -9,7 +9,7 @@
 import type { CreateOptions, OpenOptions } from '@qcow2/driver';
 import type { Sharing } from './shared-clusters.ts';
 
-export type DriverMode = 'draft-2013' | 'journal' | 'ordered';
+export type DriverMode = 'draft-2013' | 'journal' | 'ordered' | 'lazy';
 
 export interface DriverModeTraits {
   /** What `createImage` is told. */
@@ -37,6 +37,8 @@ export const driverModes: Readonly<Record<DriverMode, DriverModeTraits>> = {
     weight: 2,
   },
   ordered: { create: () => ({ journal: false }), leaksAreFailures: false, weight: 1 },
+  // What a crash leaks is marked, and repaired by the next open.
+  lazy: { create: () => ({ journal: false, lazyRefcounts: true }), leaksAreFailures: true, weight: 1 },
 };
 
 export interface DriverConfiguration {

@@ -10,7 +10,7 @@ import { SectorImage } from '../src/sector-image.ts';
 import { frozenContent } from '../src/shared-clusters.ts';
 import { labSystems } from '../src/systems.ts';
 
-const modes = ['draft-2013', 'journal', 'ordered'];
+const modes = ['draft-2013', 'journal', 'ordered', 'lazy'];
 const shapes = ['', '+filled', '+backing', '+backing+filled', '+twins', '+snapshot', '+l1'];
 
 async function created(name: string) {

@@ -85,3 +85,16 @@ describe('mutants of an image without a journal', () => {
   it('mappings that never arrive', () => expectFound(orderedFilled, 'drop-l2_update'));
   it('refcounts that never arrive', () => expectFound(orderedFilled, 'drop-refblock_update'));
 });
+
+describe('mutants of an image with lazy refcounts', () => {
+  it('[LAZ-001] the mark not durable before the first mapping', () =>
+    expectFound('lazy+filled', 'unordered-l2_update'));
+  it('[LAZ-001] a mark that never arrives', () => expectFound('lazy', 'drop-dirty_bit'));
+  it('[LAZ-002] the mark taken away before the refcounts are durable', () =>
+    expectFound('lazy+filled', 'unordered-dirty_bit'));
+  it('[LAZ-003] no flush between copied bytes and the mapping', () =>
+    expectFound('lazy+backing+filled', 'swallow-flush_data'));
+  it('no flush after the mapping', () => expectFound('lazy', 'swallow-flush_metadata'));
+  it('refcounts that never arrive', () => expectFound('lazy', 'drop-refblock_update'));
+  it('mappings that never arrive', () => expectFound('lazy', 'drop-l2_update'));
+});

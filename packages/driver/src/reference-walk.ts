@@ -1,0 +1,193 @@
+/**
+ * Every reference to host clusters that an image holds: header, refcount table, snapshot table, extensions, L1 and L2
+ * tables of the active disk and of snapshots, refcount blocks. For the check, which reports, and for the rebuilding of
+ * refcounts, which counts.
+ *
+ * The walk reads tables through what waits in a log, follows nothing that has not been checked by its clauses, and holds
+ * one table at a time. What it finds it tells a visitor, who decides what is followed: a table is entered only
+ * where its visitor says so.
+ */
+import { type Task, wait } from '@qcow2/block-device';
+import {
+  checkL1Entry,
+  checkL2Entry,
+  classifyL2Entry,
+  clusterKind,
+  decodeBitmapDirectory,
+  decodeBitmapsExtension,
+  decodeEncryptionHeaderPointer,
+  decodeSnapshotTable,
+  findHeaderExtension,
+  readCompressedLengthBytes,
+  readCompressedOffset,
+  readEntryOffset,
+} from '@qcow2/codec';
+import { autoclearFeatures, headerExtensionTypes, qcow2Limits } from '@qcow2/spec';
+import type { ImageParts } from './parts.ts';
+
+/** What refers to a range, in words for people. */
+export const referenceNames = {
+  header: 'the header',
+  refcountTable: 'the refcount table',
+  snapshotTable: 'the snapshot table',
+  encryptionHeader: 'the encryption header',
+  bitmapDirectory: 'the bitmap directory',
+  bitmapTable: 'a bitmap table',
+  bitmap: 'a bitmap',
+  l1Table: 'the L1 table',
+  snapshotL1Table: 'the L1 table of a snapshot',
+  l2Table: 'an L2 table',
+  compressedData: 'compressed data',
+  guestCluster: 'a guest cluster',
+  refcountBlock: 'a refcount block',
+  journal: 'the journal',
+} as const;
+
+export type ReferenceKind = keyof typeof referenceNames;
+
+export interface ReferenceVisitor {
+  /** A reference to a host range. False: it is not followed. */
+  reference(kind: ReferenceKind, hostOffset: number, lengthBytes: number, guestOffset?: number): boolean;
+  /** An entry breaks its clauses; it is passed over. May throw it, which ends the walk. */
+  damaged(error: unknown, guestOffset?: number): void;
+  /** An L2 table of the active disk is gone through, and each cluster that it has, after its reference. */
+  activeTable?(): void;
+  activeCluster?(hostOffset: number, compressed: boolean): void;
+}
+
+export class ReferenceWalk {
+  readonly #parts: ImageParts;
+  readonly #visitor: ReferenceVisitor;
+
+  constructor(parts: ImageParts, visitor: ReferenceVisitor) {
+    this.#parts = parts;
+    this.#visitor = visitor;
+  }
+
+  /** @throws FormatError where a table that has no entries to pass over is damaged; what the visitor throws */
+  *walk(): Task<void> {
+    const { core, snapshots } = this.#parts;
+    const { header, clusterBytes } = core;
+    this.#visitor.reference('header', 0, clusterBytes);
+    this.#visitor.reference('refcountTable', header.refcountTableOffset, core.refcountTable.byteLength);
+    if (header.snapshotCount > 0) {
+      const lengthBytes = yield* this.#snapshotTableBytes();
+      this.#visitor.reference('snapshotTable', header.snapshotsOffset, lengthBytes);
+    }
+    yield* this.#walkExtensions();
+    this.#visitor.reference('l1Table', header.l1Offset, core.l1.byteLength);
+    yield* this.#walkL1(header.l1Offset, core.l1, true);
+    for (const { l1Offset, l1Entries } of snapshots) {
+      // Nothing is allocated for what the file does not have.
+      if (!this.#visitor.reference('snapshotL1Table', l1Offset, l1Entries * 8)) continue;
+      const l1 = new Uint8Array(l1Entries * 8);
+      yield* wait(core.readPatched(l1Offset, l1));
+      yield* this.#walkL1(l1Offset, new DataView(l1.buffer), false);
+    }
+    this.#walkRefcountBlocks();
+  }
+
+  /** Length of the snapshot table: it ends with the last entry, which `decodeSnapshotTable` has found. */
+  *#snapshotTableBytes(): Task<number> {
+    const { core } = this.#parts;
+    const { snapshotsOffset, snapshotCount } = core.header;
+    const inFile = core.device.sizeBytes - snapshotsOffset;
+    const bytes = new Uint8Array(Math.max(0, Math.min(inFile, qcow2Limits.maxSnapshotTableBytes)));
+    yield* wait(core.readPatched(snapshotsOffset, bytes));
+    const where = { hostOffset: snapshotsOffset, clusterBytes: core.clusterBytes };
+    return decodeSnapshotTable(bytes, snapshotCount, where).lengthBytes;
+  }
+
+  *#walkExtensions(): Task<void> {
+    const { core } = this.#parts;
+    const { extensions } = core.header;
+    const { clusterBytes } = core;
+    const encryption = findHeaderExtension(extensions, headerExtensionTypes.fullDiskEncryption);
+    if (encryption !== undefined) {
+      const pointer = decodeEncryptionHeaderPointer(encryption, { clusterBytes });
+      this.#visitor.reference('encryptionHeader', pointer.headerOffset, pointer.headerLengthBytes);
+    }
+    const bitmaps = findHeaderExtension(extensions, headerExtensionTypes.bitmaps);
+    if (bitmaps === undefined || (core.header.autoclearFeatures & autoclearFeatures.bitmaps) === 0n) return;
+    const extension = decodeBitmapsExtension(bitmaps, { clusterBytes });
+    const { directoryOffset, directoryLengthBytes, bitmapCount } = extension;
+    if (!this.#visitor.reference('bitmapDirectory', directoryOffset, directoryLengthBytes)) return;
+    const bytes = new Uint8Array(directoryLengthBytes);
+    yield* wait(core.readPatched(directoryOffset, bytes));
+    const where = { hostOffset: directoryOffset, clusterBytes };
+    for (const { tableOffset, tableEntries } of decodeBitmapDirectory(bytes, bitmapCount, where)) {
+      yield* this.#walkBitmapTable(tableOffset, tableEntries);
+    }
+  }
+
+  *#walkBitmapTable(tableOffset: number, tableEntries: number): Task<void> {
+    const { core } = this.#parts;
+    if (!this.#visitor.reference('bitmapTable', tableOffset, tableEntries * 8)) return;
+    const bytes = new Uint8Array(tableEntries * 8);
+    yield* wait(core.readPatched(tableOffset, bytes));
+    const view = new DataView(bytes.buffer);
+    for (let i = 0; i < tableEntries; i++) {
+      const offset = readEntryOffset(view, i * 8);
+      if (offset !== 0) this.#visitor.reference('bitmap', offset, core.clusterBytes);
+    }
+  }
+
+  *#walkL1(l1Offset: number, l1: DataView, active: boolean): Task<void> {
+    const { core } = this.#parts;
+    for (let index = 0; index < l1.byteLength / 8; index++) {
+      try {
+        checkL1Entry(l1, index * 8, core.clusterBits, l1Offset);
+      } catch (error) {
+        this.#visitor.damaged(error);
+        continue;
+      }
+      const table = readEntryOffset(l1, index * 8);
+      if (table === 0) continue;
+      if (!this.#visitor.reference('l2Table', table, core.clusterBytes)) continue;
+      yield* this.#walkL2(table, index, active);
+    }
+  }
+
+  *#walkL2(tableOffset: number, l1Index: number, active: boolean): Task<void> {
+    const { core } = this.#parts;
+    const { clusterBytes, l2EntryBytes, l2Entries, l2Format } = core;
+    const bytes = new Uint8Array(clusterBytes);
+    yield* wait(core.readPatched(tableOffset, bytes));
+    const view = new DataView(bytes.buffer);
+    if (active) this.#visitor.activeTable?.();
+    for (let i = 0; i < l2Entries; i++) {
+      const at = i * l2EntryBytes;
+      const guestOffset = (l1Index * l2Entries + i) * clusterBytes;
+      try {
+        checkL2Entry(view, at, l2Format, tableOffset);
+      } catch (error) {
+        this.#visitor.damaged(error, guestOffset);
+        continue;
+      }
+      const kind = classifyL2Entry(view, at, l2Format);
+      if (kind === clusterKind.unallocated || kind === clusterKind.zeroPlain) continue;
+      if (kind === clusterKind.compressed) {
+        const offset = readCompressedOffset(view, at, core.clusterBits);
+        const length = readCompressedLengthBytes(view, at, core.clusterBits);
+        this.#visitor.reference('compressedData', offset, length, guestOffset);
+        if (active) this.#visitor.activeCluster?.(offset, true);
+        continue;
+      }
+      const offset = readEntryOffset(view, at);
+      if (!l2Format.externalData) this.#visitor.reference('guestCluster', offset, clusterBytes, guestOffset);
+      if (active) this.#visitor.activeCluster?.(offset, false);
+    }
+  }
+
+  #walkRefcountBlocks(): void {
+    const { allocator, core } = this.#parts;
+    for (let index = 0; index < core.refcountTable.byteLength / 8; index++) {
+      try {
+        const offset = allocator.blockOffset(index);
+        if (offset !== 0) this.#visitor.reference('refcountBlock', offset, core.clusterBytes);
+      } catch (error) {
+        this.#visitor.damaged(error);
+      }
+    }
+  }
+}

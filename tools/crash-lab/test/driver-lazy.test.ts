@@ -1,0 +1,24 @@
+/** Long. The same for images with lazy refcounts: after the repair at the next open, no corruption and no leak either. */
+import { describe, expect, it } from 'vitest';
+import { runJobs } from './campaign.ts';
+
+describe('crashes of images with lazy refcounts', () => {
+  it('[LAZ-005] every state of all sequences of 1 and 2 operations is repaired, wherever the repair is crashed', async () => {
+    const { failures, tally } = await runJobs(
+      { mode: 'lazy', length: 2 },
+      ({ kind }) => kind === 'sequences',
+    );
+    expect(failures).toEqual([]);
+    expect(tally.pointsSampled).toBe(0);
+    expect(tally.exhaustive).toBeGreaterThan(30_000);
+    expect(tally.secondCrashes).toBeGreaterThan(3_000);
+    expect(tally.leakedImages).toBe(0);
+  });
+
+  it('so do sampled states of random workloads, half of them on a device that answers late', async () => {
+    const options = { mode: 'lazy', randomStates: 4000 } as const;
+    const { failures, tally } = await runJobs(options, ({ kind }) => kind === 'random');
+    expect(failures).toEqual([]);
+    expect(tally.sampled).toBeGreaterThanOrEqual(4000);
+  });
+});
