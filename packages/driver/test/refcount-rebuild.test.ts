@@ -176,7 +176,7 @@ describe('rebuilding refcounts', () => {
     await expectWhole(device, seen);
   });
 
-  describe('[LAZ-007] refuses, and writes nothing,', () => {
+  describe('what counting can not put right', () => {
     type Damage = (bytes: Uint8Array) => void;
     const damages: [string, string, number, Damage][] = [
       ['a guest cluster in the header', 'OVERLAP', 16, (bytes) => mapTo(bytes, 0)],
@@ -227,16 +227,19 @@ describe('rebuilding refcounts', () => {
       entriesOf(bytes, at, 1).setBigUint64(0, 0x8000_0000_0000_0000n | BigInt(hostOffset));
     }
 
-    it.each(damages)('%s', async (name, code, refcountBits, damage) => {
-      const { bytes } = await made(4096, refcountBits);
-      const broken = markDirty(bytes.slice());
-      damage(broken);
-      const device = Kept.from(broken);
-      const refusal = openImage(device);
-      if (name.endsWith('header')) await expect(refusal).rejects.toMatchObject({ name: 'FormatError' });
-      else await expect(refusal).rejects.toMatchObject({ name: 'FormatError', code });
-      expect(Buffer.compare(device.snapshot(), broken)).toBe(0);
-    });
+    it.each(damages)(
+      '[LAZ-007] is refused, and nothing written: %s',
+      async (name, code, refcountBits, damage) => {
+        const { bytes } = await made(4096, refcountBits);
+        const broken = markDirty(bytes.slice());
+        damage(broken);
+        const device = Kept.from(broken);
+        const refusal = openImage(device);
+        if (name.endsWith('header')) await expect(refusal).rejects.toMatchObject({ name: 'FormatError' });
+        else await expect(refusal).rejects.toMatchObject({ name: 'FormatError', code });
+        expect(Buffer.compare(device.snapshot(), broken)).toBe(0);
+      },
+    );
   });
 
   it('[LAZ-005] is repeated after a crash at any write, with all, none, or all but one of what was pending kept', async () => {
