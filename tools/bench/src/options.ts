@@ -16,7 +16,7 @@ export interface BenchOptions {
   readonly command: string;
   /** `benefit`: only these cases; empty for all. */
   readonly only: readonly string[];
-  /** `benefit`: leave these contenders out. */
+  /** `benefit`, `flush-cost`: leave these contenders out. */
   readonly without: readonly string[];
   /** `benefit`: put the figures into the documents. */
   readonly writeDocs: boolean;

@@ -17,41 +17,70 @@ import {
   Sources,
 } from './contenders.ts';
 import { type Cost, costOf } from './cost.ts';
+import { writeDocuments } from './documents.ts';
 import { randomFrom, sumOf } from './operations.ts';
 import { type RateSeries, ratesOf } from './rate.ts';
+import { type ReplayFigures, replayOf } from './replay.ts';
 import { type BenefitResult, BenefitView, type Cell, type Failure, roundedSeries } from './result.ts';
+import { replayTable } from './tables.ts';
 
 const quickShare = 0.1;
+const replayCase = 'replay';
+
+type Fail = (name: string, contender: string, reason: unknown) => void;
 
 export async function benefit(workspace: Workspace, options: BenchOptions): Promise<BenefitResult> {
   const started = Date.now();
-  const machine = await describeMachine(workspace);
-  const cases = chosen(
-    options.only,
-    benefitCases.map(({ name }) => name),
-    'case',
-  ).map((name) => benefitCases.find((one) => one.name === name)!);
+  const known = [...benefitCases.map(({ name }) => name), replayCase];
+  const names = chosen(options.only, known, 'case', known);
   const without = chosen(options.without, contenderIds, 'contender', []);
+  if (options.writeDocs && names.length < known.length)
+    throw new BenchmarkFailure(
+      'documents are written by a run of all cases, so that their figures belong together',
+    );
+  const machine = await describeMachine(workspace);
   const failures: Failure[] = [];
   const cells: Cell[] = [];
-  for (const one of cases) {
-    const fail = (contender: string, reason: unknown): void => {
-      const text = reason instanceof Error ? reason.message : String(reason);
-      failures.push({ case: one.name, contender, reason: text.slice(0, 300) });
-      options.print(`FAILED: ${one.name}, ${contender}: ${text}`);
-    };
+  const replay: ReplayFigures[] = [];
+  const fail: Fail = (name, contender, reason) => {
+    const text = reason instanceof Error ? reason.message : String(reason);
+    failures.push({ case: name, contender, reason: text.slice(0, 300) });
+    options.print(`FAILED: ${name}, ${contender}: ${text}`);
+  };
+  const result = (): BenefitResult => {
+    const seconds = Math.round((Date.now() - started) / 1000);
+    return { machine, quick: options.quick, rounds: options.rounds, seconds, cells, replay, failures };
+  };
+  for (const one of benefitCases) {
+    if (!names.includes(one.name)) continue;
     try {
-      const done = await runCase(workspace, options, one, without, fail);
-      cells.push(...done);
-      const sofar = { machine, quick: options.quick, rounds: options.rounds, seconds: 0, cells, failures };
-      printCase(options, one, new BenefitView(sofar));
+      cells.push(...(await runCase(workspace, options, one, without, fail)));
+      printCase(options, one, new BenefitView(result()));
     } catch (reason) {
-      fail('all', reason);
+      fail(one.name, 'all', reason);
     }
   }
-  const seconds = Math.round((Date.now() - started) / 1000);
+  if (names.includes(replayCase)) replay.push(...(await runReplay(workspace, options, fail)));
+  if (options.writeDocs) writeDocuments(result());
   if (failures.length > 0) process.exitCode = 1;
-  return { machine, quick: options.quick, rounds: options.rounds, seconds, cells, failures };
+  return result();
+}
+
+/** A small disk and a large one: replay must not know the difference. */
+async function runReplay(workspace: Workspace, options: BenchOptions, fail: Fail): Promise<ReplayFigures[]> {
+  const scale = options.quick ? 8 : 1;
+  const plan = { rounds: options.rounds, ringBytes: 2 ** 29 / scale, liveBytes: 2 ** 27 / scale };
+  const figures: ReplayFigures[] = [];
+  for (const diskBytes of [2 ** 30, 2 ** 40]) {
+    try {
+      figures.push(await replayOf(workspace, diskBytes, plan));
+    } catch (reason) {
+      fail(replayCase, `disk of ${diskBytes} bytes`, reason);
+    }
+  }
+  options.print(`\n${replayCase}: opening after a crash\n`);
+  options.print(replayTable(figures));
+  return figures;
 }
 
 async function runCase(
@@ -59,7 +88,7 @@ async function runCase(
   options: BenchOptions,
   one: BenefitCase,
   without: readonly string[],
-  fail: (contender: string, reason: unknown) => void,
+  fail: Fail,
 ): Promise<Cell[]> {
   const sources = new Sources(workspace);
   const contenders = benefitContenders(workspace, sources, options.command).filter(
@@ -73,12 +102,12 @@ async function runCase(
       costs.set(contender.id, await costOf(workspace, sources, contender, one, share));
       able.push(contender);
     } catch (reason) {
-      fail(contender.id, reason);
+      fail(one.name, contender.id, reason);
     }
   }
   await sources.remove();
   const plan = { rounds: options.rounds, share };
-  const rates = await ratesOf(workspace, able, one, plan, ({ id }, reason) => fail(id, reason));
+  const rates = await ratesOf(workspace, able, one, plan, ({ id }, reason) => fail(one.name, id, reason));
   await sources.remove();
   const { writes, flushes } = sumOf(
     one.operations({ guestOffset: 0, lengthBytes: one.placeBytes }, randomFrom(1), share),
@@ -109,7 +138,7 @@ function chosen(
   given: readonly string[],
   known: readonly string[],
   what: string,
-  otherwise: readonly string[] = known,
+  otherwise: readonly string[],
 ): readonly string[] {
   for (const name of given) {
     if (!known.includes(name))

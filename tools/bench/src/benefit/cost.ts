@@ -4,6 +4,7 @@
  * back only when the image is closed is in the second.
  */
 import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { serveImage, syncFile } from '../contender.ts';
 import { BenchmarkFailure } from '../failure.ts';
 import { billOf, parseTrace, straceArguments, type TimedCall } from '../strace.ts';
@@ -23,6 +24,8 @@ export interface Cost {
 
 export interface CostPart {
   readonly syncs: number;
+  /** Calls. */
+  readonly writes: number;
   readonly writtenBytes: number;
   /** From the image. */
   readonly readBytes: number;
@@ -47,7 +50,7 @@ export async function costOf(
   const server = await serveImage(workspace, contender, image, straceArguments([image, ...backing], trace));
   const { began, ended } = await runLoad(workspace, server.socket, file, operations, undefined);
   await server.stop();
-  const calls = parseTrace(readFileSync(trace, 'utf8'));
+  const calls = parseTrace(await wholeTrace(trace));
   if (!calls.some(({ name }) => name.includes('write'))) {
     throw new BenchmarkFailure(`strace saw nothing that ${contender.name} wrote`);
   }
@@ -61,6 +64,16 @@ export async function costOf(
   };
 }
 
+/** strace ends a moment after what it traced; until then its last lines may be missing. */
+async function wholeTrace(path: string): Promise<string> {
+  const deadline = Date.now() + 5000;
+  for (;;) {
+    const text = readFileSync(path, 'utf8');
+    if (/\+\+\+ (?:exited|killed) .*\n$/.test(text) || Date.now() > deadline) return text;
+    await sleep(20);
+  }
+}
+
 function partOf(
   calls: readonly TimedCall[],
   backing: readonly string[],
@@ -68,13 +81,14 @@ function partOf(
   to?: number,
 ): CostPart {
   const ofBacking = (call: TimedCall): boolean => call.file !== undefined && backing.includes(call.file);
-  const { syncs, writtenBytes, readBytes } = billOf(
+  const { syncs, writes, writtenBytes, readBytes } = billOf(
     calls.filter((call) => !ofBacking(call)),
     from,
     to,
   );
   return {
     syncs,
+    writes,
     writtenBytes,
     readBytes,
     backingReadBytes: billOf(calls.filter(ofBacking), from, to).readBytes,

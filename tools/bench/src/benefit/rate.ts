@@ -6,17 +6,23 @@
 import { type Served, serveImage, syncFile } from '../contender.ts';
 import { quantile, rotated } from '../statistics.ts';
 import type { Workspace } from '../workspace.ts';
-import type { BenefitCase } from './cases.ts';
+import { type BenefitCase, ratedFlushes } from './cases.ts';
 import type { BenefitContender, ContenderId } from './contenders.ts';
 import { operationsFile, runLoad } from './load-client.ts';
 import { type Operation, randomFrom, sumOf } from './operations.ts';
 
 /** One value for each round. */
 export interface RateSeries {
+  readonly writesPerSecond: readonly number[];
+  /** Empty where nothing was flushed; one for all rounds together where a round has too few flushes for a 99th percentile. */
+  readonly flushP50Us: readonly number[];
+  readonly flushP99Us: readonly number[];
+}
+
+/** What a contender did, round by round. */
+interface Log {
   readonly writesPerSecond: number[];
-  /** Empty where nothing was flushed. */
-  readonly flushP50Us: number[];
-  readonly flushP99Us: number[];
+  readonly flushNs: (readonly number[])[];
 }
 
 export interface RatePlan {
@@ -45,7 +51,7 @@ export async function ratesOf(
       plan.share,
     );
   let running: Running[] = [];
-  const series = new Map<ContenderId, RateSeries>();
+  const logs = new Map<ContenderId, Log>();
   /** Whoever fails is out: half a series would be compared with whole ones. */
   const each = async (order: readonly Running[], body: (who: Running) => Promise<void>): Promise<void> => {
     for (const who of order) {
@@ -54,7 +60,7 @@ export async function ratesOf(
       } catch (reason) {
         failed(who.contender, reason);
         running = running.filter((other) => other !== who);
-        series.delete(who.contender.id);
+        logs.delete(who.contender.id);
         await who.server.stop().catch(() => {});
       }
     }
@@ -67,7 +73,7 @@ export async function ratesOf(
       await contender.prepare(image, { kind: one.image, sizeBytes: one.placeBytes * places });
       syncFile(image);
       running.push({ contender, server: await serveImage(workspace, contender, image) });
-      series.set(contender.id, { writesPerSecond: [], flushP50Us: [], flushP99Us: [] });
+      logs.set(contender.id, { writesPerSecond: [], flushNs: [] });
     } catch (reason) {
       failed(contender, reason);
     }
@@ -80,15 +86,20 @@ export async function ratesOf(
       if (one.oneProcessor) await server.place('0');
       const report = await runLoad(workspace, server.socket, file, operations, one.oneProcessor && '0');
       if (warmUp) return;
-      const into = series.get(contender.id)!;
-      into.writesPerSecond.push((sumOf(operations).writes / report.elapsedNs) * 1e9);
-      if (report.flushNs.length === 0) return;
-      into.flushP50Us.push(quantile(report.flushNs, 0.5) / 1000);
-      into.flushP99Us.push(quantile(report.flushNs, 0.99) / 1000);
+      const log = logs.get(contender.id)!;
+      log.writesPerSecond.push((sumOf(operations).writes / report.elapsedNs) * 1e9);
+      log.flushNs.push(report.flushNs);
     });
     await workspace.run('rm', ['-f', file]);
   }
   await each([...running], async ({ server }) => await server.stop());
   await workspace.run('rm', ['-f', ...images]);
-  return series;
+  return new Map([...logs].map(([id, log]) => [id, seriesOf(log)]));
+}
+
+function seriesOf({ writesPerSecond, flushNs }: Log): RateSeries {
+  const enough = flushNs.every((list) => list.length >= ratedFlushes);
+  const lists = (enough ? flushNs : [flushNs.flat()]).filter((list) => list.length > 0);
+  const us = (share: number): number[] => lists.map((list) => quantile(list, share) / 1000);
+  return { writesPerSecond, flushP50Us: us(0.5), flushP99Us: us(0.99) };
 }

@@ -4,6 +4,7 @@ import { median, ratioOf, type Spread, spreadOf } from '../statistics.ts';
 import type { ContenderId } from './contenders.ts';
 import type { Cost, CostPart } from './cost.ts';
 import type { RateSeries } from './rate.ts';
+import type { ReplayFigures } from './replay.ts';
 
 export interface BenefitResult {
   readonly machine: Machine;
@@ -11,6 +12,7 @@ export interface BenefitResult {
   readonly rounds: number;
   readonly seconds: number;
   readonly cells: readonly Cell[];
+  readonly replay: readonly ReplayFigures[];
   readonly failures: readonly Failure[];
 }
 
@@ -102,4 +104,17 @@ export function roundedSeries(series: RateSeries): RateSeries {
     flushP50Us: rounded(series.flushP50Us),
     flushP99Us: rounded(series.flushP99Us),
   };
+}
+
+/** For a file under version control: one line for each cell. */
+export function storedText(result: BenefitResult): string {
+  const { cells, replay, failures, ...about } = result;
+  const head = Object.entries(about).map(
+    ([key, value]) => `  ${JSON.stringify(key)}: ${JSON.stringify(value)},\n`,
+  );
+  const lists = Object.entries({ cells, replay, failures }).map(([key, list]) => {
+    const lines = list.map((one) => `\n    ${JSON.stringify(one)}`);
+    return `  ${JSON.stringify(key)}: [${lines.join(',')}${lines.length > 0 ? '\n  ' : ''}]`;
+  });
+  return `{\n${head.join('')}${lists.join(',\n')}\n}\n`;
 }
