@@ -5,7 +5,7 @@
  */
 import { benefitCases } from './benefit/cases.ts';
 import { benefitContenders, Sources } from './benefit/contenders.ts';
-import { type Cost, costOf } from './benefit/cost.ts';
+import { type Cost, costOf, inAll } from './benefit/cost.ts';
 import { randomFrom, sumOf } from './benefit/operations.ts';
 import type { BenchOptions } from './options.ts';
 import { tableText } from './table.ts';
@@ -42,14 +42,16 @@ export async function flushCost(workspace: Workspace, options: BenchOptions): Pr
 
 const head = ['case', 'server', 'fdatasync', 'writes', 'bytes', 'fdatasync in all', 'bytes in all'];
 
-function cellsOf({ case: name, server, writes, cost: { flushes, serving, inAll } }: Row): string[] {
+function cellsOf({ case: name, server, writes, cost }: Row): string[] {
+  const { flushes, serving } = cost;
+  const all = inAll(cost);
   return [
     name,
     server,
     (serving.syncs / flushes).toFixed(3),
     (serving.writes / writes).toFixed(2),
     (serving.writtenBytes / writes).toFixed(0),
-    (inAll.syncs / flushes).toFixed(3),
-    (inAll.writtenBytes / writes).toFixed(0),
+    (all.syncs / flushes).toFixed(3),
+    (all.writtenBytes / writes).toFixed(0),
   ];
 }

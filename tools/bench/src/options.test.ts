@@ -28,7 +28,13 @@ describe('command line', () => {
       print,
     );
     expect(name).toBe('benefit');
-    expect(options).toMatchObject({ rounds: 7, only: ['a', 'b'], without: ['c'], writeDocs: true });
+    expect(options).toMatchObject({
+      rounds: 7,
+      only: ['a', 'b'],
+      without: ['c'],
+      writeDocs: true,
+      stored: false,
+    });
   });
 
   it.each([[['no-such']], [['nbd', 'nbd']], [['--rounds', '0']], [['--rounds', 'x']], [['--fast']]])(

@@ -20,17 +20,21 @@ export interface BenchOptions {
   readonly without: readonly string[];
   /** `benefit`: put the figures into the documents. */
   readonly writeDocs: boolean;
+  /** `benefit`: measure nothing; make the documents of the stored result again. */
+  readonly stored: boolean;
   /** For people; the JSON is printed apart from it. */
   readonly print: (text: string) => void;
 }
 
 export const usage = `usage: pnpm bench [BENCHMARK] [--quick] [--rounds N] [--folder DIR] [--command FILE]
        pnpm bench:benefit [--only CASE]… [--without CONTENDER]… [--write-docs] [--quick] …
+       pnpm bench:benefit --stored
 
   nbd          4 KiB random reads and writes over a unix socket, and flushed writes, beside qemu-nbd (default)
   flush-cost   fdatasync calls and bytes written for a flushed write, by strace
   flush-rate   flushes a second of journal record shapes: physical and logical, 512 and 4096 byte blocks
-  benefit      what the journal is worth: every contender in every case, with docs/benefit.md made of it (--write-docs)
+  benefit      what the journal is worth: every contender in every case, with docs/benefit.md made of it (--write-docs),
+               or made again of what was stored (--stored)
 
 The last line is the result as JSON.
 `;
@@ -60,6 +64,7 @@ export function parseCommandLine(args: readonly string[], print: (text: string) 
     only: values.only ?? [],
     without: values.without ?? [],
     writeDocs: values['write-docs'] ?? false,
+    stored: values.stored ?? false,
     print,
   };
   return { name: values.help === true ? 'help' : name, options };
@@ -78,6 +83,7 @@ function parsed(args: readonly string[]) {
         only: { type: 'string', multiple: true },
         without: { type: 'string', multiple: true },
         'write-docs': { type: 'boolean' },
+        stored: { type: 'boolean' },
         help: { type: 'boolean', short: 'h' },
       },
     });

@@ -79,11 +79,11 @@ export function parseTrace(text: string): TimedCall[] {
   return calls;
 }
 
-/** The sum of calls that happened in a span of seconds. */
+/** The sum of calls that happened in a span of seconds, its end not included. */
 export function billOf(calls: readonly TimedCall[], from = 0, to = Number.POSITIVE_INFINITY): Bill {
   let [syncs, writes, writtenBytes, reads, readBytes] = [0, 0, 0, 0, 0];
   for (const { at, name, result } of calls) {
-    if (at < from || at > to || result < 0) continue;
+    if (at < from || at >= to || result < 0) continue;
     if (name.includes('write')) {
       writes++;
       writtenBytes += result;

@@ -18,6 +18,8 @@ const machine: Machine = {
   fio: '1',
 };
 
+const idle = { syncs: 0, writes: 0, writtenBytes: 0, readBytes: 0, backingReadBytes: 0 };
+
 /** v1 as good as it has to be, and everybody else the same as each other. */
 function resultWith(change: (cell: Cell) => Cell = (cell) => cell): BenefitResult {
   const cells = benefitCases.flatMap(({ name }) =>
@@ -40,7 +42,7 @@ function resultWith(change: (cell: Cell) => Cell = (cell) => cell): BenefitResul
           flushP50Us: [100, 100, 100],
           flushP99Us: [300, 400, 500],
         },
-        cost: { flushes: 100, guestBytes: 409_600, serving: part, inAll: part },
+        cost: { flushes: 100, guestBytes: 409_600, opening: idle, serving: part, closing: idle },
       });
     }),
   );
@@ -57,7 +59,7 @@ function resultWith(change: (cell: Cell) => Cell = (cell) => cell): BenefitResul
     cold: { readMs: same, openMs: same, openToRead: same },
     recoverMs: same,
   }));
-  return { machine, quick: false, rounds: 3, seconds: 1, cells, replay, failures: [] };
+  return { machine, quick: false, rounds: 3, seconds: 1, without: [], cells, replay, failures: [] };
 }
 
 const verdicts = (result: BenefitResult): (boolean | undefined)[] =>
@@ -78,7 +80,7 @@ describe('bars', () => {
       return {
         ...cell,
         rates: { writesPerSecond: [900, 900, 900], flushP50Us: [100], flushP99Us: [501] },
-        cost: { flushes: 100, guestBytes: 409_600, serving: part, inAll: part },
+        cost: { flushes: 100, guestBytes: 409_600, opening: idle, serving: part, closing: idle },
       };
     });
     const slow = { median: 3, min: 3, max: 3 };

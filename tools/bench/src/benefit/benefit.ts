@@ -17,7 +17,7 @@ import {
   Sources,
 } from './contenders.ts';
 import { type Cost, costOf } from './cost.ts';
-import { writeDocuments } from './documents.ts';
+import { checkPage, storedResult, writeDocuments } from './documents.ts';
 import { randomFrom, sumOf } from './operations.ts';
 import { type RateSeries, ratesOf } from './rate.ts';
 import { type ReplayFigures, replayOf } from './replay.ts';
@@ -30,6 +30,11 @@ const replayCase = 'replay';
 type Fail = (name: string, contender: string, reason: unknown) => void;
 
 export async function benefit(workspace: Workspace, options: BenchOptions): Promise<BenefitResult> {
+  if (options.stored) {
+    const stored = storedResult();
+    writeDocuments(stored);
+    return stored;
+  }
   const started = Date.now();
   const known = [...benefitCases.map(({ name }) => name), replayCase];
   const names = chosen(options.only, known, 'case', known);
@@ -38,6 +43,7 @@ export async function benefit(workspace: Workspace, options: BenchOptions): Prom
     throw new BenchmarkFailure(
       'documents are written by a run of all cases, so that their figures belong together',
     );
+  if (options.writeDocs) checkPage();
   const machine = await describeMachine(workspace);
   const failures: Failure[] = [];
   const cells: Cell[] = [];
@@ -49,7 +55,16 @@ export async function benefit(workspace: Workspace, options: BenchOptions): Prom
   };
   const result = (): BenefitResult => {
     const seconds = Math.round((Date.now() - started) / 1000);
-    return { machine, quick: options.quick, rounds: options.rounds, seconds, cells, replay, failures };
+    return {
+      machine,
+      quick: options.quick,
+      rounds: options.rounds,
+      seconds,
+      without,
+      cells,
+      replay,
+      failures,
+    };
   };
   for (const one of benefitCases) {
     if (!names.includes(one.name)) continue;

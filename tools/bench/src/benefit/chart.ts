@@ -97,7 +97,7 @@ function legend(series: readonly Series[]): string[] {
   let x = 16;
   return series.flatMap(({ name, colour }) => {
     const at = x;
-    x += 24 + name.length * 6.2;
+    x += 32 + name.length * 6.8;
     return [
       `<rect x="${fixed(at)}" y="40" width="11" height="11" rx="2" fill="${colour}"/>`,
       text(at + 16, 50, 'key', name),

@@ -74,7 +74,7 @@ function flushes(view: BenefitView): Chart {
 
 function latency(view: BenefitView): Chart {
   const axis: Axis = {
-    label: 'µs from the median flush to the 99th of a hundred (logarithmic)',
+    label: 'µs from p50 to p99 (logarithmic); the number is p99 to p50',
     scale: 'log',
     min: 50,
     max: 100_000,

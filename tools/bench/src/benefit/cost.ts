@@ -1,7 +1,7 @@
 /**
  * What a case costs a contender in system calls and bytes, by strace: one run of each, since neither depends on how busy
- * the machine is. Two sums: while the client waits for answers, and in all, from opening to clean close; what is written
- * back only when the image is closed is in the second.
+ * the machine is. Three sums: opening, while the client waits for answers, and the rest up to the clean close, where everything
+ * that was held back is written.
  */
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -14,12 +14,13 @@ import type { BenefitContender, Sources } from './contenders.ts';
 import { operationsFile, runLoad } from './load-client.ts';
 import { randomFrom, sumOf } from './operations.ts';
 
-/** Sums over a whole run. */
+/** Sums over a run. */
 export interface Cost {
   readonly flushes: number;
   readonly guestBytes: number;
+  readonly opening: CostPart;
   readonly serving: CostPart;
-  readonly inAll: CostPart;
+  readonly closing: CostPart;
 }
 
 export interface CostPart {
@@ -59,8 +60,9 @@ export async function costOf(
   return {
     flushes,
     guestBytes,
+    opening: partOf(calls, backing, 0, began),
     serving: partOf(calls, backing, began, ended),
-    inAll: partOf(calls, backing),
+    closing: partOf(calls, backing, ended, Number.POSITIVE_INFINITY),
   };
 }
 
@@ -74,12 +76,18 @@ async function wholeTrace(path: string): Promise<string> {
   }
 }
 
-function partOf(
-  calls: readonly TimedCall[],
-  backing: readonly string[],
-  from?: number,
-  to?: number,
-): CostPart {
+export function inAll({ opening, serving, closing }: Cost): CostPart {
+  const sum = (pick: (part: CostPart) => number): number => pick(opening) + pick(serving) + pick(closing);
+  return {
+    syncs: sum(({ syncs }) => syncs),
+    writes: sum(({ writes }) => writes),
+    writtenBytes: sum(({ writtenBytes }) => writtenBytes),
+    readBytes: sum(({ readBytes }) => readBytes),
+    backingReadBytes: sum(({ backingReadBytes }) => backingReadBytes),
+  };
+}
+
+function partOf(calls: readonly TimedCall[], backing: readonly string[], from: number, to: number): CostPart {
   const ofBacking = (call: TimedCall): boolean => call.file !== undefined && backing.includes(call.file);
   const { syncs, writes, writtenBytes, readBytes } = billOf(
     calls.filter((call) => !ofBacking(call)),

@@ -5,6 +5,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BenchmarkFailure } from '../failure.ts';
+import type { Machine } from '../machine.ts';
 import { chartFiles } from './charts.ts';
 import { type BenefitResult, BenefitView, storedText } from './result.ts';
 import { documentSections } from './tables.ts';
@@ -12,6 +13,18 @@ import { documentSections } from './tables.ts';
 /** The same from `src` and from `dist`. */
 const docs = join(import.meta.dirname, '../../../../docs');
 const place = /(<!-- figures: ([\w-]+) -->\n)[\s\S]*?(<!-- end of figures -->)/g;
+
+const unknownMachine: Machine = {
+  date: '',
+  system: '',
+  processor: '',
+  cores: 0,
+  fileSystem: '',
+  load: 0,
+  node: '',
+  qemu: '',
+  fio: '',
+};
 
 /** Paths in `docs`, and what stands there. */
 export type Documents = ReadonlyMap<string, string>;
@@ -50,6 +63,13 @@ export function storedResult(): BenefitResult {
 
 export function readDocument(name: string): string {
   return readFileSync(join(docs, name), 'utf8');
+}
+
+/** @throws BenchmarkFailure where the page has lost a place: better said before a long run than after it */
+export function checkPage(): void {
+  const [machine, quick, rounds, seconds] = [unknownMachine, true, 0, 0];
+  const nothing = { machine, quick, rounds, seconds, without: [], cells: [], replay: [], failures: [] };
+  documentsOf(nothing, readDocument(page));
 }
 
 export function writeDocuments(result: BenefitResult): void {

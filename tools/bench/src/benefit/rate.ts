@@ -66,34 +66,39 @@ export async function ratesOf(
     }
   };
   const images: string[] = [];
-  for (const contender of contenders) {
-    try {
-      const image = workspace.path('image');
-      images.push(image);
-      await contender.prepare(image, { kind: one.image, sizeBytes: one.placeBytes * places });
-      syncFile(image);
-      running.push({ contender, server: await serveImage(workspace, contender, image) });
-      logs.set(contender.id, { writesPerSecond: [], flushNs: [] });
-    } catch (reason) {
-      failed(contender, reason);
+  try {
+    for (const contender of contenders) {
+      try {
+        const image = workspace.path('image');
+        images.push(image);
+        await contender.prepare(image, { kind: one.image, sizeBytes: one.placeBytes * places });
+        syncFile(image);
+        running.push({ contender, server: await serveImage(workspace, contender, image) });
+        logs.set(contender.id, { writesPerSecond: [], flushNs: [] });
+      } catch (reason) {
+        failed(contender, reason);
+      }
     }
+    for (let turn = 0; turn <= plan.rounds; turn++) {
+      const operations = listOf(turn === 0 ? plan.rounds : turn - 1);
+      const file = operationsFile(workspace, operations);
+      await each(rotated(running, turn), async ({ contender, server }) => {
+        if (one.oneProcessor) await server.place('0');
+        const report = await runLoad(workspace, server.socket, file, operations, one.oneProcessor && '0');
+        if (turn === 0) return; // the warm-up
+        const log = logs.get(contender.id)!;
+        log.writesPerSecond.push((sumOf(operations).writes / report.elapsedNs) * 1e9);
+        log.flushNs.push(report.flushNs);
+      });
+      await workspace.run('rm', ['-f', file]);
+    }
+    await each([...running], async ({ server }) => await server.stop());
+    running = [];
+  } finally {
+    // Where something else went wrong, nobody goes on serving beside the next case.
+    for (const { server } of running) await server.stop().catch(() => {});
+    await workspace.run('rm', ['-f', ...images]);
   }
-  for (let turn = 0; turn <= plan.rounds; turn++) {
-    const warmUp = turn === 0;
-    const operations = listOf(warmUp ? plan.rounds : turn - 1);
-    const file = operationsFile(workspace, operations);
-    await each(rotated(running, turn), async ({ contender, server }) => {
-      if (one.oneProcessor) await server.place('0');
-      const report = await runLoad(workspace, server.socket, file, operations, one.oneProcessor && '0');
-      if (warmUp) return;
-      const log = logs.get(contender.id)!;
-      log.writesPerSecond.push((sumOf(operations).writes / report.elapsedNs) * 1e9);
-      log.flushNs.push(report.flushNs);
-    });
-    await workspace.run('rm', ['-f', file]);
-  }
-  await each([...running], async ({ server }) => await server.stop());
-  await workspace.run('rm', ['-f', ...images]);
   return new Map([...logs].map(([id, log]) => [id, seriesOf(log)]));
 }
 

@@ -11,7 +11,8 @@ import { ratioOf, rotated, type Spread, spreadOf } from '../statistics.ts';
 import { billOf, parseTrace, straceArguments } from '../strace.ts';
 import type { Workspace } from '../workspace.ts';
 
-const probe = join(import.meta.dirname, 'replay-probe.js');
+/** As built, also when this runs from the sources. */
+const probe = join(import.meta.dirname, '../../dist/benefit/replay-probe.js');
 
 export interface ReplayFigures {
   readonly diskBytes: number;

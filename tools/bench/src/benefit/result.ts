@@ -2,7 +2,7 @@
 import type { Machine } from '../machine.ts';
 import { median, ratioOf, type Spread, spreadOf } from '../statistics.ts';
 import type { ContenderId } from './contenders.ts';
-import type { Cost, CostPart } from './cost.ts';
+import { type Cost, type CostPart, inAll } from './cost.ts';
 import type { RateSeries } from './rate.ts';
 import type { ReplayFigures } from './replay.ts';
 
@@ -11,6 +11,8 @@ export interface BenefitResult {
   readonly quick: boolean;
   readonly rounds: number;
   readonly seconds: number;
+  /** Contenders that were not asked for. */
+  readonly without: readonly string[];
   readonly cells: readonly Cell[];
   readonly replay: readonly ReplayFigures[];
   readonly failures: readonly Failure[];
@@ -79,9 +81,9 @@ export class BenefitView {
     return ratioOf(rates.flushP99Us, rates.flushP50Us);
   }
 
-  cost(name: string, contender: ContenderId, part: 'serving' | 'inAll'): Ratios | undefined {
+  cost(name: string, contender: ContenderId, part: 'opening' | 'serving' | 'inAll'): Ratios | undefined {
     const cost = this.cell(name, contender)?.cost;
-    return cost && ratiosOf(cost, cost[part]);
+    return cost && ratiosOf(cost, part === 'inAll' ? inAll(cost) : cost[part]);
   }
 }
 

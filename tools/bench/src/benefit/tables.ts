@@ -5,6 +5,7 @@ import { countText, ratioText, tableText } from '../table.ts';
 import { type Bar, bars, isMet, type Reading } from './bars.ts';
 import { benefitCases } from './cases.ts';
 import { type ContenderId, contenderIds } from './contenders.ts';
+import { inAll } from './cost.ts';
 import type { ReplayFigures } from './replay.ts';
 import type { BenefitView } from './result.ts';
 
@@ -29,6 +30,7 @@ export function documentSections(view: BenefitView): Map<string, string> {
 function machineSection({ result }: BenefitView): string {
   const lines = [machineText(result.machine), `${result.rounds} rounds, ${result.seconds} seconds in all.`];
   if (result.quick) lines.push('A quick run, for trying only: a tenth of the operations.');
+  if (result.without.length > 0) lines.push(`Left out: ${result.without.join(', ')}.`);
   for (const { case: name, contender, reason } of result.failures) {
     lines.push(`Not measured: ${contender} in ${name} (${reason.replaceAll('\n', ' ').slice(0, 120)}).`);
   }
@@ -96,7 +98,7 @@ function perFlush(view: BenefitView, name: string, id: ContenderId): string | un
   if (serving === undefined || all === undefined) return undefined;
   if (Number.isNaN(serving.syncsPerFlush)) {
     const cost = view.cell(name, id)?.cost;
-    return cost && `(${cost.serving.syncs}; ${cost.inAll.syncs})`;
+    return cost && `(${cost.serving.syncs}; ${inAll(cost).syncs})`;
   }
   return `${serving.syncsPerFlush.toFixed(3)}; ${all.syncsPerFlush.toFixed(3)}`;
 }
