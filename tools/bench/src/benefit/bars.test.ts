@@ -39,6 +39,7 @@ function resultWith(change: (cell: Cell) => Cell = (cell) => cell): BenefitResul
         flushes: 100,
         rates: {
           writesPerSecond: ours ? [3000, 4000, 5000] : [1000, 1000, 1000],
+          processorUs: [10, 10, 10],
           flushP50Us: [100, 100, 100],
           flushP99Us: [300, 400, 500],
         },
@@ -79,7 +80,7 @@ describe('bars', () => {
       const part = { syncs: 300, writes: 300, writtenBytes: 13_107_200, readBytes: 0, backingReadBytes: 1 };
       return {
         ...cell,
-        rates: { writesPerSecond: [900, 900, 900], flushP50Us: [100], flushP99Us: [501] },
+        rates: { writesPerSecond: [900, 900, 900], processorUs: [10], flushP50Us: [100], flushP99Us: [501] },
         cost: { flushes: 100, guestBytes: 409_600, opening: idle, serving: part, closing: idle },
       };
     });

@@ -14,6 +14,8 @@ import { type Operation, randomFrom, sumOf } from './operations.ts';
 /** One value for each round. */
 export interface RateSeries {
   readonly writesPerSecond: readonly number[];
+  /** Of the server for a write, its share of flushes included. */
+  readonly processorUs: readonly number[];
   /** Empty where nothing was flushed; one for all rounds together where a round has too few flushes for a 99th percentile. */
   readonly flushP50Us: readonly number[];
   readonly flushP99Us: readonly number[];
@@ -22,6 +24,7 @@ export interface RateSeries {
 /** What a contender did, round by round. */
 interface Log {
   readonly writesPerSecond: number[];
+  readonly processorUs: number[];
   readonly flushNs: (readonly number[])[];
 }
 
@@ -74,7 +77,7 @@ export async function ratesOf(
         await contender.prepare(image, { kind: one.image, sizeBytes: one.placeBytes * places });
         syncFile(image);
         running.push({ contender, server: await serveImage(workspace, contender, image) });
-        logs.set(contender.id, { writesPerSecond: [], flushNs: [] });
+        logs.set(contender.id, { writesPerSecond: [], processorUs: [], flushNs: [] });
       } catch (reason) {
         failed(contender, reason);
       }
@@ -84,10 +87,13 @@ export async function ratesOf(
       const file = operationsFile(workspace, operations);
       await each(rotated(running, turn), async ({ contender, server }) => {
         if (one.oneProcessor) await server.place('0');
+        const before = server.processTimeUs();
         const report = await runLoad(workspace, server.socket, file, operations, one.oneProcessor && '0');
         if (turn === 0) return; // the warm-up
         const log = logs.get(contender.id)!;
-        log.writesPerSecond.push((sumOf(operations).writes / report.elapsedNs) * 1e9);
+        const { writes } = sumOf(operations);
+        log.writesPerSecond.push((writes / report.elapsedNs) * 1e9);
+        log.processorUs.push((server.processTimeUs() - before) / writes);
         log.flushNs.push(report.flushNs);
       });
       await workspace.run('rm', ['-f', file]);
@@ -102,9 +108,9 @@ export async function ratesOf(
   return new Map([...logs].map(([id, log]) => [id, seriesOf(log)]));
 }
 
-function seriesOf({ writesPerSecond, flushNs }: Log): RateSeries {
+function seriesOf({ writesPerSecond, processorUs, flushNs }: Log): RateSeries {
   const enough = flushNs.every((list) => list.length >= ratedFlushes);
   const lists = (enough ? flushNs : [flushNs.flat()]).filter((list) => list.length > 0);
   const us = (share: number): number[] => lists.map((list) => quantile(list, share) / 1000);
-  return { writesPerSecond, flushP50Us: us(0.5), flushP99Us: us(0.99) };
+  return { writesPerSecond, processorUs, flushP50Us: us(0.5), flushP99Us: us(0.99) };
 }

@@ -68,6 +68,12 @@ export class BenefitView {
     return rates && median(rates.writesPerSecond);
   }
 
+  /** Processor time of the server for a write. */
+  processorUs(name: string, contender: ContenderId): number | undefined {
+    const rates = this.cell(name, contender)?.rates;
+    return rates && median(rates.processorUs);
+  }
+
   flushLatencyUs(name: string, contender: ContenderId): { p50: Spread; p99: Spread } | undefined {
     const rates = this.cell(name, contender)?.rates;
     if (rates === undefined || rates.flushP50Us.length === 0) return undefined;
@@ -103,6 +109,7 @@ export function roundedSeries(series: RateSeries): RateSeries {
     values.map((value) => Number(value.toPrecision(4)));
   return {
     writesPerSecond: rounded(series.writesPerSecond),
+    processorUs: rounded(series.processorUs),
     flushP50Us: rounded(series.flushP50Us),
     flushP99Us: rounded(series.flushP99Us),
   };

@@ -19,6 +19,7 @@ export function documentSections(view: BenefitView): Map<string, string> {
     ['rates-qemu', ratioTable(view, 'qemu')],
     ['rates-raw', ratioTable(view, 'raw')],
     ['rates', caseTable((name, id) => countText(view.rate(name, id) ?? Number.NaN))],
+    ['processor', caseTable((name, id) => countText(view.processorUs(name, id) ?? Number.NaN))],
     ['flushes', costTable((name, id) => perFlush(view, name, id))],
     ['written', costTable((name, id) => view.cost(name, id, 'inAll')?.writtenPerByte.toFixed(2))],
     ['read', costTable((name, id) => readText(view, name, id))],
