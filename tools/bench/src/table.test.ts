@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { countText, ratioText, tableText } from './table.ts';
+import { compactTable, countText, ratioText, tableText } from './table.ts';
 
 describe('tables', () => {
   it('pads columns to one width', () => {
@@ -18,6 +18,12 @@ describe('tables', () => {
         '| read         |    12 |',
         '| a longer one | 3,456 |',
       ].join('\n'),
+    );
+  });
+
+  it('leaves cells as they are in a document', () => {
+    expect(compactTable(['case', 'ours'], [['a longer one', '']])).toBe(
+      ['| case | ours |', '|---|--:|', '| a longer one |  |'].join('\n'),
     );
   });
 

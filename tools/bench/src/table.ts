@@ -12,6 +12,13 @@ export function tableText(head: readonly string[], rows: readonly (readonly stri
   return [line(head), rule, ...rows.map(line)].join('\n');
 }
 
+/** The same for a document, where nobody reads it unrendered: not padded, so that one long cell does not widen all. */
+export function compactTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const rule = `|${head.map((_, i) => (i === 0 ? '---' : '--:')).join('|')}|`;
+  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
+  return [line(head), rule, ...rows.map(line)].join('\n');
+}
+
 /** A ratio with its spread: `1.43 [1.20–1.71]`. */
 export function ratioText({ median, min, max }: Spread): string {
   return `${median.toFixed(2)} [${min.toFixed(2)}–${max.toFixed(2)}]`;

@@ -1,7 +1,7 @@
 /** The generated parts of `docs/benefit.md`, by the name of their place in it. */
 import { machineText } from '../machine.ts';
 import type { Spread } from '../statistics.ts';
-import { countText, ratioText, tableText } from '../table.ts';
+import { compactTable, countText, ratioText } from '../table.ts';
 import { type Bar, bars, isMet, type Reading } from './bars.ts';
 import { benefitCases } from './cases.ts';
 import { type ContenderId, contenderIds } from './contenders.ts';
@@ -48,7 +48,7 @@ function barsTable(view: BenefitView): string {
       verdictText(bar, reading),
     ];
   });
-  return tableText(['figure', 'bar', 'measured', ''], rows);
+  return compactTable(['figure', 'bar', 'measured', ''], rows);
 }
 
 /** Bars are written with a little room for the first and the last flush: 1.005 means 1. */
@@ -78,7 +78,7 @@ function casesTable(view: BenefitView): string {
     const cell = view.result.cells.find((one) => one.case === name);
     return [`\`${name}\``, title, countOf(cell?.writes), countOf(cell?.flushes)];
   });
-  return tableText(['case', 'what the guest does', 'writes a round', 'flushes a round'], rows);
+  return compactTable(['case', 'what the guest does', 'writes a round', 'flushes a round'], rows);
 }
 
 function countOf(value: number | undefined): string {
@@ -123,7 +123,7 @@ function caseTable(
   ids: readonly ContenderId[] = contenderIds,
 ): string {
   const rows = benefitCases.map(({ name }) => [`\`${name}\``, ...ids.map((id) => cell(name, id))]);
-  return tableText(['case', ...ids], rows);
+  return compactTable(['case', ...ids], rows);
 }
 
 export function replayTable(figures: readonly ReplayFigures[]): string {
@@ -143,5 +143,5 @@ export function replayTable(figures: readonly ReplayFigures[]): string {
     ms(one.recoverMs),
   ]);
   const head = ['disk', 'log', 'records', 'bytes read per live byte', 'read ms', 'open ms', 'ratio'];
-  return tableText([...head, 'read cold ms', 'open cold ms', 'ratio cold', 'open for writing ms'], rows);
+  return compactTable([...head, 'read cold ms', 'open cold ms', 'ratio cold', 'open for writing ms'], rows);
 }
