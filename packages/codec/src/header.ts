@@ -101,7 +101,7 @@ export function decodeClusterBytes(bytes: Uint8Array): number {
  * @throws FormatError with code, absolute host offset, field and clause; no size in the header has
  *   been used to allocate anything before it was checked
  */
-export function decodeHeader(bytes: Uint8Array, fileSizeBytes?: number): Qcow2Header {
+export function decodeHeader(bytes: Uint8Array, fileSizeBytes?: number | undefined): Qcow2Header {
   const clusterBytes = decodeClusterBytes(bytes);
   const version = headerVersion(bytes);
   const { fields, endsAt } = decodeFields(bytes, version, clusterBytes);
@@ -142,7 +142,7 @@ export function decodeHeader(bytes: Uint8Array, fileSizeBytes?: number): Qcow2He
  *
  * @throws as `decodeHeader`
  */
-export function decodeDraftImageHeader(bytes: Uint8Array, fileSizeBytes?: number): Qcow2Header {
+export function decodeDraftImageHeader(bytes: Uint8Array, fileSizeBytes?: number | undefined): Qcow2Header {
   const header = decodeHeader(withoutDraftBinding(bytes), fileSizeBytes);
   const binding = peekDraftBinding(bytes);
   if (binding !== undefined && binding.hostOffset !== 0) header.draftJournal = binding;

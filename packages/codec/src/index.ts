@@ -16,7 +16,7 @@ export {
 } from './compressed-descriptor.ts';
 export {
   type DraftBinding,
-  draftIncompatibleFeatures,
+  encodeDraftFeatures,
   peekDraftBinding,
   withoutDraftBinding,
 } from './draft-binding.ts';

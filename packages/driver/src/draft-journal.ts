@@ -6,9 +6,9 @@
  * bound, through the journal itself: made with refcount 0 behind all that is in use, written whole and flushed,
  * bound in one step, then counted. Taken away the other way round: uncounted through the journal, then unbound.
  * Between the two a crash leaves a bound journal some of whose clusters have refcount 0, which the next writer
- * counts up again. Nobody else takes them meanwhile: autoclear bit 63 stands beside the draft's bit 0, so QEMU,
- * which knows bit 0 as its own, still rewrites the header when it opens the image for writing, and the journal
- * offset goes with it.
+ * counts up again. Nobody else takes them meanwhile: in a clean image autoclear bit 63 stands in for the draft's bit 0.
+ * QEMU, which knows bit 0 as its own, clears bit 63 and rewrites the header when it opens the image for writing, and
+ * the journal offset goes with it.
  */
 import { type Task, wait } from '@qcow2/block-device';
 import { classifyL2Entry, clusterKind, readCompressedOffset, readEntryOffset } from '@qcow2/codec';

@@ -3,16 +3,16 @@
  * image's code uses. What the draft calls `commit_interval` is a timer here; it does not keep a process alive, and
  * `stop` ends it with the image.
  */
-import { run, type Task, wait } from '@qcow2/block-device';
-import { draftIncompatibleFeatures } from '@qcow2/codec';
+import { type BlockDevice, run, type Task, wait } from '@qcow2/block-device';
+import { encodeDraftFeatures, type Qcow2Header } from '@qcow2/codec';
 import type { DraftClient, DraftEngine } from '@qcow2/journal';
 import type { Qcow2Error } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
 import type { ImageCore } from './image-core.ts';
 import type { MetadataChange, MetadataLog } from './metadata-log.ts';
 
-/** Byte offset of the incompatible feature mask in the header (HDR-015). */
-const incompatibleAt = 72;
+/** Byte offset of the feature masks in the header (HDR-015). */
+const featuresAt = 72;
 
 export class DraftLog implements MetadataLog {
   readonly lateFrees = false;
@@ -108,12 +108,13 @@ export class ImageDraftClient implements DraftClient {
   }
 
   *markDirty(): Task<void> {
-    yield* writeDraftDirtyBit(this.#core, true);
+    yield* writeDraftDirtyBit(this.#core.device, this.#core.header, true);
   }
 
   *markClean(): Task<void> {
-    yield* writeDraftDirtyBit(this.#core, false);
-    yield* wait(this.#core.device.flush({ event: 'flush_metadata' }));
+    const { device, header } = this.#core;
+    yield* writeDraftDirtyBit(device, header, false);
+    yield* wait(device.flush({ event: 'flush_metadata' }));
   }
 
   *beforeFlush(): Task<void> {
@@ -123,10 +124,11 @@ export class ImageDraftClient implements DraftClient {
   }
 }
 
-/** One write within the header's first sector. Not durable on return. */
-function* writeDraftDirtyBit({ device, header }: ImageCore, dirty: boolean): Task<void> {
-  if (header.draftJournal !== undefined) header.draftJournal = { ...header.draftJournal, dirty };
-  const bytes = new Uint8Array(8);
-  new DataView(bytes.buffer).setBigUint64(0, draftIncompatibleFeatures(header.incompatibleFeatures, dirty));
-  yield* wait(device.write(incompatibleAt, bytes, { event: 'dirty_bit' }));
+/** Bits 2 and 0, in one write within the header's first sector. Not durable on return. */
+export function* writeDraftDirtyBit(device: BlockDevice, header: Qcow2Header, dirty: boolean): Task<void> {
+  const before = header.draftJournal;
+  if (before === undefined) return;
+  header.draftJournal = { ...before, dirty };
+  const bytes = encodeDraftFeatures(header, header.draftJournal);
+  yield* wait(device.write(featuresAt, bytes, { event: 'dirty_bit' }));
 }

@@ -205,6 +205,8 @@ export class Qcow2Image implements BlockDevice {
    * and nothing leaked. Durable on return.
    */
   async convertJournal(options: JournalOptions): Promise<void> {
+    this.#refuseWrite(0, 0);
+    this.#parts.checkJournal(options);
     await this.disableJournal();
     await this.enableJournal(options);
   }

@@ -19,7 +19,8 @@ export type JournalStatus = JournalState &
   );
 
 interface JournalState {
-  readonly version: number;
+  /** Of the journal extension; the draft has none. */
+  readonly version: number | undefined;
   readonly hostOffset: number;
   readonly lengthBytes: number;
   /** Undefined where the area could not be read. */

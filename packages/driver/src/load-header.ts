@@ -20,28 +20,33 @@ export interface LoadedHeader {
   readonly draft: DraftArea | undefined;
 }
 
-/** As `loadHeader`, for who only looks at an image. */
+/** As `loadHeader`, for who only looks at an image: its tables may reach beyond the end of the file. */
 export async function readImageHeader(device: BlockDevice): Promise<LoadedHeader> {
-  return await run(loadHeader(device));
+  return await run(loadHeader(device, { tablesInFile: false }));
 }
 
 /**
  * The header of an image, checked, and the draft's journal header where there is one.
+ * @param options `tablesInFile: false` where tables beyond the end of the file are no error yet [HDR-033]
  * @throws FormatError; JOURNAL_DAMAGED where the draft's binding of a dirty image leads to no journal
  */
-export function* loadHeader(device: BlockDevice): Task<LoadedHeader> {
+export function* loadHeader(
+  device: BlockDevice,
+  options: { readonly tablesInFile?: boolean } = {},
+): Task<LoadedHeader> {
+  const fileSizeBytes = options.tablesInFile === false ? undefined : device.sizeBytes;
   const head = new Uint8Array(Math.min(512, device.sizeBytes));
   yield* wait(device.read(0, head));
   const clusterBytes = decodeClusterBytes(head);
   const bytes = new Uint8Array(Math.min(clusterBytes, device.sizeBytes));
   yield* wait(device.read(0, bytes));
   const binding = peekDraftBinding(bytes);
-  if (binding === undefined) return { header: decodeHeader(bytes, device.sizeBytes), draft: undefined };
+  if (binding === undefined) return { header: decodeHeader(bytes, fileSizeBytes), draft: undefined };
   let cause: unknown;
   if (binding.hostOffset >= clusterBytes && binding.hostOffset < device.sizeBytes) {
     try {
       const draft = yield* readDraftArea(device, binding.hostOffset, clusterBytes);
-      return { header: decodeDraftImageHeader(bytes, device.sizeBytes), draft };
+      return { header: decodeDraftImageHeader(bytes, fileSizeBytes), draft };
     } catch (error) {
       if (!(error instanceof FormatError) || error.context.hostOffset === undefined) throw error;
       if (error.context.hostOffset < binding.hostOffset) throw error;
@@ -49,12 +54,12 @@ export function* loadHeader(device: BlockDevice): Task<LoadedHeader> {
     }
   }
   try {
-    return { header: decodeHeader(bytes, device.sizeBytes), draft: undefined };
+    return { header: decodeHeader(bytes, fileSizeBytes), draft: undefined };
   } catch (error) {
     if (!(error instanceof FormatError) || error.context.clause !== 'FEA-010') throw error;
     // The bit is set, and no bitmaps are: what is left of a draft's binding [JD13-BIND-008].
     if (!binding.dirty) {
-      return { header: decodeHeader(withoutDraftBinding(bytes), device.sizeBytes), draft: undefined };
+      return { header: decodeHeader(withoutDraftBinding(bytes), fileSizeBytes), draft: undefined };
     }
     if (binding.hostOffset === 0) throw error;
     const context = { hostOffset: binding.hostOffset, clause: 'JD13-BIND-008' };

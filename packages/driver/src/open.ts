@@ -11,7 +11,6 @@ import { type BlockDevice, readPadded, run, type Task, wait } from '@qcow2/block
 import {
   decodeHeader,
   decodeSnapshotTable,
-  draftIncompatibleFeatures,
   type Qcow2Header,
   unknownIncompatibleFeatures,
 } from '@qcow2/codec';
@@ -34,6 +33,7 @@ import {
 } from '@qcow2/spec';
 import type { CacheOptions } from './cache-sizes.ts';
 import { draftHostArea, draftRefcounts, isReferenced, refuseSmallRing } from './draft-journal.ts';
+import { writeDraftDirtyBit } from './draft-log.ts';
 import { Qcow2Image } from './image.ts';
 import { ImageCore } from './image-core.ts';
 import {
@@ -173,7 +173,10 @@ function* openDraftParts(device: BlockDevice, found: FoundDraft, options: OpenOp
     refuseSmallRing(draft);
     yield* refuseTakenClusters(seen, draft);
     draft = yield* replayDraftLog(device, draft);
-    yield* clearDraftDirtyBit(device, header);
+    // Nobody can have opened it meanwhile: from now on that is vouched for.
+    if (header.draftJournal !== undefined) header.draftJournal = { ...header.draftJournal, sealed: true };
+    yield* writeDraftDirtyBit(device, header, false);
+    yield* wait(device.flush({ event: 'flush_metadata' }));
     ({ header } = yield* reloadDraft(device, found));
   }
   const parts = yield* make(device, readOnly);
@@ -181,7 +184,7 @@ function* openDraftParts(device: BlockDevice, found: FoundDraft, options: OpenOp
   if (readOnly) return parts;
   refuseForWriting(parts);
   refuseSmallRing(draft);
-  yield* prepareDraft(parts, draft, found.header.draftJournal?.dirty === true);
+  yield* prepareDraft(parts, draft);
   return parts;
 }
 
@@ -213,22 +216,15 @@ function* refuseTakenClusters({ core, allocator }: ImageParts, draft: DraftArea)
   });
 }
 
-function* clearDraftDirtyBit(device: BlockDevice, header: Qcow2Header): Task<void> {
-  const bytes = new Uint8Array(8);
-  new DataView(bytes.buffer).setBigUint64(0, draftIncompatibleFeatures(header.incompatibleFeatures, false));
-  yield* wait(device.write(72, bytes, { event: 'dirty_bit' }));
-  yield* wait(device.flush({ event: 'flush_metadata' }));
-}
-
 /** A clean image of the profile: its journal goes on, or, where somebody may have been there, another is made. */
-function* prepareDraft(parts: ImageParts, draft: DraftArea, wasDirty: boolean): Task<void> {
+function* prepareDraft(parts: ImageParts, draft: DraftArea): Task<void> {
   const { core, allocator, snapshots } = parts;
   const area = draftHostArea(draft, core.clusterBytes);
   const binding = core.header.draftJournal;
   const counts = yield* draftRefcounts(core, allocator, area);
-  const vouched = wasDirty || binding?.sealed === true;
   const ours =
-    counts.more === 0 && (vouched || (counts.zero === 0 && !(yield* isReferenced(core, snapshots, area))));
+    counts.more === 0 &&
+    (binding?.sealed === true || (counts.zero === 0 && !(yield* isReferenced(core, snapshots, area))));
   if (!ours) {
     // The old range may belong to somebody now: it is not touched, and not spared either.
     parts.useOrderedWrites();

@@ -17,7 +17,13 @@ import { UnsupportedFeatureError } from '@qcow2/spec';
 import { Allocator } from './allocator.ts';
 import { ClusterReader } from './cluster-reader.ts';
 import { ClusterWriter } from './cluster-writer.ts';
-import { countDraftClusters, draftHostArea, makeDraftJournal } from './draft-journal.ts';
+import {
+  countDraftClusters,
+  defaultDraftBlockBytes,
+  draftHostArea,
+  draftLength,
+  makeDraftJournal,
+} from './draft-journal.ts';
 import { DraftLog, ImageDraftClient } from './draft-log.ts';
 import { growDisk } from './growth.ts';
 import { GuestOverlay } from './guest-overlay.ts';
@@ -27,8 +33,11 @@ import { ImageWriter } from './image-writer.ts';
 import { type ImageInfo, imageInfo } from './info.ts';
 import {
   boundJournal,
+  defaultJournalBlockBytes,
+  defaultJournalBytes,
   isJournalDirty,
   isJournalValid,
+  journalLength,
   makeJournal,
   unbindJournal,
 } from './journal-binding.ts';
@@ -150,7 +159,7 @@ export class ImageParts {
     const { core, draftArea } = this;
     if (draftArea === undefined) return undefined;
     return {
-      version: 0,
+      version: undefined,
       profile: 'draft-2013',
       hostOffset: draftArea.hostOffset,
       lengthBytes: draftArea.header.journalLengthBytes,
@@ -292,6 +301,19 @@ export class ImageParts {
       return;
     }
     yield* growDisk(this.core, this.allocator, this.#clusterWriter.update(), sizeBytes);
+  }
+
+  /** Whether a journal like this can be made in the image. @throws INVALID_ARGUMENT, UNSUPPORTED_OPERATION */
+  checkJournal({ profile, sizeBytes, blockBytes }: JournalOptions): void {
+    const { header, clusterBytes } = this.core;
+    if (header.version < 3) {
+      const message =
+        'a version 2 image has no feature bits to bind a journal with; upgrade it to compat=1.1';
+      throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message, { clause: 'JRN-BIND-019' });
+    }
+    const wanted = sizeBytes ?? defaultJournalBytes;
+    if (profile === 'draft-2013') draftLength(wanted, blockBytes ?? defaultDraftBlockBytes, clusterBytes);
+    else journalLength(wanted, blockBytes ?? Math.min(clusterBytes, defaultJournalBlockBytes), clusterBytes);
   }
 
   /** False where something has come to wait in the log meanwhile. Holds: the write lock. */

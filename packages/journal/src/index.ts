@@ -8,7 +8,12 @@ export {
   readDraftArea,
   writeDraftHeader,
 } from './draft-2013/area.ts';
-export { type ChainEnds, type FoundTransaction, walkDraftChain } from './draft-2013/chain.ts';
+export {
+  type ChainEnds,
+  type FoundTransaction,
+  refuseTransaction,
+  walkDraftChain,
+} from './draft-2013/chain.ts';
 export {
   type DraftClient,
   type DraftCounters,

@@ -4,6 +4,8 @@
  * qemu-img checks them and in its words.
  */
 import { isUsableGeometry, journalGeometry } from '@qcow2/codec';
+import { defaultDraftBlockBytes, type JournalProfile } from '@qcow2/driver';
+import { minWritableRingBlocks } from '@qcow2/journal';
 import { journalV1Limits } from '@qcow2/spec';
 import { CommandFailure } from './failures.ts';
 import { escapeCommas, type ListedOption, type OptionValues } from './option-list.ts';
@@ -44,7 +46,11 @@ export const qcow2Options: readonly ListedOption[] = [
   },
   refusedText('nocow', 'bool', ['off', 'no', 'false', 'n']),
   refusedText('extent_size_hint', 'size', ['0']),
-  { name: 'journal', type: 'bool', help: 'Journal for metadata and small synchronous writes' },
+  {
+    name: 'journal',
+    type: 'string',
+    help: 'Journal for metadata and small synchronous writes (on, off, v1 or draft-2013)',
+  },
   { name: 'journal_size', type: 'size', help: 'Size of the journal' },
   { name: 'journal_block_size', type: 'size', help: 'Block size of the journal' },
 ];
@@ -111,7 +117,14 @@ export interface Qcow2CreateSettings {
   readonly sizeBytes: number;
   readonly backingFile?: string;
   readonly backingFormat?: string;
-  readonly journal: false | { readonly sizeBytes?: number; readonly blockBytes?: number };
+  readonly journal: false | JournalSettings;
+}
+
+/** What a journal is to be like. */
+interface JournalSettings {
+  readonly profile: JournalProfile;
+  readonly sizeBytes?: number;
+  readonly blockBytes?: number;
 }
 
 const defaultJournalBlockBytes = 4096;
@@ -217,7 +230,8 @@ function journalOf(
 ): Qcow2CreateSettings['journal'] {
   const sizeBytes = integerOf(values, 'journal_size');
   const blockBytes = integerOf(values, 'journal_block_size');
-  if (values.get('journal')?.value !== true) {
+  const profile = profileOf(textOf(values, 'journal') ?? 'off', refuse);
+  if (profile === undefined) {
     if (sizeBytes !== undefined) refuse("Parameter 'journal_size' needs journal=on");
     if (blockBytes !== undefined) refuse("Parameter 'journal_block_size' needs journal=on");
     return false;
@@ -226,6 +240,7 @@ function journalOf(
     refuse('A journal is only supported with compatibility level 1.1 and above (use version=v3 or greater)');
   }
   const settings = {
+    profile,
     ...(sizeBytes === undefined ? {} : { sizeBytes: Number(sizeBytes) }),
     ...(blockBytes === undefined ? {} : { blockBytes: Number(blockBytes) }),
   };
@@ -233,13 +248,21 @@ function journalOf(
   return settings;
 }
 
+/** @returns undefined for none */
+function profileOf(text: string, refuse: Refuse): JournalProfile | undefined {
+  if (text === 'v1' || text === 'draft-2013') return text;
+  if (['on', 'yes', 'true', 'y'].includes(text)) return 'v1';
+  if (['off', 'no', 'false', 'n'].includes(text)) return undefined;
+  return refuse("Parameter 'journal' expects 'on', 'off', 'v1' or 'draft-2013'");
+}
+
 /** The driver refuses the same, but only when the file has been emptied. */
-function checkJournalSizes(
-  settings: { readonly sizeBytes?: number; readonly blockBytes?: number },
-  clusterBytes: number,
-  refuse: Refuse,
-): void {
-  const { sizeBytes, blockBytes = Math.min(clusterBytes, defaultJournalBlockBytes) } = settings;
+function checkJournalSizes(settings: JournalSettings, clusterBytes: number, refuse: Refuse): void {
+  const isDraft = settings.profile === 'draft-2013';
+  const defaultBlockBytes = isDraft
+    ? defaultDraftBlockBytes
+    : Math.min(clusterBytes, defaultJournalBlockBytes);
+  const { sizeBytes, blockBytes = defaultBlockBytes } = settings;
   const isPower = blockBytes > 0 && Number.isInteger(Math.log2(blockBytes));
   if (!isPower || blockBytes < 512 || blockBytes > clusterBytes) {
     refuse('Journal block size must be a power of two between 512 and the cluster size');
@@ -247,6 +270,11 @@ function checkJournalSizes(
   if (sizeBytes === undefined) return;
   const lengthBytes = Math.ceil(sizeBytes / clusterBytes) * clusterBytes;
   const fits = lengthBytes >= journalV1Limits.minAreaBytes && lengthBytes <= journalV1Limits.maxAreaBytes;
+  if (isDraft) {
+    const blocks = Math.floor(lengthBytes / blockBytes) - 1;
+    if (fits && blocks >= minWritableRingBlocks) return;
+    refuse(`Journal size must be between 64k and 1G, and hold at least ${minWritableRingBlocks + 1} blocks`);
+  }
   if (!fits || !isUsableGeometry(journalGeometry(lengthBytes, blockBytes), blockBytes)) {
     refuse('Journal size must be between 64k and 1G, and hold at least eight blocks');
   }

@@ -10,10 +10,8 @@ import {
   decodeBackingFormat,
   decodeBitmapDirectory,
   decodeBitmapsExtension,
-  decodeClusterBytes,
   decodeEncryptionHeaderPointer,
   decodeExternalDataFile,
-  decodeHeader,
   decodeSnapshotTable,
   findHeaderExtension,
   type Qcow2Header,
@@ -21,6 +19,7 @@ import {
   type UnknownFeature,
   unknownIncompatibleFeatures,
 } from '@qcow2/codec';
+import { readImageHeader } from '@qcow2/driver';
 import {
   autoclearFeatures,
   bitmapFlags,
@@ -39,8 +38,7 @@ import { decodeLuksHeader, type LuksFacts, luksHeaderBytes } from './luks-header
 
 /** The header of an image, checked. @throws FormatError; UNSUPPORTED_FEATURE naming what is not known */
 export async function readHeader(device: BlockDevice): Promise<Qcow2Header> {
-  const clusterBytes = decodeClusterBytes(await readUpTo(device, 0, qcow2HeadBytes));
-  const header = decodeHeader(await readUpTo(device, 0, clusterBytes));
+  const { header } = await readImageHeader(device);
   const unknown = unknownIncompatibleFeatures(header);
   if (unknown.length > 0) {
     throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', 'features that are not known', {
@@ -60,9 +58,6 @@ function featureList(unknown: readonly UnknownFeature[]): string {
   if (mask !== 0n) names.push(`Unknown incompatible feature: ${mask.toString(16)}`);
   return names.join(', ');
 }
-
-/** Enough to know the cluster size from. */
-const qcow2HeadBytes = 512;
 
 /**
  * @param path of the image, for names of files beside it

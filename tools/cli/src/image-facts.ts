@@ -23,7 +23,7 @@ export interface BitmapFacts {
 }
 
 export interface JournalFacts {
-  readonly version: number;
+  readonly version?: number | undefined;
   readonly profile: string;
   /** `clean`, `dirty` (to be replayed), or `stale` (a writer that does not know it has been there). */
   readonly state: string;
@@ -34,6 +34,9 @@ export interface JournalFacts {
   /** Bytes of the ring that hold live records. */
   readonly usedBytes?: number | undefined;
   readonly records?: number | undefined;
+  /** Profile draft-2013: how far the log has been executed, and how far committed. */
+  readonly syncedSequence?: number | undefined;
+  readonly committedSequence?: number | undefined;
 }
 
 export interface Qcow2Facts {

@@ -117,6 +117,8 @@ export function journalJson(journal: JournalFacts): JsonObject {
     'ring-size': journal.ringBytes,
     'ring-used': journal.usedBytes,
     records: journal.records,
+    'synced-sequence': journal.syncedSequence,
+    'committed-sequence': journal.committedSequence,
   };
 }
 

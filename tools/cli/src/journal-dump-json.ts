@@ -87,7 +87,7 @@ export class JsonDump implements DumpPrinter {
 }
 
 /** The members of an object, without its braces. */
-function members(object: JsonObject, depth: number): string {
+export function members(object: JsonObject, depth: number): string {
   const indent = '    '.repeat(depth);
   return Object.entries(object)
     .filter((member): member is [string, JsonValue] => member[1] !== undefined)
@@ -121,7 +121,7 @@ function slotFields(slot: JournalSlot): JsonObject {
 }
 
 /** The innermost cause says what is wrong in the bytes. */
-function errorJson(error: Qcow2Error): JsonObject {
+export function errorJson(error: Qcow2Error): JsonObject {
   const cause = error.cause instanceof Error ? error.cause.message : undefined;
   return { code: error.code, message: error.message, cause };
 }
@@ -173,7 +173,7 @@ function descriptorFields(descriptor: JournalDescriptor): JsonObject {
   }
 }
 
-function belongingJson(piece: Belonging): JsonObject {
+export function belongingJson(piece: Belonging): JsonObject {
   switch (piece.kind) {
     case 'header':
       return { kind: piece.kind, fields: piece.fields };

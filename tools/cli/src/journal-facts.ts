@@ -3,9 +3,10 @@
  * image, hence without replaying anything. What the live log holds, only reading it tells.
  */
 import type { BlockDevice } from '@qcow2/block-device';
-import { readPadded } from '@qcow2/block-device';
+import { readPadded, run } from '@qcow2/block-device';
 import {
   type BoundJournal,
+  type DraftBinding,
   decodeJournalExtension,
   decodeSlot,
   findHeaderExtension,
@@ -13,6 +14,8 @@ import {
   journalGeometry,
   type Qcow2Header,
 } from '@qcow2/codec';
+import { draftReplayCount } from '@qcow2/codec/journal/draft-2013';
+import { readDraftArea } from '@qcow2/journal';
 import {
   autoclearFeatures,
   headerExtensionTypes,
@@ -34,6 +37,7 @@ export async function gatherJournalFacts(
   device: BlockDevice,
   header: Qcow2Header,
 ): Promise<JournalFacts | undefined> {
+  if (header.draftJournal !== undefined) return await draftFacts(device, header, header.draftJournal);
   const bound = boundJournal(header);
   if (bound === undefined) return undefined;
   const { state, version, main } = bound;
@@ -44,6 +48,27 @@ export async function gatherJournalFacts(
   if (slot === undefined) return { ...common, state: 'damaged' };
   const blockBytes = 2 ** slot.blockSizeOrder;
   return { ...common, state, blockBytes, ringBytes: journalGeometry(main.lengthBytes, blockBytes).ringBytes };
+}
+
+/** The header is of the profile because its journal's header was found. */
+async function draftFacts(
+  device: BlockDevice,
+  header: Qcow2Header,
+  binding: DraftBinding,
+): Promise<JournalFacts> {
+  const area = await run(readDraftArea(device, binding.hostOffset, 2 ** header.clusterBits));
+  const { journalLengthBytes, syncedSequence, committedSequence } = area.header;
+  return {
+    profile: 'draft-2013',
+    state: binding.dirty ? 'dirty' : 'clean',
+    hostOffset: area.hostOffset,
+    lengthBytes: journalLengthBytes,
+    blockBytes: area.ring.blockBytes,
+    ringBytes: area.ring.lengthBytes,
+    records: binding.dirty ? draftReplayCount(area.header) : 0,
+    syncedSequence,
+    committedSequence,
+  };
 }
 
 /**

@@ -13,6 +13,7 @@
 import {
   checkL1Entry,
   checkRefcountTableEntry,
+  decodeDraftImageHeader,
   decodeHeader,
   fieldBytes,
   l2EntriesPerTable,
@@ -133,7 +134,10 @@ export class MetadataMap {
     this.#head.set(bytes.subarray(0, this.#head.length - hostOffset), hostOffset);
     let header: Qcow2Header;
     try {
-      header = decodeHeader(this.#head);
+      header =
+        this.#header.draftJournal === undefined
+          ? decodeHeader(this.#head)
+          : decodeDraftImageHeader(this.#head);
     } catch (error) {
       // Half of a change that comes in two pieces, or damage; the names of before are the best there are.
       if (error instanceof Qcow2Error) return;

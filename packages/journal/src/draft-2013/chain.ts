@@ -45,11 +45,13 @@ export interface ChainEnds {
  * Go through the committed transactions behind the synced one. What the visitor has to do is done before the next.
  * @throws JOURNAL_DAMAGED for one that can not be read back; UNSUPPORTED_FEATURE for a descriptor that nobody
  *   defined [JD13-DESC-008]; what the visitor throws
+ * @param refuse what is done about a transaction that must not be executed; who only looks may take note of it
  */
 export function* walkDraftChain(
   device: BlockDevice,
   area: DraftArea,
   visit: (found: FoundTransaction) => Task<void> | undefined,
+  refuse: (found: FoundTransaction, area: DraftArea) => void = refuseTransaction,
 ): Task<ChainEnds> {
   const { header, ring } = area;
   const reader = new RingReader(device, ring);
@@ -67,7 +69,7 @@ export function* walkDraftChain(
     dataBytes += found.transaction.data.length;
     lastLog = found.startLog;
     endLog = found.endLog;
-    refuseTransaction(found, area);
+    refuse(found, area);
     const work = visit(found);
     if (work !== undefined) yield* work;
   }

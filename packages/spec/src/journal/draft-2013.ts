@@ -8,7 +8,7 @@ export const draftJournal = {
   dirtyBit: 2,
   /** Bit of autoclear_features; today's "bitmaps". */
   validBit: 0,
-  /** Bit of autoclear_features that this project sets besides: v1's "journal valid". */
+  /** Bit of autoclear_features that stands in for it in clean images: v1's "journal valid". */
   sealBit: 63,
   journalOffsetAt: 104,
   minHeaderLengthBytes: 112,

@@ -1,11 +1,12 @@
-/** `journal info|dump|enable|disable|replay`: what can be done to an image's journal while nobody uses the image. */
-import { openImage } from '@qcow2/driver';
+/** `journal info|dump|enable|convert|disable|replay`: what can be done to an image's journal while nobody uses the image. */
+import { type JournalOptions, type JournalStatus, openImage } from '@qcow2/driver';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
 import { readHeader } from '../gather-facts.ts';
 import { journalJson, treeText } from '../image-report.ts';
 import { dumpJournal } from '../journal-dump.ts';
+import { dumpDraftJournal } from '../journal-dump-draft.ts';
 import { JsonDump } from '../journal-dump-json.ts';
 import { TextDump } from '../journal-dump-text.ts';
 import { boundJournal } from '../journal-facts.ts';
@@ -23,10 +24,15 @@ import { parseSize } from '../sizes.ts';
 import { TextBuffer } from '../text-buffer.ts';
 
 export const journal: Command = {
-  operands: 'info|dump|enable|disable|replay FILE',
+  operands: 'info|dump|enable|convert|disable|replay FILE',
   options: [
-    { name: 'size', argument: 'SIZE', help: 'enable: bytes that the journal takes in the image' },
-    { name: 'block-size', argument: 'SIZE', help: 'enable: the unit of records, 512 to 2M (default 4k)' },
+    { name: 'size', argument: 'SIZE', help: 'enable, convert: bytes that the journal takes in the image' },
+    {
+      name: 'block-size',
+      argument: 'SIZE',
+      help: 'enable, convert: the unit of records, 512 to 2M (default 4k)',
+    },
+    { name: 'profile', argument: 'PROFILE', help: 'enable, convert: v1 (default) or draft-2013' },
     outputOption,
     { name: 'force-share', short: 'U', help: 'info, dump: also if somebody may be writing to it' },
     { name: 'payload', help: 'dump: the bytes of writes too, in hexadecimal' },
@@ -37,6 +43,7 @@ export const journal: Command = {
     'dump     both header slots and every live record, each change with what it belongs to; read-only,\n' +
     '         works on damaged journals, and says what recovery would say\n' +
     'enable   make a journal in an image that has none\n' +
+    'convert  put a journal of the profile given in the place of the one that the image has\n' +
     'disable  write everything back and take the journal away\n' +
     'replay   recover an image that was not closed, so that programs that know no journal can open it\n' +
     '\n' +
@@ -52,6 +59,7 @@ const actions: Readonly<
   info: showJournal,
   dump: showLog,
   enable: enableJournal,
+  convert: convertJournal,
   disable: disableJournal,
   replay: replayJournal,
 };
@@ -61,13 +69,13 @@ async function runJournal(args: ParsedArguments, context: CommandContext): Promi
   const action = verb === undefined || !Object.hasOwn(actions, verb) ? undefined : actions[verb];
   if (action === undefined) {
     throw usageFailure(
-      `Expecting journal info, dump, enable, disable or replay${verb === undefined ? '' : `, not '${verb}'`}`,
+      `Expecting journal info, dump, enable, convert, disable or replay${verb === undefined ? '' : `, not '${verb}'`}`,
     );
   }
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
-  if (verb !== 'enable') {
-    for (const option of ['size', 'block-size']) {
-      if (args.has(option)) throw usageFailure(`--${option} belongs to journal enable`);
+  if (verb !== 'enable' && verb !== 'convert') {
+    for (const option of ['size', 'block-size', 'profile']) {
+      if (args.has(option)) throw usageFailure(`--${option} belongs to journal enable and convert`);
     }
   }
   if (verb !== 'dump' && args.has('payload')) throw usageFailure('--payload belongs to journal dump');
@@ -95,6 +103,13 @@ async function showLog(name: string, args: ParsedArguments, context: CommandCont
     requireQcow2(opened, 'journal');
     const { device } = opened;
     const header = await explainingOpen(name, () => readHeader(device));
+    if (header.draftJournal !== undefined) {
+      const source = { name, device, header, binding: header.draftJournal, payload: args.has('payload') };
+      await dumpDraftJournal({ ...source, drained: async () => await context.drained?.() }, output, (text) =>
+        context.out(text),
+      );
+      return;
+    }
     const found = await explainingOpen(name, async () => boundJournal(header));
     if (found === undefined) throw new CommandFailure(`'${name}' has no journal`);
     const out = new TextBuffer((text) => context.out(text));
@@ -110,19 +125,39 @@ async function showLog(name: string, args: ParsedArguments, context: CommandCont
 }
 
 async function enableJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
-  const sizeBytes = sizeOption(args, 'size');
-  const blockBytes = sizeOption(args, 'block-size');
+  const options = journalOptions(args);
   await withImage(name, async (image) => {
     if (image.journalStatus() !== undefined) throw new CommandFailure(`'${name}' has a journal already`);
-    await image.enableJournal({
-      ...(sizeBytes === undefined ? {} : { sizeBytes }),
-      ...(blockBytes === undefined ? {} : { blockBytes }),
-    });
-    const status = image.journalStatus();
-    if (!args.has('quiet') && status !== undefined) {
-      context.out(`Journal of ${status.lengthBytes} bytes at offset ${status.hostOffset} in '${name}'\n`);
-    }
+    await image.enableJournal(options);
+    if (!args.has('quiet')) context.out(madeText(name, image.journalStatus()));
   });
+}
+
+async function convertJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
+  const options = journalOptions(args);
+  if (!args.has('profile')) throw usageFailure('journal convert needs --profile');
+  await withImage(name, async (image) => {
+    if (image.journalStatus() === undefined) {
+      throw new CommandFailure(`'${name}' has no journal; journal enable makes one`);
+    }
+    await image.convertJournal(options);
+    if (!args.has('quiet')) context.out(madeText(name, image.journalStatus()));
+  });
+}
+
+function journalOptions(args: ParsedArguments): JournalOptions {
+  const profile = args.value('profile') ?? 'v1';
+  if (profile !== 'v1' && profile !== 'draft-2013') {
+    throw new CommandFailure(`--profile must be v1 or draft-2013, not '${profile}'`);
+  }
+  return { profile, sizeBytes: sizeOption(args, 'size'), blockBytes: sizeOption(args, 'block-size') };
+}
+
+function madeText(name: string, status: JournalStatus | undefined): string {
+  if (status === undefined) return '';
+  const { profile, lengthBytes, hostOffset } = status;
+  const kind = profile === 'v1' ? 'Journal' : `Journal (${profile})`;
+  return `${kind} of ${lengthBytes} bytes at offset ${hostOffset} in '${name}'\n`;
 }
 
 async function disableJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
