@@ -24,6 +24,8 @@ export const defaultDraftBlockBytes = 512;
 
 const minDraftBytes = 64 * 1024;
 const maxDraftBytes = 1 << 30;
+/** Behind the header of a new journal: fewer can be written through, slowly. */
+export const minNewDraftBlocks = 32;
 
 /** Clusters that the journal takes: its last one may be used in part. */
 export function draftHostArea(area: DraftArea, clusterBytes: number): HostArea {
@@ -65,9 +67,9 @@ export function draftLength(sizeBytes: number, blockBytes: number, clusterBytes:
   }
   const lengthBytes = Math.ceil(sizeBytes / clusterBytes) * clusterBytes;
   const ringBlocks = Math.floor(lengthBytes / blockBytes) - 1;
-  if (!(lengthBytes >= minDraftBytes && lengthBytes <= maxDraftBytes) || ringBlocks < minWritableRingBlocks) {
+  if (!(lengthBytes >= minDraftBytes && lengthBytes <= maxDraftBytes) || ringBlocks < minNewDraftBlocks) {
     const context = { field: 'sizeBytes', value: sizeBytes, clause: 'JD13-HDR-003' };
-    const message = `a journal is from 64 KiB to 1 GiB, and has at least ${minWritableRingBlocks} blocks behind its header`;
+    const message = `a journal is from 64 KiB to 1 GiB, and has at least ${minNewDraftBlocks} blocks behind its header`;
     throw new StateError('INVALID_ARGUMENT', message, context);
   }
   return lengthBytes;

@@ -1,7 +1,7 @@
 export { type CacheOptions, type CacheSizes, cacheSizes } from './cache-sizes.ts';
 export { type CheckFinding, type CheckOptions, type CheckReport, checkImage } from './check.ts';
 export { type CreateOptions, createImage } from './create.ts';
-export { defaultDraftBlockBytes } from './draft-journal.ts';
+export { defaultDraftBlockBytes, minNewDraftBlocks } from './draft-journal.ts';
 export { Qcow2Image } from './image.ts';
 export type { ImageCacheCounters } from './image-core.ts';
 export type { ImageInfo } from './info.ts';

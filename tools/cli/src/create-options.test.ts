@@ -43,8 +43,10 @@ describe('qcow2Settings', () => {
   });
 
   it('asks for a journal', () => {
-    expect(settings('size=1G,journal=on').journal).toEqual({});
+    expect(settings('size=1G,journal=on').journal).toEqual({ profile: 'v1' });
+    expect(settings('size=1G,journal=draft-2013').journal).toEqual({ profile: 'draft-2013' });
     expect(settings('size=1G,journal=on,journal_size=4M,journal_block_size=512').journal).toEqual({
+      profile: 'v1',
       sizeBytes: 4194304,
       blockBytes: 512,
     });
@@ -85,7 +87,7 @@ describe('options that are not served', () => {
   it('are not listed', () => {
     const help = optionsHelp('qcow2', qcow2Options);
     expect(help).toContain('  cluster_size=<size>    - qcow2 cluster size\n');
-    expect(help).toContain('  journal=<bool (on/off)> - ');
+    expect(help).toContain('  journal=<str>          - ');
     expect(help).not.toContain('encrypt');
   });
 });

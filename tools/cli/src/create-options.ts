@@ -4,8 +4,7 @@
  * qemu-img checks them and in its words.
  */
 import { isUsableGeometry, journalGeometry } from '@qcow2/codec';
-import { defaultDraftBlockBytes, type JournalProfile } from '@qcow2/driver';
-import { minWritableRingBlocks } from '@qcow2/journal';
+import { defaultDraftBlockBytes, type JournalProfile, minNewDraftBlocks } from '@qcow2/driver';
 import { journalV1Limits } from '@qcow2/spec';
 import { CommandFailure } from './failures.ts';
 import { escapeCommas, type ListedOption, type OptionValues } from './option-list.ts';
@@ -272,8 +271,8 @@ function checkJournalSizes(settings: JournalSettings, clusterBytes: number, refu
   const fits = lengthBytes >= journalV1Limits.minAreaBytes && lengthBytes <= journalV1Limits.maxAreaBytes;
   if (isDraft) {
     const blocks = Math.floor(lengthBytes / blockBytes) - 1;
-    if (fits && blocks >= minWritableRingBlocks) return;
-    refuse(`Journal size must be between 64k and 1G, and hold at least ${minWritableRingBlocks + 1} blocks`);
+    if (fits && blocks >= minNewDraftBlocks) return;
+    refuse(`Journal size must be between 64k and 1G, and hold at least ${minNewDraftBlocks + 1} blocks`);
   }
   if (!fits || !isUsableGeometry(journalGeometry(lengthBytes, blockBytes), blockBytes)) {
     refuse('Journal size must be between 64k and 1G, and hold at least eight blocks');

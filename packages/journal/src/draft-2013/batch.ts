@@ -188,7 +188,8 @@ class OpenTransaction {
     const { blockBytes, lengthBytes } = this.#ring;
     const ringBlocks = lengthBytes / blockBytes;
     const blocks = Math.ceil(bytes.length / blockBytes);
-    const tooLong = this.#dataBlocks > 0 && this.#dataBlocks + blocks > ringBlocks / 4;
+    const limit = ringBlocks < 32 ? ringBlocks - 2 : ringBlocks / 4;
+    const tooLong = this.#dataBlocks > 0 && this.#dataBlocks + blocks > limit;
     if (tooLong || !this.#fits(this.#writes.length, writeBytes)) return false;
     const journalBlockIndex = advanceDraftBlock(this.#firstBlock, this.#dataBlocks, {
       blockBytes,

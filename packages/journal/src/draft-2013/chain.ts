@@ -20,6 +20,7 @@ import { FormatError, hostOffset, Qcow2Error, UnsupportedFeatureError } from '@q
 import { damaged } from '../area.ts';
 import { RingReader } from '../ring.ts';
 import { blockIndexAt, type DraftArea } from './area.ts';
+import { CopyList } from './copy-list.ts';
 
 /** A committed transaction, and where it stands. */
 export interface FoundTransaction {
@@ -143,11 +144,11 @@ export function refuseTransaction({ transaction, place }: FoundTransaction, area
   const at = place.hostOffset;
   for (const descriptor of transaction.descriptors) {
     if (descriptor.type === 'unknown') throw unsupported(descriptor.number, transaction.sequence, at);
-    for (const { start, end } of writtenRanges(descriptor)) {
-      if (start < area.hostOffset + area.header.journalLengthBytes && area.hostOffset < end) {
-        const message = `journal transaction ${transaction.sequence} writes into the journal`;
-        throw new FormatError('OVERLAP', message, { hostOffset: at, value: start, clause: 'JD13-DESC-010' });
-      }
+    for (const { hostOffset: target, lengthBytes } of writtenRanges(descriptor)) {
+      const areaEnd = area.hostOffset + area.header.journalLengthBytes;
+      if (target >= areaEnd || target + lengthBytes <= area.hostOffset) continue;
+      const message = `journal transaction ${transaction.sequence} writes into the journal`;
+      throw new FormatError('OVERLAP', message, { hostOffset: at, value: target, clause: 'JD13-DESC-010' });
     }
   }
   refuseChangedSources(transaction, at);
@@ -166,62 +167,50 @@ function unsupported(number: number, sequence: number, at: number): UnsupportedF
   );
 }
 
-interface Span {
-  readonly start: number;
-  readonly end: number;
-}
-
-function writtenRanges(descriptor: DraftDescriptor): Span[] {
-  if (descriptor.type === 'write-data') {
-    return descriptor.chunks.map((chunk) => spanOf(chunk.hostOffset, chunk.lengthBytes)).filter(isSpan);
-  }
+/** The ranges that a descriptor writes or copies to. */
+function writtenRanges(descriptor: DraftDescriptor): Range[] {
+  if (descriptor.type === 'write-data') return descriptor.chunks.map(rangeOf).filter(isRange);
   if (descriptor.type !== 'copy-data') return [];
-  return descriptor.chunks.map((chunk) => spanOf(chunk.targetHostOffset, chunk.lengthBytes)).filter(isSpan);
+  return descriptor.chunks
+    .map(({ targetHostOffset, lengthBytes }) => ({ hostOffset: targetHostOffset, lengthBytes }))
+    .filter(isRange);
 }
 
-function spanOf(start: number, lengthBytes: number): Span {
-  return { start, end: start + lengthBytes };
+interface Range {
+  readonly hostOffset: number;
+  readonly lengthBytes: number;
 }
 
-function isSpan({ start, end }: Span): boolean {
-  return start < end;
-}
+const rangeOf = ({ hostOffset, lengthBytes }: Range): Range => ({ hostOffset, lengthBytes });
+const isRange = ({ lengthBytes }: Range): boolean => lengthBytes > 0;
 
-/** A transaction that changes what it copies from means one thing when run once, and another when run again. */
+/**
+ * A transaction that changes what one of its copies has read means one thing when run once, and another when run
+ * again. What it wrote itself before the copy it writes again, too.
+ */
 function refuseChangedSources(transaction: DraftTransaction, at: number): void {
-  const sources: Span[] = [];
-  for (const descriptor of transaction.descriptors) {
-    if (descriptor.type !== 'copy-data') continue;
-    for (const chunk of descriptor.chunks) sources.push(spanOf(chunk.sourceHostOffset, chunk.lengthBytes));
-  }
-  if (sources.length === 0) return;
-  const byStart = (a: Span, b: Span): number => a.start - b.start;
-  const read = merged(sources.filter(isSpan).sort(byStart));
-  const written = merged(transaction.descriptors.flatMap(writtenRanges).sort(byStart));
-  for (let i = 0, j = 0; i < read.length && j < written.length; ) {
-    const source = read[i]!;
-    const target = written[j]!;
-    if (source.start < target.end && target.start < source.end) {
+  if (!transaction.descriptors.some(({ type }) => type === 'copy-data')) return;
+  // Sets of ranges, as copies of places to themselves.
+  const written = new CopyList();
+  const read = new CopyList();
+  const change = ({ hostOffset: target, lengthBytes }: Range): void => {
+    if (read.within(target, lengthBytes).length > 0) {
       const message = `journal transaction ${transaction.sequence} changes what it copies from`;
-      throw new FormatError('OVERLAP', message, {
-        hostOffset: at,
-        value: target.start,
-        clause: 'JD13-DESC-011',
-      });
+      throw new FormatError('OVERLAP', message, { hostOffset: at, value: target, clause: 'JD13-DESC-011' });
     }
-    if (source.end <= target.end) i++;
-    else j++;
+    written.add({ targetHostOffset: target, sourceHostOffset: target, lengthBytes });
+  };
+  for (const descriptor of transaction.descriptors) {
+    if (descriptor.type === 'write-data') for (const chunk of descriptor.chunks) change(chunk);
+    if (descriptor.type !== 'copy-data') continue;
+    for (const { sourceHostOffset, targetHostOffset, lengthBytes } of descriptor.chunks) {
+      const fromDevice = new CopyList();
+      fromDevice.add({ targetHostOffset: sourceHostOffset, sourceHostOffset, lengthBytes });
+      for (const own of written.within(sourceHostOffset, lengthBytes)) {
+        fromDevice.delete(own.targetHostOffset, own.lengthBytes);
+      }
+      read.merge(fromDevice);
+      change({ hostOffset: targetHostOffset, lengthBytes });
+    }
   }
-}
-
-/** Sorted spans without overlaps. */
-function merged(spans: readonly Span[]): Span[] {
-  const result: Span[] = [];
-  for (const span of spans) {
-    const last = result.at(-1);
-    if (last !== undefined && span.start <= last.end) {
-      result[result.length - 1] = { start: last.start, end: Math.max(last.end, span.end) };
-    } else result.push(span);
-  }
-  return result;
 }

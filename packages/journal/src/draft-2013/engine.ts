@@ -124,8 +124,11 @@ interface Pin {
   endLog: number | undefined;
 }
 
-/** The fewest blocks behind the header through which an image can be written. */
-export const minWritableRingBlocks = 32;
+/** The fewest blocks behind the header through which an image can be written: a change must fit all but one. */
+export const minWritableRingBlocks = 7;
+
+/** In a ring of fewer, what the chain begins with takes room that a commit may need. */
+const roomyRingBlocks = 32;
 
 export class DraftEngine {
   readonly ring: RingGeometry;
@@ -195,7 +198,8 @@ export class DraftEngine {
     }
     this.#nextSequence = nextDraftSequence(this.#committedSequence);
     const { lengthBytes, blockBytes } = area.ring;
-    this.#batchBlocks = Math.floor((lengthBytes / blockBytes - 1) / 2);
+    const ringBlocks = lengthBytes / blockBytes;
+    this.#batchBlocks = ringBlocks < roomyRingBlocks ? ringBlocks - 1 : Math.floor((ringBlocks - 1) / 2);
     this.#commitDataBytes = options.commitDataBytes ?? 1 << 20;
     this.#writeBackBytes = Math.max(blockBytes, lengthBytes * (options.writeBackAt ?? 0.25));
     this.#paceBytes = Math.max(blockBytes, Math.min(lengthBytes / 64, 1 << 20));
@@ -430,8 +434,14 @@ export class DraftEngine {
 
   *#commitBatch(taken: readonly Microtransaction[]): Task<void> {
     const merged = mergeMicrotransactions(taken);
-    const transactions = [...encodeBatch(merged, this.ring, this.#space.headLog, this.#nextSequence)];
+    const encode = (): EncodedTransaction[] => [
+      ...encodeBatch(merged, this.ring, this.#space.headLog, this.#nextSequence),
+    ];
+    let transactions = encode();
+    const before = this.#space.headLog;
     yield* this.#reserve(transactions.reduce((sum, { bytes }) => sum + bytes.length, 0));
+    // The indices in a transaction are those of the place where it stands.
+    if (this.#space.headLog !== before) transactions = encode();
     if (!this.#dirty) {
       yield* this.#client.markDirty();
       this.#unflushed = true;
@@ -472,8 +482,20 @@ export class DraftEngine {
     yield* this.#driveRound();
     yield* this.#writeHeader();
     yield* this.#flush('journal_flush');
-    if (neededBytes > this.#space.roomBytes)
-      throw new InvariantError('a change does not fit into the journal');
+    if (neededBytes > this.#space.roomBytes) yield* this.#restart();
+    if (neededBytes > this.#space.roomBytes) throw new InvariantError('a change does not fit the journal');
+  }
+
+  /** Everything is synced: let the chain begin at block 1 anew, so that the last transaction need not stay. */
+  *#restart(): Task<void> {
+    const { header } = this.#area;
+    const syncedSequence = this.#committedSequence;
+    this.#area = withHeader(this.#area, { ...header, syncedIndex: 0, syncedSequence });
+    yield* writeDraftHeader(this.#device, this.#area);
+    this.#unflushed = true;
+    this.#counters.headerWrites++;
+    yield* this.#flush('journal_flush');
+    this.#space.restart();
   }
 
   /** The transactions and the block of zeros that ends the chain, in one piece. */
@@ -621,6 +643,7 @@ export class DraftEngine {
   }
 
   #queueBlocks(): number {
+    if (this.#queue.length === 0) return 0;
     return blocksBound(this.#queueDataBlocks, this.#queueDescriptorBytes, this.ring.blockBytes);
   }
 

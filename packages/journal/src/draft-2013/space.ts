@@ -52,7 +52,7 @@ export class DraftSpace {
 
   /** Bytes of transactions that recovery would have to read. */
   get usedBytes(): number {
-    return this.#headLog - (this.#synced?.endLog ?? 0);
+    return this.#headLog - (this.#live[0]?.startLog ?? this.#headLog);
   }
 
   /** What the next transactions may take together; the block of zeros behind them is set aside. */
@@ -67,6 +67,20 @@ export class DraftSpace {
   /** The synced transaction is another one than the last header written said. */
   get headerDue(): boolean {
     return this.#synced !== this.#syncedWritten;
+  }
+
+  /**
+   * The chain begins at block 1 anew: everything is synced, and the header that says so, with the synced index 0, is
+   * durable when this is called.
+   */
+  restart(): void {
+    const { lengthBytes } = this.#ring;
+    this.#headLog = Math.ceil(this.#headLog / lengthBytes) * lengthBytes;
+    this.#freedLog = this.#headLog;
+    this.#retiredLog = this.#headLog;
+    this.#synced = undefined;
+    this.#syncedWritten = undefined;
+    this.#freeing = undefined;
   }
 
   append(sequence: number, lengthBytes: number): void {
