@@ -50,9 +50,10 @@ export class AllocationGuard {
       // Thrown before the memory is taken.
       throw new StateError('ABORTED', `${size} bytes asked for, ${this.allocatedBytes} in all`);
     };
+    const plain = made as unknown as new (first: unknown) => unknown;
     function Counted(...args: unknown[]): unknown {
       count(args[0]);
-      return Reflect.construct(made, args, made);
+      return args.length === 1 ? new plain(args[0]) : Reflect.construct(made, args, made);
     }
     Object.setPrototypeOf(Counted, made);
     Counted.prototype = made.prototype;

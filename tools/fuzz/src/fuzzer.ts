@@ -29,7 +29,8 @@ export class Fuzzer {
   readonly #options: FuzzerOptions;
   readonly #random: Random;
   readonly #guard = new AllocationGuard();
-  readonly #seen = new Set<string>();
+  /** Answers, by hash: a campaign sees millions. */
+  readonly #seen = new Set<number>();
   readonly #corpus: FuzzInput[];
   readonly findings: Finding[] = [];
   inputs = 0;
@@ -60,8 +61,10 @@ export class Fuzzer {
       for (let done = 0; done < count; done++) {
         const input = this.#draw();
         const answer = await this.#one(input);
-        if (answer === undefined || this.#seen.has(answer)) continue;
-        this.#seen.add(answer);
+        if (answer === undefined) continue;
+        const hash = hashText(answer);
+        if (this.#seen.has(hash)) continue;
+        this.#seen.add(hash);
         if (this.#corpus.length < mostKept) this.#corpus.push(input);
         else this.#corpus[this.#random.below(mostKept)] = input;
       }
@@ -77,7 +80,7 @@ export class Fuzzer {
     try {
       for (const input of inputs) {
         const answer = await this.#one(input);
-        if (answer !== undefined) this.#seen.add(answer);
+        if (answer !== undefined) this.#seen.add(hashText(answer));
         answers.push(answer);
       }
       return answers;

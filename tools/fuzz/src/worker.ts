@@ -38,6 +38,8 @@ const mostFindings = 100;
 const batch = 500;
 
 async function work(task: WorkerTask, tell: (message: WorkerMessage) => void): Promise<void> {
+  // Stacks cost more than most inputs; who wants to see one runs the input alone.
+  Error.stackTraceLimit = 0;
   const deadline = task.timeoutMs === undefined ? undefined : Date.now() + task.timeoutMs;
   const heartbeat = new Heartbeat(task.heartbeat);
   const target = makeTarget(task.target);
