@@ -20,7 +20,14 @@ import {
   type WriteOptions,
   wait,
 } from '@qcow2/block-device';
-import { formatArea, type GuestWrite, type JournalClient, JournalEngine, recoverLog } from '@qcow2/journal';
+import {
+  formatArea,
+  type GuestWrite,
+  type JournalClient,
+  JournalEngine,
+  reassertLog,
+  recoverLog,
+} from '@qcow2/journal';
 import { FormatError, guestOffset, hostOffset, InvariantError } from '@qcow2/spec';
 import { sectorBytes } from './sector.ts';
 import type { FillRandom, OpenSystem, OpenSystemOptions, SystemUnderTest } from './system-under-test.ts';
@@ -178,7 +185,10 @@ class SectorMapImage implements OpenSystem, BlockDevice, JournalClient {
       directBytes: this.#configuration.directBytes,
       writeBackAt: this.#configuration.writeBackAt,
     });
-    if (dirty) yield* this.#engine.quiesce();
+    if (!dirty) return;
+    // What was read may never have been durable.
+    yield* reassertLog(this.#device, area, log);
+    yield* this.#engine.quiesce();
   }
 
   read(offset: number, into: Uint8Array): void | Promise<void> {

@@ -376,7 +376,7 @@ export class Explorer {
   }
 }
 
-function describeViolation(violation: GuestViolation): Problem {
+export function describeViolation(violation: GuestViolation): Problem {
   if (violation.kind === 'size') {
     const sizes = violation.allowedBytes.join(' or ');
     return { guarantee: 'G1/G2', message: `the disk has ${violation.foundBytes} bytes, allowed: ${sizes}` };
