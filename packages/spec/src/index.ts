@@ -22,6 +22,7 @@ export {
   draftRevokeRangeLayout,
   draftWriteChunkLayout,
 } from './journal/draft-2013.ts';
+export { journalIntentGrowLayout, journalIntentKinds, journalIntentLimits } from './journal/intents.ts';
 export { journalBitLayouts, journalConstantTables, journalLayouts } from './journal/tables.ts';
 export {
   journalCopyLayout,

@@ -12,6 +12,7 @@ import {
   type HostOffset,
   hostOffset,
   InvariantError,
+  journalIntentLimits,
   journalV1Limits,
   journalDescriptorTypes as types,
 } from '@qcow2/spec';
@@ -206,6 +207,10 @@ export function encodeDescriptor(descriptor: JournalDescriptor, view: DataView, 
       writeU64(view, at + 24, descriptor.lengthBytes);
       break;
     case 'intent':
+      if (descriptor.body.length > journalIntentLimits.maxBodyBytes) {
+        const context = { lengthBytes: descriptor.body.length, clause: 'JRN-INTENT-008' };
+        throw new InvariantError('the body of an intent has at most 256 bytes', context);
+      }
       view.setUint32(at + 8, descriptor.intentKind);
       writeU64(view, at + 16, descriptor.intentId);
       putVariable(descriptor.body, view, at, 24, sizeBytes);
@@ -415,6 +420,10 @@ function decodeIntent(
   context: DescriptorContext,
 ): IntentDescriptor {
   if (endOfBody < 24) throw truncated('an intent', 24, 'JRN-INTENT-001', context);
+  if (endOfBody - 24 > journalIntentLimits.maxBodyBytes) {
+    const why = 'the body of an intent has at most 256 bytes';
+    throw badField('descriptorLengthBytes', bytes.length, 'JRN-INTENT-008', context, 4, why);
+  }
   checkReserved(bytes, 12, 16, 'JRN-INTENT-001', context);
   return {
     type: 'intent',

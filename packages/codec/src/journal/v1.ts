@@ -32,6 +32,7 @@ export {
   type UnknownDescriptor,
   type WritePayloadDescriptor,
 } from './descriptors.ts';
+export { decodeGrowIntent, encodeGrowIntent, type GrowIntent, intentKindName } from './intents.ts';
 export {
   type ChainEnd,
   chainEndOfRecord,

@@ -12,6 +12,7 @@ import {
   draftRevokeRangeLayout,
   draftWriteChunkLayout,
 } from './draft-2013.ts';
+import { journalIntentGrowLayout, journalIntentKinds, journalIntentLimits } from './intents.ts';
 import {
   journalCopyLayout,
   journalDescriptorHeadLayout,
@@ -46,6 +47,7 @@ export const journalLayouts = {
   'journal-fill-from-backing': journalFillFromBackingLayout,
   'journal-intent': journalIntentLayout,
   'journal-intent-done': journalIntentDoneLayout,
+  'journal-intent-grow': journalIntentGrowLayout,
   'draft-journal-header': draftJournalHeaderLayout,
   'draft-descriptor-block': draftDescriptorBlockLayout,
   'draft-descriptor-head': draftDescriptorHeadLayout,
@@ -62,5 +64,7 @@ export const journalConstantTables = {
   'journal-binding': journalBinding,
   'journal-v1-limits': journalV1Limits,
   'journal-descriptor-types': journalDescriptorTypes,
+  'journal-intent-limits': journalIntentLimits,
+  'journal-intent-kinds': journalIntentKinds,
   'draft-journal': draftJournal,
 } as const satisfies Record<string, Record<string, number | bigint>>;
