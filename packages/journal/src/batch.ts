@@ -2,8 +2,8 @@
  * Many microtransactions into one record: the longest run from the head of the queue that fits, its host
  * writes merged so that the same bytes are logged once.
  *
- * Order in the record (JRN-DESC): revokes, inline writes, settled ranges; guest writes follow. A revoke
- * kills earlier bytes of its range in this batch too, and later ones stand: as if each microtransaction
+ * Order in the record (JRN-COMMIT-007): revokes, inline writes, settled ranges, intents; guest writes follow. Of
+ * several words on one intent the last is logged. A revoke kills earlier bytes of its range in this batch too, and later ones stand: as if each microtransaction
  * had been logged alone.
  */
 import { PatchMap } from '@qcow2/block-device';
@@ -34,6 +34,7 @@ export function collectBatch(
   const hostWrites = new PatchMap();
   const revokes: JournalDescriptor[] = [];
   const settled: JournalDescriptor[] = [];
+  const intents = new Map<number, JournalDescriptor>();
   let boundBytes = headerBytes;
   let submittedBytes = 0;
   let count = 0;
@@ -54,10 +55,21 @@ export function collectBatch(
     for (const range of transaction.settled ?? []) {
       settled.push({ type: 'guest-settled', ...range, throughSequence });
     }
+    noteIntents(transaction, intents);
   }
   const inline: JournalDescriptor[] = [];
   for (const { offset, bytes } of hostWrites.runs(maxInlineBytes)) {
     inline.push({ type: 'inline-write', hostOffset: hostOffset(offset), bytes });
   }
-  return { count, descriptors: [...revokes, ...inline, ...settled], hostWrites, boundBytes, submittedBytes };
+  const descriptors = [...revokes, ...inline, ...settled, ...intents.values()];
+  return { count, descriptors, hostWrites, boundBytes, submittedBytes };
+}
+
+/** Ids grow, and a map keeps the order in which they came first: so does the record [JRN-INTENT-003]. */
+function noteIntents({ intent, intentDone }: Microtransaction, into: Map<number, JournalDescriptor>): void {
+  if (intent !== undefined) {
+    const { id, kind, body } = intent;
+    into.set(id, { type: 'intent', intentKind: kind, intentId: id, body });
+  }
+  if (intentDone !== undefined) into.set(intentDone, { type: 'intent-done', intentId: intentDone });
 }

@@ -140,6 +140,8 @@ const served: ReadonlySet<JournalDescriptor['type']> = new Set([
   'revoke',
   'guest-write',
   'guest-settled',
+  'intent',
+  'intent-done',
   'no-op',
 ]);
 const firstIgnorable = 0x8000;

@@ -32,6 +32,7 @@ import { type JournalCounters, type JournalUse, newCounters } from './counters.t
 import { FlushClock } from './flush-clock.ts';
 import { LogSpace } from './log-space.ts';
 import type { Microtransaction } from './microtransaction.ts';
+import { OpenIntents } from './open-intents.ts';
 import { PendingChanges } from './pending-changes.ts';
 import { RecordWriter } from './record-writer.ts';
 import type { RecoveredLog } from './recovery.ts';
@@ -65,6 +66,7 @@ export class JournalEngine {
   readonly #clock = new FlushClock();
   readonly #counters = newCounters();
   readonly #changes: PendingChanges;
+  readonly #intents: OpenIntents;
   readonly #space: LogSpace;
   readonly #records: RecordWriter;
   readonly #writeBack: WriteBack;
@@ -84,6 +86,7 @@ export class JournalEngine {
     this.ring = ringOf(options.area, log.ring.blockBytes);
     const { lengthBytes, blockBytes } = this.ring;
     this.#changes = new PendingChanges(log.hostWrites);
+    this.#intents = new OpenIntents(log.openIntents);
     this.#space = new LogSpace(this.ring, log);
     this.#records = new RecordWriter({
       device,
@@ -100,6 +103,7 @@ export class JournalEngine {
       clock: this.#clock,
       counters: this.#counters,
       ring: this.ring,
+      repeatIntents: () => this.#repeatIntents(),
       startAt: options.writeBackAt ?? 0.25,
     });
     this.#durableSequence = this.#space.last.sequence;
@@ -170,6 +174,19 @@ export class JournalEngine {
       afterFlush: transaction.afterData ? this.#clock.next : 0,
       throughSequence: this.lastSequence,
     });
+    this.#intents.submitted(transaction, this.#changes.submitted);
+  }
+
+  /** The id for an operation that begins with the next microtransaction [JRN-INTENT-003]. */
+  newIntentId(): number {
+    return this.#intents.newId(this.lastSequence + 1);
+  }
+
+  /** A round begins: the tail is to pass what is durable, and no open intent goes with it [JRN-INTENT-004]. */
+  #repeatIntents(): void {
+    for (const intent of this.#intents.toRepeat(this.#changes.durable)) {
+      this.submit({ intent, required: false, afterData: false });
+    }
   }
 
   /** Lay over `into`, read from `hostOffset` of the device, every host write that does not stand there yet. */
@@ -206,6 +223,7 @@ export class JournalEngine {
   /**
    * Write everything back and let the log run empty: the file is then an ordinary image, its dirty bit
    * clear, durable on return. Writers may go on at once; the next commit makes it dirty again.
+   * @throws INVARIANT while an operation with an intent is under way: its client waits for the end first
    */
   *quiesce(): Task<void> {
     yield* this.#mutex.exclusive(() => this.#quiesceLocked());
@@ -213,6 +231,8 @@ export class JournalEngine {
 
   *#quiesceLocked(): Task<void> {
     this.#refuseFailed();
+    if (this.#intents.count > 0)
+      throw new InvariantError('an operation is under way, and can not come to rest');
     try {
       yield* this.#client.settleUnlogged();
       if (!this.#dirty && !this.#changes.hasQueued) {
@@ -236,6 +256,7 @@ export class JournalEngine {
       this.#writeBack.round === undefined &&
       this.#changes.isEmpty &&
       this.#space.isEmpty &&
+      this.#intents.isEmpty &&
       this.#client.unloggedGuestBytes === 0
     );
   }
@@ -335,6 +356,7 @@ export class JournalEngine {
     this.#clock.complete(number);
     this.#durableSequence = appended;
     this.#changes.becomeDurable(logged);
+    this.#intents.becomeDurable(this.#changes.durable);
     this.#space.flushed(number);
     this.#writeBack.flushed(number);
   }

@@ -27,6 +27,7 @@ export { type RecoveredDraftLog, recoverDraftLog, replayDraftLog } from './draft
 export { ReplayView } from './draft-2013/replay-view.ts';
 export type { PlacedTransaction } from './draft-2013/space.ts';
 export { type EngineOptions, JournalEngine } from './engine.ts';
+export type { RecoveredIntent } from './gathered-intents.ts';
 export {
   type InspectedEnd,
   type InspectedLog,
@@ -41,6 +42,7 @@ export type {
   GuestWrite,
   HostRange,
   HostWrite,
+  LoggedIntent,
   Microtransaction,
 } from './microtransaction.ts';
 export { type GuestSink, type LiveRecord, type RecoveredLog, reassertLog, recoverLog } from './recovery.ts';

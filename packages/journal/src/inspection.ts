@@ -32,6 +32,7 @@ import {
   searchOutside,
   searchReach,
 } from './chain.ts';
+import { GatheredIntents, type RecoveredIntent, unknownIntent } from './gathered-intents.ts';
 import { type RingGeometry, RingReader } from './ring.ts';
 
 /** One of the two slots, as it stands. */
@@ -88,6 +89,8 @@ export interface InspectedLog {
   readonly end?: InspectedEnd;
   /** Valid records of this journal outside the chain: of earlier laps of the ring, or of abandoned lives. */
   readonly staleRecords: number;
+  /** Operations that are under way behind the last record. */
+  readonly openIntents: readonly RecoveredIntent[];
   /** What recovery would throw; absent where it would go through. */
   readonly error?: Qcow2Error;
 }
@@ -95,18 +98,20 @@ export interface InspectedLog {
 /**
  * Go through a journal without changing anything, and without failing for what stands there.
  *
+ * @param intentKinds kinds of intents that the client serves: others, where open, are what recovery refuses
  * @throws what the visitor throws, and nothing for a journal that is damaged or can not be read
  */
 export function* inspectLog(
   device: BlockDevice,
   area: AreaLocation,
   visitor: LogVisitor,
+  intentKinds: ReadonlySet<number> = new Set(),
 ): Task<InspectedLog> {
   const found = yield* inspectSlots(device, area);
   yield* wait(visitor.slots(found));
   const slot = found.from === undefined ? undefined : found.slots[found.from].slot;
   if (slot === undefined || found.ring === undefined) {
-    return { records: 0, usedBytes: 0, staleRecords: 0, ...orError(found.error) };
+    return { records: 0, usedBytes: 0, staleRecords: 0, openIntents: [], ...orError(found.error) };
   }
   const walk = new ChainWalk(device, area, found.ring, slot, visitor);
   const chain = yield* walk.follow();
@@ -117,7 +122,8 @@ export function* inspectLog(
     usedBytes: chain.usedBytes,
     end: walk.describe(chain),
     staleRecords: outside.count,
-    ...orError(found.error ?? chain.error ?? outside.error),
+    openIntents: chain.openIntents,
+    ...orError(found.error ?? chain.error ?? outside.error ?? unknownIntent(chain.openIntents, intentKinds)),
   };
 }
 
@@ -199,6 +205,7 @@ interface FollowedChain {
   readonly usedBytes: number;
   /** Of these, up to the record that the slot calls durable. */
   readonly claimedBytes: number;
+  readonly openIntents: readonly RecoveredIntent[];
   /** The first thing that recovery would refuse. */
   readonly error?: Qcow2Error | undefined;
 }
@@ -229,6 +236,7 @@ class ChainWalk {
   /** Show the records from the tail on, those too that recovery would refuse. */
   *follow(): Task<FollowedChain> {
     const ring = this.#ring;
+    const intents = new GatheredIntents(ring);
     let end = chainEndOfSlot(this.#slot);
     let records = 0;
     let usedBytes = 0;
@@ -236,12 +244,22 @@ class ChainWalk {
     let error: Qcow2Error | undefined;
     for (;;) {
       const read = yield* outcomeOf(readNext(this.#reader, ring, end, ring.lengthBytes - usedBytes));
+      const openIntents = intents.open;
       if ('error' in read) {
-        return { end, stop: 'unreadable', records, usedBytes, claimedBytes, error: error ?? read.error };
+        return {
+          end,
+          stop: 'unreadable',
+          records,
+          usedBytes,
+          claimedBytes,
+          openIntents,
+          error: error ?? read.error,
+        };
       }
       const next = read.value;
-      if ('stop' in next) return { end, stop: next.stop, records, usedBytes, claimedBytes, error };
-      const shown = this.#judge(next.header, next.bytes);
+      if ('stop' in next)
+        return { end, stop: next.stop, records, usedBytes, claimedBytes, openIntents, error };
+      const shown = this.#judge(next.header, next.bytes, intents);
       error ??= shown.error;
       yield* wait(this.#visitor.record(shown));
       records++;
@@ -251,12 +269,13 @@ class ChainWalk {
     }
   }
 
-  #judge(header: RecordHeader, bytes: Uint8Array): InspectedRecord {
+  #judge(header: RecordHeader, bytes: Uint8Array, intents: GatheredIntents): InspectedRecord {
     const hostOffset = this.#ring.hostOffset + header.position;
     let record: JournalRecord | undefined;
     try {
       record = decodeNext(this.#ring, header, bytes);
       refuseRecord(record, this.#area, this.#ring, this.#device.sizeBytes);
+      intents.note(record);
       return { hostOffset, header, record };
     } catch (error) {
       if (!(error instanceof Qcow2Error)) throw error;

@@ -25,6 +25,7 @@ function emptyLog(): RecoveredLog {
     ring,
     hostWrites: new PatchMap(),
     records: [],
+    openIntents: [],
     claimedSequence: 6,
     guestBytes: 0,
     payloadBytes: 0,

@@ -36,6 +36,15 @@ export interface HostCopy {
   readonly lengthBytes: number;
 }
 
+/** An operation of which recovery must know while it is under way. What `body` says is a matter of its kind. */
+export interface LoggedIntent {
+  readonly id: number;
+  /** A number of the format [JRN-INTENT-020 and further]. */
+  readonly kind: number;
+  /** At most 256 bytes. The engine keeps it: the caller must not change it. */
+  readonly body: Uint8Array;
+}
+
 export interface Microtransaction {
   readonly hostWrites?: readonly HostWrite[];
   /** To be made when the microtransaction is durable. Nobody changes the source before it is made. */
@@ -44,6 +53,10 @@ export interface Microtransaction {
   readonly revokes?: readonly HostRange[];
   /** Guest ranges whose logged guest writes, up to now, are found through the mapping from here on. */
   readonly settled?: readonly GuestRange[];
+  /** Begins an operation, or says how far it has come. The id is the engine's (`newIntentId`). */
+  readonly intent?: LoggedIntent | undefined;
+  /** Id of the operation that this microtransaction completes, or that is undone with it. */
+  readonly intentDone?: number | undefined;
   /** A guest's flush must carry it: without it, something acknowledged would be missing. */
   readonly required: boolean;
   /**
@@ -59,5 +72,7 @@ export interface Microtransaction {
 export function descriptorBytesBound(transaction: Microtransaction): number {
   let bytes = 24 * (transaction.revokes?.length ?? 0) + 32 * (transaction.settled?.length ?? 0);
   for (const write of transaction.hostWrites ?? []) bytes += 16 + Math.ceil(write.bytes.length / 8) * 8;
+  if (transaction.intent !== undefined) bytes += 24 + Math.ceil(transaction.intent.body.length / 8) * 8;
+  if (transaction.intentDone !== undefined) bytes += 16;
   return bytes;
 }

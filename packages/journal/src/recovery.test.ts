@@ -1,6 +1,13 @@
 /** What recovery believes, and what it refuses: logs made by hand, and each of their bits turned round. */
 import { RecordingDevice, run } from '@qcow2/block-device';
-import { crc32c, encodeRecord, type JournalDescriptor } from '@qcow2/codec/journal/v1';
+import {
+  crc32c,
+  decodeDescriptors,
+  descriptorSizeBytes,
+  encodeDescriptor,
+  encodeRecord,
+  type JournalDescriptor,
+} from '@qcow2/codec/journal/v1';
 import { guestOffset, hostOffset } from '@qcow2/spec';
 import { describe, expect, it } from 'vitest';
 import { area, LogBuilder, readSlot, ring, slotAt } from '../test/support/log-builder.ts';
@@ -17,9 +24,11 @@ interface Recovered {
 async function recover(
   builder: LogBuilder,
   device: RecordingDevice | undefined = undefined,
+  intentKinds: readonly number[] = [],
 ): Promise<Recovered> {
   const events: Event[] = [];
   const sink = {
+    intentKinds: new Set(intentKinds),
     guestWrite: (at: number, bytes: Uint8Array, sequence: number) => {
       events.push(['write', at, bytes[0]!, sequence]);
     },
@@ -32,6 +41,16 @@ async function recover(
 
 function inline(at: number, value: number, length = 8): JournalDescriptor {
   return { type: 'inline-write', hostOffset: hostOffset(at), bytes: new Uint8Array(length).fill(value) };
+}
+
+function intent(intentId: number, intentKind: number, value = 0, length = 8): JournalDescriptor {
+  return { type: 'intent', intentId, intentKind, body: new Uint8Array(length).fill(value) };
+}
+
+function encoded(descriptor: JournalDescriptor): Uint8Array {
+  const bytes = new Uint8Array(descriptorSizeBytes(descriptor));
+  encodeDescriptor(descriptor, new DataView(bytes.buffer), 0);
+  return bytes;
 }
 
 function guestWrite(at: number): JournalDescriptor {
@@ -162,6 +181,66 @@ describe('effects', () => {
     const builder = await LogBuilder.make();
     builder.append([descriptor as JournalDescriptor]);
     await expect(recover(builder)).rejects.toMatchObject({ code: 'UNSUPPORTED_FEATURE' });
+  });
+
+  it('[JRN-INTENT-006] of an open intent whose kind the client does not serve refuse the image, by name', async () => {
+    const builder = await LogBuilder.make();
+    builder.append([intent(9, 1)]);
+    const place = builder.append([intent(10, 2)]);
+    await expect(recover(builder, undefined, [1])).rejects.toMatchObject({
+      code: 'UNSUPPORTED_FEATURE',
+      context: { feature: 'journal intent kind 2', hostOffset: place.at, clause: 'JRN-INTENT-006' },
+    });
+    expect((await recover(builder, undefined, [1, 2])).log.openIntents).toHaveLength(2);
+    // What is over asks for nothing any more.
+    builder.append([{ type: 'intent-done', intentId: 10 }]);
+    expect((await recover(builder, undefined, [1])).log.openIntents).toHaveLength(1);
+  });
+
+  it('[JRN-INTENT-007] leave open what did not end, with the last that was said of it', async () => {
+    const builder = await LogBuilder.make();
+    // Its beginning is not in the log any more.
+    builder.append([{ type: 'intent-done', intentId: 3 }]);
+    builder.append([intent(4, 1, 1), intent(5, 1, 1), { type: 'intent-done', intentId: 4 }, intent(5, 1, 2)]);
+    const last = builder.append([intent(6, 2, 9), intent(5, 1, 3)]);
+    const { log } = await recover(builder, undefined, [1, 2]);
+    const hostOffset = last.at;
+    expect(log.openIntents).toEqual([
+      { id: 5, kind: 1, body: new Uint8Array(8).fill(3), sequence: 3, hostOffset },
+      { id: 6, kind: 2, body: new Uint8Array(8).fill(9), sequence: 3, hostOffset },
+    ]);
+  });
+
+  it('[JRN-INTENT-008] open no more than four operations, and bodies have no more than 256 bytes', async () => {
+    const builder = await LogBuilder.make();
+    builder.append([1, 2, 3, 4, 5].map((id) => intent(id, 1)).concat([{ type: 'intent-done', intentId: 1 }]));
+    expect((await recover(builder, undefined, [1])).log.openIntents).toHaveLength(4);
+    builder.append([intent(6, 1)]);
+    const refused = { code: 'BAD_FIELD', context: { clause: 'JRN-INTENT-008' } };
+    await expect(recover(builder, undefined, [1])).rejects.toMatchObject(refused);
+    const flood = await LogBuilder.make();
+    flood.append(Array.from({ length: 200 }, (_, i) => intent(i + 1, 1)));
+    await expect(recover(flood, undefined, [1])).rejects.toMatchObject(refused);
+    expect(() => encoded(intent(1, 1, 0, 257))).toThrow(/256/);
+    const bytes = encoded(intent(1, 1, 0, 256));
+    const longer = new Uint8Array(bytes.length + 8);
+    longer.set(bytes);
+    new DataView(longer.buffer).setUint32(4, longer.length);
+    const context = { hostOffset: 0, payloadLengthBytes: 0, sequence: 1 };
+    expect(decodeDescriptors(bytes, context)).toHaveLength(1);
+    expect(() => decodeDescriptors(longer, context)).toThrow(
+      expect.objectContaining({ ...refused, context: expect.objectContaining(refused.context) }),
+    );
+  });
+
+  it('[JRN-INTENT-009] do not repeat an intent as another kind', async () => {
+    const builder = await LogBuilder.make();
+    builder.append([intent(1, 1)]);
+    builder.append([intent(1, 2)]);
+    await expect(recover(builder, undefined, [1, 2])).rejects.toMatchObject({
+      code: 'BAD_FIELD',
+      context: { field: 'intentKind', clause: 'JRN-INTENT-009' },
+    });
   });
 
   it('of a type that may be ignored, and of a no-op, are none', async () => {

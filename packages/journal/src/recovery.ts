@@ -32,10 +32,13 @@ import {
   searchOutside,
   searchReach,
 } from './chain.ts';
+import { GatheredIntents, type RecoveredIntent, unknownIntent } from './gathered-intents.ts';
 import { type RingGeometry, RingReader, writeRing } from './ring.ts';
 
 /** Where the client gathers the guest writes that recovery finds, in log order. */
 export interface GuestSink {
+  /** Kinds of intents that the client knows what to do with, or to show; none if not given. */
+  readonly intentKinds?: ReadonlySet<number>;
   guestWrite(guestOffset: number, bytes: Uint8Array, sequence: number): void;
   guestSettled(guestOffset: number, lengthBytes: number, throughSequence: number): void;
 }
@@ -54,6 +57,8 @@ export interface RecoveredLog {
   /** Host writes of the log, newest bytes, to be laid over the image. */
   readonly hostWrites: PatchMap;
   readonly records: readonly LiveRecord[];
+  /** Operations that were under way: a writer's client finishes or undoes each [JRN-INTENT-006]. */
+  readonly openIntents: readonly RecoveredIntent[];
   /** The last sequence that something in the log knows to have been durable. */
   readonly claimedSequence: number;
   readonly guestBytes: number;
@@ -61,8 +66,8 @@ export interface RecoveredLog {
 }
 
 /**
- * @throws JOURNAL_DAMAGED, UNSUPPORTED_FEATURE (a record needs a descriptor type that is not served),
- *   READ_FAILED
+ * @throws JOURNAL_DAMAGED, UNSUPPORTED_FEATURE (a record needs a descriptor type that is not served, or an
+ *   operation is open of a kind that the sink does not know), READ_FAILED
  */
 export function* recoverLog(device: BlockDevice, area: AreaLocation, sink: GuestSink): Task<RecoveredLog> {
   const { newer: slot } = yield* readSlots(device, area);
@@ -70,6 +75,7 @@ export function* recoverLog(device: BlockDevice, area: AreaLocation, sink: Guest
   const reader = new RingReader(device, ring);
   const hostWrites = new PatchMap();
   const records: LiveRecord[] = [];
+  const intents = new GatheredIntents(ring);
   const totals = { guestBytes: 0, payloadBytes: 0 };
   let end = chainEndOfSlot(slot);
   let usedBytes = 0;
@@ -81,6 +87,7 @@ export function* recoverLog(device: BlockDevice, area: AreaLocation, sink: Guest
     const record = decodeNext(ring, next.header, next.bytes);
     refuseRecord(record, area, ring, device.sizeBytes);
     apply(record, hostWrites, sink, totals);
+    intents.note(record);
     usedBytes += record.lengthBlocks * ring.blockBytes;
     end = chainEndOfRecord(record, ring.blockBytes, ring.lengthBytes);
     const { sequence, salt, crc } = record;
@@ -89,7 +96,10 @@ export function* recoverLog(device: BlockDevice, area: AreaLocation, sink: Guest
     claimed = Math.max(claimed, record.durableThrough);
   }
   yield* refuseDamage(reader, ring, slot, end, searchReach(ring, usedBytes, claimedBytes));
-  return { slot, ring, hostWrites, records, claimedSequence: claimed, ...totals };
+  const openIntents = intents.open;
+  const unknown = unknownIntent(openIntents, sink.intentKinds ?? new Set());
+  if (unknown !== undefined) throw unknown;
+  return { slot, ring, hostWrites, records, openIntents, claimedSequence: claimed, ...totals };
 }
 
 /**
@@ -144,7 +154,7 @@ function apply(
         sink.guestSettled(descriptor.guestOffset, descriptor.lengthBytes, descriptor.throughSequence);
         break;
       default:
-        // No-ops, and what may be ignored: `refuseRecord` let nothing else pass.
+        // Intents, which are gathered beside; no-ops, and what may be ignored: `refuseRecord` let nothing else pass.
         break;
     }
   }

@@ -27,6 +27,8 @@ export interface WriteBackOptions {
   readonly clock: FlushClock;
   readonly counters: CounterCells;
   readonly ring: RingGeometry;
+  /** Submit again the intents that the tail is about to pass. */
+  readonly repeatIntents: () => void;
   /** Share of the ring in use from which write-back runs. */
   readonly startAt: number;
 }
@@ -85,7 +87,9 @@ export class WriteBack {
 
   /** Begin a round over all that is durable now. */
   begin(durableSequence: number): Round {
-    const { changes, client, counters, space } = this.#options;
+    const { changes, client, counters, space, repeatIntents } = this.#options;
+    // Before the first step, so that the round waits for them as for what it settles.
+    repeatIntents();
     const draining = changes.beginDraining();
     const workBytes = client.beginRound() + draining.setBytes;
     this.#paceStart = space.headLog;

@@ -193,6 +193,7 @@ class Audit {
         this.#checkPassed(what, slot, write.startedAt);
       }
     }
+    this.#checkIntents(slot, write.startedAt);
     this.#slots.push({ what: slot, write });
   }
 
@@ -216,6 +217,16 @@ class Audit {
     if (owed.isEmpty) return;
     const message = `the tail moves to ${slot.tailSequence}, and record ${record.sequence} is not in place`;
     throw new Violation('JRN-WB-002', message, time);
+  }
+
+  /** From the new tail on, a reader finds the same intents open as from the first record. */
+  #checkIntents(slot: JournalSlot, time: number): void {
+    const durable = this.#records.filter(({ write }) => this.#isDurable(write, time));
+    const live = durable.filter(({ what }) => what.sequence >= slot.tailSequence);
+    const [known, found] = [durable, live].map((records) => openIntents(records.map(({ what }) => what)));
+    if (known === found) return;
+    const message = `the tail moves to ${slot.tailSequence}: open were ${known}, found are ${found}`;
+    throw new Violation('JRN-INTENT-004', message, time);
   }
 
   /** Each byte is the newest that a durable record holds. */
@@ -260,6 +271,21 @@ class Audit {
     if (this.#durableSlot.tailSequence === last + 1) return;
     throw new Violation('JRN-WB-009', 'the image is marked clean before its log is empty', write.startedAt);
   }
+}
+
+/** The intents that are open after some records, with their bodies, as text. */
+function openIntents(records: readonly JournalRecord[]): string {
+  const open = new Map<number, string>();
+  for (const { descriptors } of records) {
+    for (const descriptor of descriptors) {
+      if (descriptor.type === 'intent') open.set(descriptor.intentId, descriptor.body.join(' '));
+      if (descriptor.type === 'intent-done') open.delete(descriptor.intentId);
+    }
+  }
+  return [...open]
+    .map(([id, body]) => `${id}: ${body}`)
+    .sort()
+    .join('; ');
 }
 
 function joined(a: Uint8Array, b: Uint8Array): Uint8Array {

@@ -12,6 +12,7 @@ import {
   type GuestWrite,
   type JournalClient,
   JournalEngine,
+  type LoggedIntent,
   reassertLog,
   recoverLog,
 } from '../../src/index.ts';
@@ -22,6 +23,9 @@ export const countersAt = 4096;
 export const guestAt = 16384;
 export const guestSectors = 64;
 export const area = { hostOffset: 65536, lengthBytes: 65536 } as const;
+
+/** The kind of the intents that this client serves: its operations change nothing. */
+export const servedKind = 7;
 
 interface Held {
   bytes: Uint8Array;
@@ -38,6 +42,9 @@ export async function formatted(device: BlockDevice, rng: Random, blockBytes = 5
 
 export class SectorGuest implements JournalClient, GuestSink {
   readonly device: BlockDevice;
+  readonly intentKinds: ReadonlySet<number> = new Set([servedKind]);
+  /** What recovery found open, and this client has ended since. */
+  recoveredIntents: readonly LoggedIntent[] = [];
   readonly #held = new Map<number, Held>();
   readonly #sequences = new Map<number, number>();
   readonly #lock = new Mutex();
@@ -70,6 +77,11 @@ export class SectorGuest implements JournalClient, GuestSink {
       dirty,
       ...tuning,
     });
+    guest.recoveredIntents = log.openIntents;
+    for (const { id } of log.openIntents) {
+      guest.engine.submit({ intentDone: id, required: true, afterData: false });
+    }
+    if (log.openIntents.length > 0) await guest.flush();
     if (dirty) await run(guest.engine.quiesce());
     return guest;
   }
