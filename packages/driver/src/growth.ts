@@ -1,13 +1,13 @@
 /**
- * A larger disk: more guest clusters, and a larger L1 table where the one there is does not reach.
+ * The disk's size and the L1 table in the header: one change makes the one larger, or both.
  *
- * The new table is written whole, with what the old one means now, into clusters that nobody refers to; then
- * one change of the header's first sector names the new size and the new table, and drops the old one. A
- * crash before it is durable finds the old disk, after it the new one. Changes of the old table that still
- * wait in the log are in the new one's content, and revoked. Holds: the write lock.
+ * A new table is written whole, with what the old one means now, into clusters that nobody refers to; then
+ * one change of the header's first sector names size and table, and drops the old one. A crash before it is
+ * durable finds the old disk, after it the new one. Changes of the old table that still wait in the log are in
+ * the new one's content, and revoked. Holds: the write lock.
  */
 import type { Task } from '@qcow2/block-device';
-import { l1EntriesFor } from '@qcow2/codec';
+import { l1EntriesFor, type Qcow2Header } from '@qcow2/codec';
 import { qcow2Limits, StateError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
 import type { ImageCore } from './image-core.ts';
@@ -16,23 +16,39 @@ import type { MetadataUpdate } from './metadata-update.ts';
 /** Header bytes from the disk's size to the end of the L1 table's offset (HDR-006 and the three after it). */
 const sizeAt = 24;
 
+export interface DiskChange {
+  /** The size that the header shows from now on. */
+  readonly sizeBytes: number;
+  /** The L1 table reaches at least as far as a disk of this size needs. */
+  readonly reachBytes: number;
+  /** The operation that this completes. */
+  readonly intentDone?: number | undefined;
+}
+
 /** @throws INVALID_ARGUMENT beyond what an L1 table of 32 MiB reaches */
-export function* growDisk(
+export function l1EntriesNeeded(header: Qcow2Header, sizeBytes: number): number {
+  const entries = l1EntriesFor({ ...header, sizeBytes });
+  if (entries * 8 <= qcow2Limits.maxL1TableBytes) return entries;
+  throw new StateError('INVALID_ARGUMENT', 'too large for this cluster size: the L1 table may have 32 MiB', {
+    field: 'sizeBytes',
+    value: sizeBytes,
+    clause: 'LIM-002',
+  });
+}
+
+/**
+ * Not durable on return; in the log behind all that was submitted before, and after a flush.
+ * @throws INVALID_ARGUMENT beyond what an L1 table of 32 MiB reaches
+ */
+export function* changeDisk(
   core: ImageCore,
   allocator: Allocator,
   update: MetadataUpdate,
-  sizeBytes: number,
+  change: DiskChange,
 ): Task<void> {
   const { header, clusterBytes } = core;
-  const entries = l1EntriesFor({ ...header, sizeBytes });
-  if (entries * 8 > qcow2Limits.maxL1TableBytes) {
-    const context = { field: 'sizeBytes', value: sizeBytes, clause: 'LIM-002' };
-    throw new StateError(
-      'INVALID_ARGUMENT',
-      'too large for this cluster size: the L1 table may have 32 MiB',
-      context,
-    );
-  }
+  const { sizeBytes, intentDone } = change;
+  const entries = l1EntriesNeeded(header, change.reachBytes);
   const old = { offset: header.l1Offset, lengthBytes: header.l1Entries * 8 };
   const oldClusters = Math.ceil(old.lengthBytes / clusterBytes);
   let table = { offset: old.offset, entries: header.l1Entries };
@@ -56,7 +72,7 @@ export function* growDisk(
   view.setUint32(12, table.entries);
   view.setBigUint64(16, BigInt(table.offset));
   update.writeBytes(2, sizeAt, bytes);
-  yield* update.submit({ required: true, afterData: true });
+  yield* update.submit({ required: true, afterData: true, intentDone });
   header.sizeBytes = sizeBytes;
   header.l1Entries = table.entries;
   header.l1Offset = table.offset;

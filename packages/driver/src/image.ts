@@ -26,10 +26,12 @@ import {
 } from '@qcow2/block-device';
 import { clusterKind, type Qcow2Header } from '@qcow2/codec';
 import { InvariantError, Qcow2Error, StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
+import { growDisk } from './grow-operation.ts';
 import type { ImageCacheCounters } from './image-core.ts';
 import type { ZeroMode } from './image-writer.ts';
 import type { ImageInfo } from './info.ts';
 import type { JournalStatus } from './journal-status.ts';
+import { exclusively } from './operation.ts';
 import type { ImageParts, JournalOptions } from './parts.ts';
 import type { RefcountRepair } from './refcount-rebuild.ts';
 
@@ -162,7 +164,8 @@ export class Qcow2Image implements BlockDevice {
   }
 
   /**
-   * Make the disk larger; the new bytes read as zeros. Durable after a flush.
+   * Make the disk larger; the new bytes read as zeros, whatever a longer backing file has there. Durable after a
+   * flush; a crash leaves the one size or the other. Guests go on meanwhile.
    * @throws UNSUPPORTED_OPERATION for a smaller size: shrinking is not served; INVALID_ARGUMENT beyond the
    *   format's limits
    */
@@ -175,7 +178,7 @@ export class Qcow2Image implements BlockDevice {
         'making an image smaller is not supported yet',
       );
     }
-    await run(this.#guarded(() => this.#parts.grow(sizeBytes)));
+    await run(this.#operation(() => growDisk(this.#parts, sizeBytes)));
     this.#parts.core.fitCaches();
   }
 
@@ -195,7 +198,7 @@ export class Qcow2Image implements BlockDevice {
     this.#refuseWrite(0, 0);
     // A write may come between the two and leave something in the log; then once more.
     do await this.quiesce();
-    while (!(await run(this.#guarded(() => this.#parts.enableJournal(options)))));
+    while (!(await run(this.#operation(() => this.#exclusively(() => this.#parts.enableJournal(options))))));
     if (options.profile === 'draft-2013') await this.#countJournal(1);
   }
 
@@ -215,7 +218,7 @@ export class Qcow2Image implements BlockDevice {
   async disableJournal(): Promise<void> {
     this.#refuseWrite(0, 0);
     do await this.#countJournal(0);
-    while (!(await run(this.#guarded(() => this.#parts.disableJournal()))));
+    while (!(await run(this.#operation(() => this.#exclusively(() => this.#parts.disableJournal())))));
   }
 
   /** The clusters of a draft's journal count as used, or as free, from now on; then nothing is left in the log. */
@@ -295,20 +298,7 @@ export class Qcow2Image implements BlockDevice {
   }
 
   *#exclusively<T>(body: () => Task<T>): Task<T> {
-    const lock = this.#parts.core.writeLock;
-    for (;;) {
-      yield* wait(lock.acquire());
-      // Others may have filled the log while this one waited for the lock. A commit takes the lock itself.
-      if (this.readOnly || !this.#parts.core.log.isBacklogged) break;
-      lock.release();
-      yield* this.#commit();
-    }
-    try {
-      if (this.#parts.allocator.hasPendingFrees) yield* this.#parts.allocator.freePending();
-      return yield* body();
-    } finally {
-      lock.release();
-    }
+    return yield* exclusively(this.#parts, () => this.#commit(), body);
   }
 
   *#commit(): Task<void> {
@@ -386,13 +376,28 @@ export class Qcow2Image implements BlockDevice {
     if (typeof timer === 'object') (timer as { unref?(): void }).unref?.();
   }
 
+  /** An operation of many changes may be under way: rest comes after it. */
   *#quiesce(): Task<void> {
+    yield* this.#parts.operations.exclusive(() => this.#quiesceAlone());
+  }
+
+  *#quiesceAlone(): Task<void> {
     yield* this.#mapPending();
     yield* this.#parts.core.log.quiesce();
   }
 
   *#guarded<T>(body: () => Task<T>): Task<T> {
     return yield* this.#guard(this.#exclusively(body));
+  }
+
+  /** One at a time; the write lock is for `body` to take. */
+  *#operation<T>(body: () => Task<T>): Task<T> {
+    return yield* this.#guard(
+      this.#parts.operations.exclusive(() => {
+        this.#refuseWrite(0, 0);
+        return body();
+      }),
+    );
   }
 
   /** A failure of the device below, or a bug, ends writing. */

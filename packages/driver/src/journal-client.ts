@@ -13,6 +13,7 @@ import {
   sectorBytes,
 } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
+import { servedIntentKinds } from './intent-handlers.ts';
 
 /** Byte offset of the incompatible feature mask in the header (HDR-015). */
 const incompatibleAt = 72;
@@ -117,6 +118,7 @@ function* writeIncompatibleFeatures(device: BlockDevice, mask: bigint): Task<voi
 
 /** Gathers replayed guest writes into an overlay; remembers which record each sector came from. */
 export class OverlaySink implements GuestSink {
+  readonly intentKinds = servedIntentKinds;
   readonly #overlay: GuestOverlay;
   readonly #clusterBytes: number;
   readonly #sequences = new SectorSequences();

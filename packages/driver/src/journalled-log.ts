@@ -32,13 +32,17 @@ export class JournalledLog implements MetadataLog {
     return this.engine.isIdle;
   }
 
+  newIntentId(): number {
+    return this.engine.newIntentId();
+  }
+
   noteDeviceWrite(): void {
     this.engine.noteDeviceWrite();
   }
 
   submit(change: MetadataChange): void {
-    const { writes, revokes, settled, required, afterData, onDurable } = change;
-    const common = { hostWrites: writes, revokes, settled, required, afterData };
+    const { writes, revokes, settled, required, afterData, intent, intentDone, onDurable } = change;
+    const common = { hostWrites: writes, revokes, settled, required, afterData, intent, intentDone };
     this.engine.submit(onDurable === undefined ? common : { ...common, onDurable });
   }
 

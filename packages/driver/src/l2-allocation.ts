@@ -6,6 +6,7 @@
  * Changes of the old table that wait in the log are in the copy. Holds: the write lock.
  */
 import { type Task, wait } from '@qcow2/block-device';
+import { clusterKind, writeZeroEntry } from '@qcow2/codec';
 import type { Allocator } from './allocator.ts';
 import type { ImageCore } from './image-core.ts';
 import type { MappingTable } from './mapping.ts';
@@ -25,12 +26,55 @@ export class L2Allocator {
   *prepare(guestCluster: number): Task<void> {
     const before = this.#mappings.l2TableOffset(guestCluster);
     if (before !== 0 && this.#mappings.l2TableExclusive(guestCluster)) return;
+    const content = new Uint8Array(this.#core.clusterBytes);
+    if (before !== 0) yield* wait(this.#core.readPatched(before, content));
+    yield* this.#replace(guestCluster, before, content, { required: false, isEmpty: before === 0 });
+    if (before !== 0) this.#core.l2Cache.drop(before, this.#core.clusterBytes);
+  }
+
+  /**
+   * A table for guest clusters that have none, in which those from `guestCluster` on, `count` of them, are zero
+   * clusters. Written whole: however many they are, the log gets one L1 entry.
+   */
+  *addZeros(guestCluster: number, count: number): Task<void> {
+    const { clusterBytes, l2Entries, l2EntryBytes } = this.#core;
+    const content = new Uint8Array(clusterBytes);
+    const view = new DataView(content.buffer);
+    const first = guestCluster % l2Entries;
+    for (let i = first; i < first + count; i++) writeZeroEntry(view, i * l2EntryBytes, 0, false);
+    yield* this.#replace(guestCluster, 0, content, { required: true, isEmpty: false });
+  }
+
+  /** Take away a table that leads to no cluster. Returns whether it was one. */
+  *removeEmpty(l1Index: number): Task<boolean> {
+    const { clusterBytes, l2Entries, l2Cache } = this.#core;
+    const first = l1Index * l2Entries;
+    const table = this.#mappings.l2TableOffset(first);
+    if (table === 0 || !this.#mappings.l2TableExclusive(first)) return false;
+    for (let i = 0; i < l2Entries; i++) {
+      const { kind, hostOffset } = yield* this.#mappings.lookup(first + i);
+      if (hostOffset !== 0 || kind >= clusterKind.compressed) return false;
+    }
+    const update = new MetadataUpdate(this.#core, this.#mappings, this.#allocator);
+    update.clearL1Entry(l1Index);
+    update.dropReference(table / clusterBytes);
+    update.revoke(table, clusterBytes);
+    yield* update.submit({ required: true, afterData: false });
+    l2Cache.drop(table, clusterBytes);
+    return true;
+  }
+
+  /** A new table takes the place of the one at `before`, or of none (0). */
+  *#replace(
+    guestCluster: number,
+    before: number,
+    content: Uint8Array,
+    { required, isEmpty }: { required: boolean; isEmpty: boolean },
+  ): Task<void> {
     const { clusterBytes, l2Entries } = this.#core;
     const { first, fresh } = yield* this.#allocator.allocate();
     const offset = first * clusterBytes;
-    const content = new Uint8Array(clusterBytes);
     try {
-      if (before !== 0) yield* wait(this.#core.readPatched(before, content));
       yield* this.#core.writeInPlace(offset, content, 'l2_alloc_write');
       const update = new MetadataUpdate(this.#core, this.#mappings, this.#allocator);
       update.addReference(first);
@@ -41,7 +85,7 @@ export class L2Allocator {
         if ((yield* this.#allocator.refcount(before / clusterBytes)) === 1)
           update.revoke(before, clusterBytes);
       }
-      yield* update.submit({ required: false, afterData: true, overZeros: fresh && before === 0 });
+      yield* update.submit({ required, afterData: true, overZeros: fresh && isEmpty });
     } catch (error) {
       this.#allocator.unreserve(first, 1);
       throw error;
@@ -50,6 +94,5 @@ export class L2Allocator {
     for (let at = 0; at < clusterBytes; at += sliceBytes) {
       this.#core.l2Cache.put(offset + at, content.slice(at, at + sliceBytes));
     }
-    if (before !== 0) this.#core.l2Cache.drop(before, clusterBytes);
   }
 }

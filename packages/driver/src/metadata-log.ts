@@ -8,7 +8,7 @@
  */
 import type { Task } from '@qcow2/block-device';
 import type { WriteStep } from '@qcow2/cache';
-import type { GuestRange, HostRange, HostWrite } from '@qcow2/journal';
+import type { GuestRange, HostRange, HostWrite, LoggedIntent } from '@qcow2/journal';
 import type { Qcow2Error } from '@qcow2/spec';
 
 export interface MetadataWrite extends HostWrite {
@@ -30,6 +30,10 @@ export interface MetadataChange {
    * refcounts they need not be durable before the change.
    */
   readonly overZeros?: boolean;
+  /** Begins an operation of many changes, or says how far it has come. Only where the log has `newIntentId`. */
+  readonly intent?: LoggedIntent | undefined;
+  /** The change that completes such an operation. */
+  readonly intentDone?: number | undefined;
   /** Called when the change is durable: what it freed may be used again. */
   readonly onDurable?: () => void;
 }
@@ -47,6 +51,11 @@ export interface MetadataLog {
   /** Nothing waits and nothing is under way: another log may take this one's place. */
   readonly isIdle: boolean;
 
+  /**
+   * An id for an operation of many changes that a crash must not leave half done. Absent from a log that keeps no
+   * intents: there the order of the changes alone must do.
+   */
+  newIntentId?(): number;
   /** The image wrote to the device in place: the next commit owes a flush. */
   noteDeviceWrite(): void;
   /** @throws FAILED_EARLIER */

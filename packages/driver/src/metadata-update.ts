@@ -8,13 +8,7 @@
  */
 import type { Task } from '@qcow2/block-device';
 import type { TableCache, TableSlice, WriteStep } from '@qcow2/cache';
-import {
-  writeEntryCopied,
-  writeL1Entry,
-  writeStandardEntry,
-  writeUnallocated,
-  writeZeroEntry,
-} from '@qcow2/codec';
+import { writeL1Entry, writeStandardEntry, writeUnallocated, writeZeroEntry } from '@qcow2/codec';
 import type { GuestRange, HostRange } from '@qcow2/journal';
 import { FormatError, guestOffset, hostOffset, InvariantError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
@@ -33,6 +27,8 @@ export interface SubmitOptions {
   readonly afterData: boolean;
   /** As in `MetadataChange`. */
   readonly overZeros?: boolean;
+  /** The operation that this change completes. */
+  readonly intentDone?: number | undefined;
   readonly onDurable?: () => void;
 }
 
@@ -67,6 +63,11 @@ export class MetadataUpdate {
 
   setL1Entry(index: number, tableOffset: number): void {
     this.#l1Entries.push({ index, tableOffset });
+  }
+
+  /** No table stands behind this entry any more. The caller drops the reference to the one that did. */
+  clearL1Entry(index: number): void {
+    this.#l1Entries.push({ index, tableOffset: 0 });
   }
 
   /** A reserved cluster gets its first reference. */
@@ -117,6 +118,7 @@ export class MetadataUpdate {
       required: options.required,
       afterData: options.afterData,
       overZeros: options.overZeros ?? false,
+      intentDone: options.intentDone,
       onDurable: () => {
         if (late) this.#allocator.freeLater(this.#dropped);
         else this.#allocator.release(freed);
@@ -172,8 +174,7 @@ export class MetadataUpdate {
   #applyL1(writes: MetadataWrite[]): void {
     const { l1, header } = this.#core;
     for (const { index, tableOffset } of this.#l1Entries) {
-      writeL1Entry(l1, index * 8, tableOffset, true);
-      writeEntryCopied(l1, index * 8, true);
+      writeL1Entry(l1, index * 8, tableOffset, tableOffset !== 0);
       const bytes = new Uint8Array(l1.buffer, l1.byteOffset + index * 8, 8).slice();
       writes.push({ step: 2, hostOffset: hostOffset(header.l1Offset + index * 8), bytes });
     }

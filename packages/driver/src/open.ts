@@ -18,6 +18,7 @@ import {
   type DraftArea,
   lastSynced,
   type Random,
+  type RecoveredIntent,
   ReplayView,
   recoverDraftLog,
   replayDraftLog,
@@ -36,6 +37,7 @@ import { draftHostArea, draftRefcounts, isReferenced, refuseSmallRing } from './
 import { writeDraftDirtyBit } from './draft-log.ts';
 import { Qcow2Image } from './image.ts';
 import { ImageCore } from './image-core.ts';
+import { checkIntents, resolveIntents } from './intent-handlers.ts';
 import {
   areaIsOurs,
   boundJournal,
@@ -128,10 +130,11 @@ export function* openParts(device: BlockDevice, options: OpenOptions): Task<Imag
     if (readOnly) parts.core.readPatch = (at, into) => log.hostWrites.apply(at, into);
     else parts.useJournal(area, log, true);
   }
+  if (log !== undefined) checkIntents(parts, log.openIntents);
   yield* loadWhole(parts);
   if (readOnly) return parts;
   refuseForWriting(parts);
-  yield* prepareForWriting(parts, dirty);
+  yield* prepareForWriting(parts, dirty, log?.openIntents ?? []);
   return parts;
 }
 
@@ -373,7 +376,11 @@ function refuseForWriting({ core, draftArea, unsupportedFeature: feature }: Imag
   }
 }
 
-function* prepareForWriting(parts: ImageParts, dirty: boolean): Task<void> {
+function* prepareForWriting(
+  parts: ImageParts,
+  dirty: boolean,
+  openIntents: readonly RecoveredIntent[],
+): Task<void> {
   const { core, allocator } = parts;
   const { header } = core;
   const bound = boundJournal(header);
@@ -385,6 +392,8 @@ function* prepareForWriting(parts: ImageParts, dirty: boolean): Task<void> {
       });
     }
     yield* parts.reassertLog(bound);
+    // Before the image can come to rest [JRN-INTENT-006].
+    yield* resolveIntents(parts, openIntents);
     yield* core.log.quiesce();
     yield* clearForeignAutoclear(parts);
     return;

@@ -1,7 +1,7 @@
 /**
  * An open image, put together: the parts that `Qcow2Image` hands requests to, and the two ways to log.
  */
-import { readPadded, type Task, wait } from '@qcow2/block-device';
+import { Mutex, readPadded, type Task, wait } from '@qcow2/block-device';
 import type { Snapshot } from '@qcow2/codec';
 import {
   type DraftArea,
@@ -25,7 +25,6 @@ import {
   makeDraftJournal,
 } from './draft-journal.ts';
 import { DraftLog, ImageDraftClient } from './draft-log.ts';
-import { growDisk } from './growth.ts';
 import { GuestOverlay } from './guest-overlay.ts';
 import { replaceHeader } from './header-update.ts';
 import type { HostArea, ImageCore } from './image-core.ts';
@@ -97,6 +96,9 @@ export class ImageParts {
   readonly pending = new PendingClusters();
   readonly allocator: Allocator;
   readonly reader: ClusterReader;
+  readonly clusterWriter: ClusterWriter;
+  /** Held by operations of many changes, and by whatever must not meet one: rest, and changes of the journal. */
+  readonly operations = new Mutex();
   readonly tuning: JournalTuning;
   /** What was put right when the image was opened; undefined where nothing had to be. */
   repaired: RefcountRepair | undefined;
@@ -106,7 +108,6 @@ export class ImageParts {
   unsupportedFeature: string | undefined;
   snapshots: readonly Snapshot[] = [];
   writer: ImageWriter;
-  readonly #clusterWriter: ClusterWriter;
   readonly #random: Random;
   #engine: JournalEngine | undefined;
   #client: ImageJournalClient | undefined;
@@ -125,7 +126,7 @@ export class ImageParts {
     this.allocator = new Allocator(core);
     const { mappings, allocator, overlay, pending } = this;
     this.reader = new ClusterReader(core, mappings, overlay, allocator, pending);
-    this.#clusterWriter = new ClusterWriter(core, mappings, allocator, this.reader, overlay, pending);
+    this.clusterWriter = new ClusterWriter(core, mappings, allocator, this.reader, overlay, pending);
     this.writer = this.#imageWriter(0);
   }
 
@@ -191,7 +192,7 @@ export class ImageParts {
 
   /** From now on changes go to the journal in `area`, which goes on from `log`. */
   useJournal(area: HostArea, log: RecoveredLog, dirty: boolean): JournalEngine {
-    const client = new ImageJournalClient(this.core, this.overlay, this.#clusterWriter, this.allocator);
+    const client = new ImageJournalClient(this.core, this.overlay, this.clusterWriter, this.allocator);
     const engine = new JournalEngine({
       device: this.core.device,
       area,
@@ -274,7 +275,7 @@ export class ImageParts {
 
   /** What is pending is mapped. Holds: the write lock. @throws READ_FAILED where the rest of a cluster can not be read */
   *mapPending(): Task<void> {
-    yield* this.#clusterWriter.pending.mapAll();
+    yield* this.clusterWriter.pending.mapAll();
   }
 
   /** What is in the overlay and in no record goes in place. Holds: the write lock. */
@@ -284,23 +285,7 @@ export class ImageParts {
 
   /** Map up to `wanted` unallocated clusters to fresh ones without writing them. Returns how many. */
   *preallocate(guestCluster: number, wanted: number): Task<number> {
-    return yield* this.#clusterWriter.preallocate(guestCluster, wanted);
-  }
-
-  /** Holds: the write lock. */
-  *grow(sizeBytes: number): Task<void> {
-    const { backing, header } = this.core;
-    // Another one may have grown it while this one waited for the lock.
-    if (sizeBytes <= header.sizeBytes) return;
-    if (backing !== undefined && backing.sizeBytes > header.sizeBytes && sizeBytes > header.sizeBytes) {
-      // What the disk's end hid of a longer backing file must not come to light: it is zeros from now on.
-      const hidden = Math.min(sizeBytes, backing.sizeBytes) - header.sizeBytes;
-      const from = header.sizeBytes;
-      yield* growDisk(this.core, this.allocator, this.#clusterWriter.update(), sizeBytes);
-      yield* this.writer.zero(from, hidden, { unmap: true, discard: false });
-      return;
-    }
-    yield* growDisk(this.core, this.allocator, this.#clusterWriter.update(), sizeBytes);
+    return yield* this.clusterWriter.preallocate(guestCluster, wanted);
   }
 
   /** Whether a journal like this can be made in the image. @throws INVALID_ARGUMENT, UNSUPPORTED_OPERATION */
@@ -356,7 +341,7 @@ export class ImageParts {
     const area = draftHostArea(this.draftArea, core.clusterBytes);
     const maxClusters = Math.max(1, Math.floor(core.log.changeBytes / changeBytesPerCluster));
     const piece = { area, from: Math.max(from, area.hostOffset), refcount, maxClusters };
-    const next = yield* countDraftClusters(core, this.allocator, this.#clusterWriter.update(), piece);
+    const next = yield* countDraftClusters(core, this.allocator, this.clusterWriter.update(), piece);
     return next < area.hostOffset + area.lengthBytes ? next : undefined;
   }
 
@@ -433,6 +418,6 @@ export class ImageParts {
 
   #imageWriter(directBytes: number): ImageWriter {
     const { core, mappings, reader, overlay, pending } = this;
-    return new ImageWriter(core, mappings, reader, this.#clusterWriter, overlay, pending, directBytes);
+    return new ImageWriter(core, mappings, reader, this.clusterWriter, overlay, pending, directBytes);
   }
 }

@@ -29,6 +29,12 @@ const eager = {
   writeBackAt: 0.01,
   overlayBytes: 4096,
 } as const;
+/** The end divides a cluster, and the backing file goes on behind it. */
+const growing = {
+  sizeBytes: 32 * 1024 + 1536,
+  growBytes: 100 * 1024 + 512,
+  backingBytes: 300 * 1024,
+} as const;
 
 const setups: readonly Setup[] = [
   { ...base, name: 'journalled' },
@@ -53,7 +59,29 @@ const setups: readonly Setup[] = [
   { ...base, name: 'journalled, 4 at once, eager, backed', depth: 4, tuning: eager, ...backed },
   { ...base, name: 'journalled, 6 at once, shared tables', depth: 6, shared: true },
   { ...base, name: 'journalled, growing', clusterBytes: 512, sizeBytes: 32 * 1024, growBytes: 700 * 1024 },
+  { ...base, name: 'journalled, growing, backed', ...growing },
+  {
+    ...base,
+    name: 'journalled, growing, backed, 3 at once',
+    ...growing,
+    clusterBytes: 512,
+    depth: 3,
+  },
+  {
+    ...base,
+    name: 'shared tables, eager, growing, backed',
+    ...growing,
+    shared: true,
+    tuning: eager,
+  },
   { ...base, name: 'ordered', journal: false },
+  {
+    ...base,
+    name: 'ordered, growing, backed, 3 at once',
+    journal: false,
+    ...growing,
+    depth: 3,
+  },
   {
     ...base,
     name: 'ordered, growing',

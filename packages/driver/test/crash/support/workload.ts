@@ -196,12 +196,8 @@ class Guest {
   async #owner(): Promise<void> {
     const image = this.#image!;
     const choice = this.#rng.below(this.#setup.switches === true ? 7 : 5);
-    const { growBytes } = this.#setup;
-    if (growBytes !== undefined && this.#rng.below(4) === 0) {
-      const done = this.#history.grow(growBytes);
-      await image.grow(this.#history.sizeBytes);
-      done();
-    }
+    if (this.#setup.growBytes !== undefined && this.#rng.below(4) === 0)
+      await this.#grow(this.#setup.growBytes);
     if (choice === 0) {
       await image.close();
       await this.#open();
@@ -213,6 +209,12 @@ class Guest {
     } else if (choice >= 5) {
       await this.#switch();
     }
+  }
+
+  async #grow(growBytes: number): Promise<void> {
+    const done = this.#history.grow(growBytes);
+    await this.#image!.grow(this.#history.sizeBytes);
+    done();
   }
 
   async #quiesce(): Promise<void> {
@@ -254,6 +256,8 @@ class Guest {
     if (this.#setup.depth > 1 && rng.below(40) === 0) {
       // What an owner does while the guest goes on.
       if (this.#setup.switches === true && rng.below(2) === 0) await this.#switch();
+      else if (this.#setup.growBytes !== undefined && rng.below(2) === 0)
+        await this.#grow(this.#setup.growBytes);
       else await this.#quiesce();
       return;
     }
@@ -298,7 +302,8 @@ class Guest {
   #range(): { offset: number; length: number } | undefined {
     const rng = this.#rng;
     const { clusterBytes } = this.#setup;
-    const { sizeBytes } = this.#history;
+    // While it grows, the disk has the size that it had.
+    const { sizeBytes } = this.#image!;
     for (let tries = 0; tries < 10; tries++) {
       const unit = rng.pick([sectorBytes, sectorBytes, clusterBytes, clusterBytes, 100]);
       // Most of what happens happens in few clusters.
