@@ -338,8 +338,8 @@ const driverMutants: readonly CodeMutant[] = [
     edits: [
       {
         file: driver('l2-allocation.ts'),
-        find: 'yield* update.submit({ required: false, afterData: true });',
-        replace: 'yield* update.submit({ required: false, afterData: false });',
+        find: 'yield* update.submit({ required, afterData: true });',
+        replace: 'yield* update.submit({ required, afterData: false });',
       },
     ],
     system: 'journal+snapshot',
@@ -352,8 +352,8 @@ const driverMutants: readonly CodeMutant[] = [
     edits: [
       {
         file: driver('growth.ts'),
-        find: 'yield* update.submit({ required: true, afterData: true });',
-        replace: 'yield* update.submit({ required: true, afterData: false });',
+        find: 'yield* update.submit({ required: true, afterData: true, intentDone });',
+        replace: 'yield* update.submit({ required: true, afterData: false, intentDone });',
       },
     ],
     system: 'journal+l1',
