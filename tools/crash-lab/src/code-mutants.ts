@@ -338,8 +338,8 @@ const driverMutants: readonly CodeMutant[] = [
     edits: [
       {
         file: driver('l2-allocation.ts'),
-        find: 'yield* update.submit({ required, afterData: true });',
-        replace: 'yield* update.submit({ required, afterData: false });',
+        find: 'yield* update.submit({ required, afterData: true, overZeros',
+        replace: 'yield* update.submit({ required, afterData: false, overZeros',
       },
     ],
     system: 'journal+snapshot',
