@@ -57,7 +57,8 @@ describe('sizes of the metadata caches', () => {
       { l2CacheEntryBytes: bytes },
       'L2 cache entry size must be a power of two between 512 and the cluster size (65536)',
     ]),
-    [{ cacheCleanIntervalMs: 2 ** 31 }, 'Cache clean interval too big'],
+    [{ cacheCleanIntervalMs: 2 ** 32 * 1000 }, 'Cache clean interval too big'],
+    [{ refcountCacheSizeBytes: 2 ** 47 + 65536 }, 'Refcount cache size too big'],
   ])('refuses %o', (options, message) => {
     expect(() => cacheSizes(options, large)).toThrow(
       expect.objectContaining({ code: 'INVALID_ARGUMENT', message }),

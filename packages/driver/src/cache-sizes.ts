@@ -45,8 +45,10 @@ const defaultL2Bytes = 32 * 1024 * 1024;
 const defaultL2SliceBytes = 4096;
 const largestDefaultSliceBytes = 65536;
 const defaultCleanIntervalMs = 600_000;
-/** What a timer of JavaScript can wait for. */
-const longestIntervalMs = 2 ** 31 - 1;
+/** As QEMU: seconds of 32 bits. A timer of JavaScript waits for 25 days at most, which is long enough for a cache. */
+const longestIntervalMs = (2 ** 32 - 1) * 1000;
+const longestTimerMs = 2 ** 31 - 1;
+const mostRefcountClusters = 2 ** 31 - 1;
 
 /** @throws INVALID_ARGUMENT, in QEMU's words, for values that do not go together */
 export function cacheSizes(options: CacheOptions, geometry: CachedGeometry): CacheSizes {
@@ -62,12 +64,13 @@ export function cacheSizes(options: CacheOptions, geometry: CachedGeometry): Cac
   }
   const cleanIntervalMs = options.cacheCleanIntervalMs ?? defaultCleanIntervalMs;
   if (cleanIntervalMs > longestIntervalMs) refuse('Cache clean interval too big');
+  if (refcountBytes / clusterBytes > mostRefcountClusters) refuse('Refcount cache size too big');
   return {
     l2Bytes: Math.max(2 * l2SliceBytes, l2Bytes),
     l2SliceBytes,
     refcountBytes: Math.max(4 * clusterBytes, refcountBytes),
     refcountSliceBytes: Math.min(clusterBytes, largestDefaultSliceBytes),
-    cleanIntervalMs,
+    cleanIntervalMs: Math.min(cleanIntervalMs, longestTimerMs),
   };
 }
 

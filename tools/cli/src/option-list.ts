@@ -67,6 +67,13 @@ export function escapeCommas(text: string): string {
   return text.replaceAll(',', ',,');
 }
 
+/** The elements as given; one without a value says "on", or "off" where it begins with "no". */
+export function elementsOf(
+  list: string,
+): readonly { readonly name: string; readonly text: string; readonly isShort: boolean }[] {
+  return splitList(list).map((element) => ({ ...splitElement(element), isShort: !element.includes('=') }));
+}
+
 /** The elements, each with its doubled commas made single. */
 function splitList(list: string): string[] {
   const elements: string[] = [];

@@ -1,6 +1,6 @@
 /** An image opened for `serve` and `start`: its chain, its journal as asked for, and an orderly end. */
 import type { BlockDevice } from '@qcow2/block-device';
-import { openImage } from '@qcow2/driver';
+import { type CacheOptions, openImage } from '@qcow2/driver';
 import { CommandFailure } from './failures.ts';
 import { explainingOpen, openChain } from './open-image.ts';
 
@@ -22,6 +22,8 @@ export interface ServedImageOptions {
   readonly format?: string | undefined;
   readonly readOnly: boolean;
   readonly journal: JournalMode;
+  readonly cache?: CacheOptions;
+  readonly lazyRefcounts?: boolean | undefined;
 }
 
 /** @throws CommandFailure */
@@ -46,6 +48,8 @@ export async function openServedImage(name: string, options: ServedImageOptions)
         readOnly: options.readOnly,
         backing: backing ?? 'none',
         journal: { idleMs: idleMilliseconds },
+        ...(options.cache === undefined ? {} : { cache: options.cache }),
+        ...(options.lazyRefcounts === undefined ? {} : { lazyRefcounts: options.lazyRefcounts }),
       }),
     );
     if (options.journal === 'on' && image.journalStatus() === undefined) await image.enableJournal();

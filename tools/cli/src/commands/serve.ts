@@ -8,7 +8,7 @@
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
-import type { JournalMode } from '../served-image.ts';
+import type { JournalMode, ServedImage } from '../served-image.ts';
 
 export const serve: Command = {
   operands: 'FILE',
@@ -48,7 +48,10 @@ export const serve: Command = {
     { name: 'aio', argument: 'MODE', refused: 'it is chosen by itself' },
     { name: 'discard', argument: 'MODE', refused: 'not yet' },
     { name: 'detect-zeroes', argument: 'MODE', refused: 'not yet' },
-    { name: 'image-opts', refused: 'not yet' },
+    {
+      name: 'image-opts',
+      help: "FILE is a list of QEMU's options: driver=qcow2,file.filename=…,l2-cache-size=…",
+    },
   ],
   notes:
     'Ends after the last client, unless -t. SIGTERM and SIGINT finish what runs and close the image.\n' +
@@ -68,9 +71,8 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
   // Asked for early: a signal that comes while the image is being opened is not lost.
   const { stop } = context;
 
-  const { openServedImage } = await import('../served-image.ts');
   const { createNbdServer, nbdUri } = await import('@qcow2/nbd');
-  const image = await openServedImage(name, { format: args.value('format'), readOnly, journal });
+  const image = await openNamed(args, name, { readOnly, journal }, context);
   const verbose = args.has('verbose');
   const say = (line: string): void => {
     if (verbose) context.err(`${context.programName}: ${line}\n`);
@@ -103,6 +105,29 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
     await image.close();
   }
   return 0;
+}
+
+/** The image, named by its file or, with --image-opts, by QEMU's options. */
+async function openNamed(
+  args: ParsedArguments,
+  name: string,
+  how: { readonly readOnly: boolean; readonly journal: JournalMode },
+  context: CommandContext,
+): Promise<ServedImage> {
+  const { openServedImage } = await import('../served-image.ts');
+  if (!args.has('image-opts')) return await openServedImage(name, { ...how, format: args.value('format') });
+  if (args.has('format')) throw new CommandFailure('--image-opts and -f are mutually exclusive');
+  const { namedByOptions, parseImageOptions } = await import('../image-options.ts');
+  const { fileName, shortForms, ...options } = parseImageOptions(name);
+  for (const short of shortForms) {
+    const advice = `short-form boolean option '${short}' deprecated\nPlease use ${short}=on instead`;
+    context.err(`${context.programName}: warning: ${advice}\n`);
+  }
+  try {
+    return await openServedImage(fileName, { ...how, ...options });
+  } catch (error) {
+    throw namedByOptions(name, fileName, error);
+  }
 }
 
 /** Resolves when the server has closed, by itself or because it was told to. */
