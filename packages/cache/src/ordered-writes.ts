@@ -16,6 +16,13 @@
  * Refcounts are lowered only when the mapping that went away is durable (`afterMappings`), so the reverse
  * never happens either: a cluster handed out again while an old mapping on disk still leads to it.
  *
+ * Why dependencies can not dead-lock. There is no graph of tables that wait for each other, in which a cycle could close: a
+ * change names a step, steps are numbered, and a step waits for lower ones only. A commit takes what is queued when it
+ * begins and goes through the steps once, so it takes three flushes at most, however the changes came about; what making
+ * room for refcounts queues meanwhile (a new block, a larger table) waits for the next commit. What a commit frees is queued
+ * when it is over, so the image is at rest after at most two more. Refcounts of less than a byte share bytes with
+ * their neighbours; a change is the newest whole byte, taken under the write lock, so the last one holds all of them.
+ *
  * A failed write or flush ends it: what of the step is on disk is not known, and a retry that succeeds would
  * say that it is. The owner keeps the failure and refuses to go on.
  */

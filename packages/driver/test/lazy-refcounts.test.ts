@@ -1,6 +1,6 @@
 /** Images with lazy refcounts: what a flush costs, what a clean close leaves, and the repair of what was not closed. */
 import { MemoryDevice, RecordingDevice } from '@qcow2/block-device';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { checkImage, createImage, openImage, probeImage, type Qcow2Image } from '../src/index.ts';
 import { random } from './support/random.ts';
 
@@ -114,5 +114,20 @@ describe('an image with lazy refcounts', () => {
     await expect(openImage(old, { lazyRefcounts: true })).rejects.toMatchObject({
       code: 'UNSUPPORTED_OPTION',
     });
+  });
+
+  it('is made clean when nobody has written for a while', async () => {
+    vi.useFakeTimers();
+    try {
+      const image = await openImage(memory, { journal: { idleMs: 1000 } });
+      await writeAndFlush(image, 0);
+      expect(image.info().dirtyFlag).toBe(true);
+      vi.advanceTimersByTime(3000);
+      expect((await probeImage(memory)).info().dirtyFlag).toBe(false);
+      expect(await checkImage(memory)).toMatchObject({ corruptions: 0, leaks: 0 });
+      await image.close();
+    } finally {
+      vi.useRealTimers();
+    }
   });
 });
