@@ -18,6 +18,7 @@ import { FormatError, hostOffset, InvariantError, qcow2Limits, StorageError } fr
 import type { ImageCore } from './image-core.ts';
 import type { MetadataWrite } from './metadata-log.ts';
 import { countReference } from './metadata-update.ts';
+import type { SourcePins } from './pending-fills.ts';
 import { addRefcountBlockElsewhere, growRefcountTable } from './refcount-growth.ts';
 
 /** A file runs ahead of what is in use by this much at most. */
@@ -35,9 +36,11 @@ export interface Allocation {
 export interface ReadEpoch {
   reads: number;
   readonly freed: number[];
+  /** Sources whose last copy was durable then. */
+  readonly unpinned: number[];
 }
 
-export class Allocator {
+export class Allocator implements SourcePins {
   readonly core: ImageCore;
   readonly #reserved = new Set<number>();
   readonly #quarantined = new Set<number>();
@@ -54,13 +57,16 @@ export class Allocator {
   #ranAhead = false;
   /** The file can not be made longer than what is in use. */
   #noRoomAhead = false;
+  /** Sources of copies that the log holds: whatever their refcounts say, nobody gets them [JRN-COPY-004]. */
+  readonly #pinned = new Set<number>();
   /** Oldest first; the last one is where reads begin now. There is always one. */
-  readonly #readEpochs: ReadEpoch[] = [{ reads: 0, freed: [] }];
+  readonly #readEpochs: ReadEpoch[] = [{ reads: 0, freed: [], unpinned: [] }];
 
   constructor(core: ImageCore) {
     this.core = core;
     this.#foundBytes = core.device.sizeBytes;
     this.#freshFrom = Math.ceil(core.device.sizeBytes / core.clusterBytes);
+    core.fills.pins = this;
   }
 
   /**
@@ -158,11 +164,25 @@ export class Allocator {
     const epoch = this.#readEpochs.at(-1)!;
     if (epoch.reads > 0 || this.#readEpochs.length > 1) {
       epoch.freed.push(...clusters);
-      this.#readEpochs.push({ reads: 0, freed: [] });
-      this.#endEpochs();
+      this.#nextEpoch();
       return;
     }
     this.#free(clusters);
+  }
+
+  pin(cluster: number): void {
+    this.#pinned.add(cluster);
+  }
+
+  /** Reads that began before may still be served from the source. */
+  unpin(cluster: number): void {
+    this.#readEpochs.at(-1)!.unpinned.push(cluster);
+    this.#nextEpoch();
+  }
+
+  #nextEpoch(): void {
+    this.#readEpochs.push({ reads: 0, freed: [], unpinned: [] });
+    this.#endEpochs();
   }
 
   #free(clusters: readonly number[]): void {
@@ -225,7 +245,14 @@ export class Allocator {
 
   #endEpochs(): void {
     while (this.#readEpochs.length > 1 && this.#readEpochs[0]!.reads === 0) {
-      this.#free(this.#readEpochs.shift()!.freed);
+      const { freed, unpinned } = this.#readEpochs.shift()!;
+      this.#free(freed);
+      for (const cluster of unpinned) {
+        // Pinned again meanwhile: then it stays so.
+        if (this.core.fills.isSource(cluster)) continue;
+        this.#pinned.delete(cluster);
+        this.#cursor = Math.min(this.#cursor, cluster);
+      }
     }
   }
 
@@ -340,6 +367,7 @@ export class Allocator {
 
   /** The block is in the cache. */
   #isFree(cluster: number): boolean {
+    if (this.#pinned.has(cluster)) return false;
     return this.#countHere(cluster) === 0 && !this.#reserved.has(cluster) && !this.#quarantined.has(cluster);
   }
 

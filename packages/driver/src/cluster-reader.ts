@@ -13,6 +13,7 @@ import type { GuestOverlay } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
 import type { PendingCluster, PendingClusters } from './pending-clusters.ts';
+import type { FillSource } from './pending-fills.ts';
 
 export class ClusterReader {
   readonly #core: ImageCore;
@@ -139,7 +140,7 @@ export class ClusterReader {
   readMapped(mapping: Mapping, at: number, inCluster: number, into: Uint8Array): void | Promise<void> {
     switch (mapping.kind) {
       case clusterKind.standard:
-        return this.#core.readData(mapping.hostOffset + inCluster, into);
+        return this.#readHost(mapping.hostOffset + inCluster, into);
       case clusterKind.zeroPlain:
       case clusterKind.zeroAllocated:
         into.fill(0);
@@ -154,6 +155,29 @@ export class ClusterReader {
       default:
         throw new InvariantError('a cluster kind that nobody knows');
     }
+  }
+
+  /** What stands in place, and what stands elsewhere until it is brought in [JRN-COPY-006]. */
+  #readHost(hostOffset: number, into: Uint8Array): void | Promise<void> {
+    const { fills } = this.#core;
+    if (fills.isEmpty) return this.#core.readData(hostOffset, into);
+    const waiting: Promise<void>[] = [];
+    for (const segment of fills.segments(hostOffset, into.length)) {
+      const from = segment.hostOffset - hostOffset;
+      const piece = into.subarray(from, from + segment.lengthBytes);
+      const pending =
+        segment.source === undefined
+          ? this.#core.readData(segment.hostOffset, piece)
+          : this.readSource(segment.source, piece);
+      if (isPromise(pending)) waiting.push(pending);
+    }
+    if (waiting.length > 0) return Promise.all(waiting).then(() => undefined);
+  }
+
+  readSource(source: FillSource, into: Uint8Array): void | Promise<void> {
+    return source.kind === 'copy'
+      ? this.#core.readPatched(source.hostOffset, into, { event: 'cow_read' })
+      : this.#readBacking(source.guestOffset, into);
   }
 
   #readBacking(at: number, into: Uint8Array): void | Promise<void> {

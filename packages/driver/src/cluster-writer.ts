@@ -18,13 +18,16 @@ import { clusterKind } from '@qcow2/codec';
 import { InvariantError } from '@qcow2/spec';
 import type { Allocation, Allocator } from './allocator.ts';
 import type { ClusterReader } from './cluster-reader.ts';
-import type { GuestOverlay, OverlayCluster } from './guest-overlay.ts';
+import { type GuestOverlay, type OverlayCluster, sectorBytes } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
 import { L2Allocator } from './l2-allocation.ts';
+import { gapsBetween, joinedRanges, leaveRest, mayLeave, rangesWithout } from './later-parts.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
 import { MetadataUpdate } from './metadata-update.ts';
 import type { PendingClusters } from './pending-clusters.ts';
+import { movedSource } from './pending-fills.ts';
 import { PendingWriter, type Piece } from './pending-writer.ts';
+import type { ClusterRange } from './sector-map.ts';
 
 /** Clusters that one change maps at most: its descriptors must fit a record of a small ring. */
 const longestRun = 64;
@@ -70,7 +73,7 @@ export class ClusterWriter {
       const mapping = yield* this.#mappings.lookup(guestCluster + done);
       const piece = bytes.subarray(done * clusterBytes, (done + 1) * clusterBytes);
       if (isInPlace(mapping)) {
-        yield* this.#core.writeData(mapping.hostOffset, piece);
+        yield* this.#writeOwn(guestCluster + done, mapping, { inCluster: 0, bytes: piece });
         done++;
         continue;
       }
@@ -93,15 +96,68 @@ export class ClusterWriter {
   *writePart(guestCluster: number, piece: Piece): Task<void> {
     const mapping = yield* this.#mappings.lookup(guestCluster);
     if (isInPlace(mapping)) {
-      yield* this.#core.writeData(mapping.hostOffset + piece.inCluster, piece.bytes);
+      yield* this.#writeOwn(guestCluster, mapping, piece);
       return;
     }
     this.#refuseForeign(mapping, guestCluster);
     yield* this.pending.write(guestCluster, mapping, piece);
   }
 
-  /** Bring a cluster of the overlay in place. What is in place then stays in the overlay until it is durable. */
-  *settle(cluster: OverlayCluster): Task<void> {
+  /** Into a cluster of the image's own. What the log was to bring there is ended, by whole sectors. */
+  *#writeOwn(guestCluster: number, mapping: Mapping, { inCluster, bytes }: Piece): Task<void> {
+    const { fills, clusterBytes } = this.#core;
+    const at = mapping.hostOffset + inCluster;
+    if (!fills.touches(at, bytes.length)) {
+      yield* this.#core.writeData(at, bytes);
+      return;
+    }
+    const start = inCluster - (inCluster % sectorBytes);
+    const end = Math.ceil((inCluster + bytes.length) / sectorBytes) * sectorBytes;
+    let sectors = bytes;
+    if (end - start > bytes.length) {
+      sectors = new Uint8Array(end - start);
+      const done = this.#reader.readMapped(mapping, guestCluster * clusterBytes + start, start, sectors);
+      if (isPromise(done)) yield done;
+      sectors.set(bytes, inCluster - start);
+    }
+    yield* this.#core.writeData(mapping.hostOffset + start, sectors);
+    const update = this.update();
+    update.endFills(mapping.hostOffset + start, end - start);
+    yield* update.submit({ required: true, afterData: true });
+  }
+
+  /**
+   * Bring what the log was to bring into a host cluster, up to a time, unless somebody has done so.
+   * The log is told, and forgets it when that is durable.
+   */
+  *finishFill(hostCluster: number, until: number): Task<void> {
+    const { fills, clusterBytes } = this.#core;
+    if (fills.unfilledIn(hostCluster, until).length === 0) return;
+    yield* this.#bringIn(hostCluster, []);
+    const update = this.update();
+    update.endFills(hostCluster * clusterBytes, clusterBytes);
+    yield* update.submit({ required: false, afterData: true });
+  }
+
+  /** Write what stands elsewhere still of a host cluster, except where there is something newer. */
+  *#bringIn(hostCluster: number, except: readonly ClusterRange[]): Task<void> {
+    const base = hostCluster * this.#core.clusterBytes;
+    for (const part of this.#core.fills.unfilledIn(hostCluster)) {
+      for (const { start, end } of rangesWithout(part, except)) {
+        const bytes = new Uint8Array(end - start);
+        const done = this.#reader.readSource(movedSource(part.source, start - part.start), bytes);
+        if (isPromise(done)) yield done;
+        this.#core.refuseMetadata(base + start, bytes.length);
+        yield* this.#core.writeInPlace(base + start, bytes, 'cow_write');
+      }
+    }
+  }
+
+  /**
+   * Bring a cluster of the overlay in place. What is in place then stays in the overlay until it is durable. The rest of a
+   * new cluster comes with it, or is left to the log where that takes it.
+   */
+  *settle(cluster: OverlayCluster, rest: 'bring-rest' | 'leave-rest'): Task<void> {
     if (cluster.settledVersion === cluster.version) return;
     const { guestCluster } = cluster;
     const required = cluster.dirtySectors > 0;
@@ -110,16 +166,47 @@ export class ClusterWriter {
     const { version } = cluster;
     const onDurable = (): void => this.#overlay.release(cluster, version);
     if (isInPlace(mapping)) {
+      const update = this.update();
+      const hasFills = this.#core.fills.touches(mapping.hostOffset, this.#core.clusterBytes);
+      if (hasFills) yield* this.#endFills(mapping, pieces, rest, update);
       for (const { inCluster, bytes } of pieces)
         yield* this.#core.writeData(mapping.hostOffset + inCluster, bytes);
-      const update = this.update();
       update.settled(guestCluster * this.#core.clusterBytes, this.#core.clusterBytes);
       yield* update.submit({ required, afterData: true, onDurable });
     } else {
-      yield* this.#settleNew(guestCluster, mapping, pieces, { required, onDurable });
+      yield* this.#settleNew(guestCluster, mapping, pieces, rest, { required, onDurable });
     }
     cluster.settledVersion = version;
     this.#overlay.markClean(cluster);
+  }
+
+  /**
+   * Pieces go into a cluster of which the log brings parts. These end with the change that settles the pieces: they
+   * are brought in first, or what the pieces leave of them is logged anew.
+   */
+  *#endFills(
+    mapping: Mapping,
+    pieces: readonly Piece[],
+    rest: 'bring-rest' | 'leave-rest',
+    update: MetadataUpdate,
+  ): Task<void> {
+    const { fills, clusterBytes } = this.#core;
+    const { hostOffset } = mapping;
+    const hostCluster = hostOffset / clusterBytes;
+    const written = joinedRanges(pieces);
+    update.endFills(hostOffset, clusterBytes);
+    const left = fills.unfilledIn(hostCluster).flatMap((part) =>
+      rangesWithout(part, written).map((range) => ({
+        hostOffset: hostOffset + range.start,
+        lengthBytes: range.end - range.start,
+        source: movedSource(part.source, range.start - part.start),
+      })),
+    );
+    if (rest === 'leave-rest' && mayLeave(this.#core, left.length)) {
+      for (const part of left) update.bringLater(part);
+    } else {
+      yield* this.#bringIn(hostCluster, written);
+    }
   }
 
   *#writeNewRun(guestCluster: number, wanted: number, bytes: Uint8Array): Task<number> {
@@ -174,6 +261,7 @@ export class ClusterWriter {
     guestCluster: number,
     mapping: Mapping,
     pieces: readonly Piece[],
+    rest: 'bring-rest' | 'leave-rest',
     how: { required: boolean; onDurable: () => void },
   ): Task<void> {
     const { clusterBytes } = this.#core;
@@ -186,8 +274,15 @@ export class ClusterWriter {
       : yield* this.#allocator.allocate();
     const offset = run.first * clusterBytes;
     try {
-      yield* this.#fill(guestCluster, mapping, offset, run.fresh, pieces);
       const update = this.update();
+      const gaps = rest === 'leave-rest' ? gapsBetween(joinedRanges(pieces), clusterBytes) : [];
+      const target = { guestCluster, hostOffset: offset };
+      const open = gaps.length > 0 && !this.#reader.readsAsZeros(guestCluster, mapping);
+      if (open && leaveRest(this.#core, update, mapping, target, gaps)) {
+        for (const { inCluster, bytes } of pieces) yield* this.#core.writeData(offset + inCluster, bytes);
+      } else {
+        yield* this.#fill(guestCluster, mapping, offset, run.fresh, pieces);
+      }
       if (!reuse) {
         update.addReference(run.first);
         if (mapping.hostOffset !== 0) update.dropReference(mapping.hostOffset / clusterBytes);

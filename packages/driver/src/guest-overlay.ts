@@ -31,6 +31,8 @@ export interface OverlayCluster {
   validSectors: number;
   dirtySectors: number;
   version: number;
+  /** The overlay's count of pieces when the last one came. */
+  touched: number;
   /** The version that stands in place and waits for its mapping to be durable; -1: none. */
   settledVersion: number;
 }
@@ -44,6 +46,7 @@ export class GuestOverlay {
   readonly #dirty = new Set<OverlayCluster>();
   #validSectors = 0;
   #dirtySectors = 0;
+  #pieces = 0;
 
   constructor(clusterBytes: number) {
     this.#clusterBytes = clusterBytes;
@@ -86,6 +89,11 @@ export class GuestOverlay {
     return [...this.#dirty].sort((a, b) => a.guestCluster - b.guestCluster);
   }
 
+  /** One of the last `pieces` pieces went there. */
+  isRecent(cluster: OverlayCluster, pieces: number): boolean {
+    return this.#pieces - cluster.touched < pieces;
+  }
+
   isFull(cluster: OverlayCluster): boolean {
     return cluster.validSectors * sectorBytes === this.#clusterBytes;
   }
@@ -95,10 +103,19 @@ export class GuestOverlay {
     let cluster = this.#clusters.get(guestCluster);
     if (cluster === undefined) {
       const pages = new Array<Page | undefined>(this.#clusterBytes / this.#pageBytes).fill(undefined);
-      cluster = { guestCluster, pages, validSectors: 0, dirtySectors: 0, version: 0, settledVersion: -1 };
+      cluster = {
+        guestCluster,
+        pages,
+        validSectors: 0,
+        dirtySectors: 0,
+        version: 0,
+        touched: 0,
+        settledVersion: -1,
+      };
       this.#clusters.set(guestCluster, cluster);
     }
     cluster.version++;
+    cluster.touched = ++this.#pieces;
     for (let done = 0; done < bytes.length; ) {
       const at = inCluster + done;
       const start = at % this.#pageBytes;

@@ -10,6 +10,7 @@ import {
   type IoEvent,
   isPromise,
   Mutex,
+  type ReadOptions,
   readPadded,
   type Task,
   wait,
@@ -26,6 +27,7 @@ import { FormatError, incompatibleFeatures, StateError } from '@qcow2/spec';
 import { CacheCleaner } from './cache-cleaner.ts';
 import { type CacheOptions, cacheSizes } from './cache-sizes.ts';
 import type { MetadataLog } from './metadata-log.ts';
+import { PendingFills } from './pending-fills.ts';
 
 /** Byte offset of the incompatible feature mask in the header (HDR-015). */
 const incompatibleAt = 72;
@@ -67,6 +69,8 @@ export class ImageCore {
   readonly cacheCleaner: CacheCleaner;
   readonly #cacheOptions: CacheOptions;
   readonly writeLock = new Mutex();
+  /** Parts of clusters whose bytes stand elsewhere still. */
+  readonly fills: PendingFills;
   l1: DataView;
   refcountTable: DataView;
   /** The journal's area: neither allocated nor written by anyone but the engine. */
@@ -82,6 +86,7 @@ export class ImageCore {
     this.readOnly = options.readOnly;
     this.clusterBits = header.clusterBits;
     this.clusterBytes = 2 ** header.clusterBits;
+    this.fills = new PendingFills(this.clusterBytes);
     this.l2Format = {
       clusterBits: header.clusterBits,
       version: header.version,
@@ -140,8 +145,8 @@ export class ImageCore {
   readPatch: ((hostOffset: number, into: Uint8Array) => void) | undefined;
 
   /** Read metadata as the image means it now: what the device holds, with what waits in the log over it. */
-  readPatched(hostOffset: number, into: Uint8Array): void | Promise<void> {
-    const done = readPadded(this.device, hostOffset, into);
+  readPatched(hostOffset: number, into: Uint8Array, options?: ReadOptions): void | Promise<void> {
+    const done = readPadded(this.device, hostOffset, into, options);
     if (isPromise(done)) return this.#patchLater(done, hostOffset, into);
     this.#patch(hostOffset, into);
   }

@@ -71,7 +71,9 @@ export class ImageWriter {
     const pending = this.#pending.get(guestCluster);
     if (pending !== undefined) return placeInPending(pending, inCluster, lengthBytes);
     const mapping = this.#mappings.peek(guestCluster);
-    return mapping !== undefined && isInPlace(mapping) ? mapping.hostOffset + inCluster : undefined;
+    if (mapping === undefined || !isInPlace(mapping)) return undefined;
+    const hostOffset = mapping.hostOffset + inCluster;
+    return this.#core.fills.touches(hostOffset, lengthBytes) ? undefined : hostOffset;
   }
 
   /** The bytes of a request stand where `inPlaceOffset` said. Nothing was changed in between. */
@@ -112,7 +114,9 @@ export class ImageWriter {
     if (this.#overlay.get(guestCluster) === undefined) {
       const mapping = this.#mappings.peek(guestCluster) ?? (yield* this.#mappings.lookup(guestCluster));
       const pending = this.#pending.get(guestCluster) !== undefined;
-      if (bytes.length >= this.#directBytes || pending || isInPlace(mapping)) {
+      const own =
+        isInPlace(mapping) && !this.#core.fills.touches(mapping.hostOffset + inCluster, bytes.length);
+      if (bytes.length >= this.#directBytes || pending || own) {
         yield* this.#writer.writePart(guestCluster, { inCluster, bytes });
         return;
       }
@@ -133,7 +137,7 @@ export class ImageWriter {
       this.#overlay.isFull(held) &&
       held.dirtySectors === held.validSectors
     ) {
-      yield* this.#writer.settle(held);
+      yield* this.#writer.settle(held, 'leave-rest');
     }
   }
 

@@ -2,7 +2,7 @@
  * The image as the journal engine's client: what is gathered, how it settles, and the dirty bit.
  */
 import { type BlockDevice, type Task, wait } from '@qcow2/block-device';
-import type { GuestSink, GuestWrite, JournalClient } from '@qcow2/journal';
+import type { FillSink, GuestSink, GuestWrite, JournalClient } from '@qcow2/journal';
 import { incompatibleFeatures } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
 import type { ClusterWriter } from './cluster-writer.ts';
@@ -14,6 +14,10 @@ import {
 } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
 import { servedIntentKinds } from './intent-handlers.ts';
+import type { PendingFills } from './pending-fills.ts';
+
+/** Clusters written by so many of the last pieces are likely to be written next. */
+const recentWrites = 16;
 
 /** Byte offset of the incompatible feature mask in the header (HDR-015). */
 const incompatibleAt = 72;
@@ -25,6 +29,9 @@ export class ImageJournalClient implements JournalClient {
   readonly #writer: ClusterWriter;
   readonly #allocator: Allocator;
   #round: OverlayCluster[] = [];
+  /** Host clusters with parts to be brought in, and the time up to which they were logged when the round began. */
+  #fills: { hostCluster: number; bytes: number }[] = [];
+  #fillsUntil = 0;
   /** What the commit under way has to log, last to be taken first. */
   #commit: OverlayCluster[] = [];
 
@@ -67,28 +74,45 @@ export class ImageJournalClient implements JournalClient {
 
   /** As `settleUnlogged`, for a caller that holds the write lock. */
   *settleUnloggedLocked(): Task<void> {
-    for (const cluster of this.#overlay.sortedDirty()) yield* this.#writer.settle(cluster);
+    for (const cluster of this.#overlay.sortedDirty()) yield* this.#writer.settle(cluster, 'leave-rest');
   }
 
   beginRound(): number {
+    const { fills } = this.#core;
     this.#round = this.#overlay.sorted().reverse();
-    return this.#overlay.validBytes;
+    this.#fills = fills.unfilled().reverse();
+    this.#fillsUntil = fills.now;
+    return this.#fills.reduce((sum, { bytes }) => sum + bytes, this.#overlay.validBytes);
   }
 
   *stepRound(budgetBytes: number): Task<boolean> {
     yield* this.#core.writeLock.exclusive(() => this.#stepLocked(budgetBytes));
-    return this.#round.length === 0;
+    return this.#round.length === 0 && this.#fills.length === 0;
   }
 
   *#stepLocked(budgetBytes: number): Task<void> {
-    for (let left = budgetBytes; left > 0; ) {
+    let left = budgetBytes;
+    while (left > 0) {
       const cluster = this.#round.pop();
-      if (cluster === undefined) return;
+      if (cluster === undefined) break;
       // Dropped or settled since the round began: nothing of it is left to do.
       if (this.#overlay.get(cluster.guestCluster) !== cluster) continue;
       left -= cluster.validSectors * sectorBytes;
-      yield* this.#writer.settle(cluster);
+      // Where the guest is at work, the next round may find the cluster whole.
+      const rest = this.#overlay.isRecent(cluster, this.#recentWrites) ? 'leave-rest' : 'bring-rest';
+      yield* this.#writer.settle(cluster, rest);
     }
+    while (left > 0) {
+      const fill = this.#fills.pop();
+      if (fill === undefined) return;
+      left -= fill.bytes;
+      yield* this.#writer.finishFill(fill.hostCluster, this.#fillsUntil);
+    }
+  }
+
+  /** So many clusters may be left for a later round at most: their changes must fit the log. */
+  get #recentWrites(): number {
+    return Math.min(recentWrites, Math.floor(this.#core.log.changeBytes / 1024));
   }
 
   *markDirty(): Task<void> {
@@ -123,9 +147,17 @@ export class OverlaySink implements GuestSink {
   readonly #clusterBytes: number;
   readonly #sequences = new SectorSequences();
 
-  constructor(overlay: GuestOverlay, clusterBytes: number) {
+  readonly fills: FillSink;
+
+  constructor(overlay: GuestOverlay, clusterBytes: number, fills: PendingFills) {
     this.#overlay = overlay;
     this.#clusterBytes = clusterBytes;
+    this.fills = {
+      copy: (target, hostOffset, length, at) => fills.add(target, length, { kind: 'copy', hostOffset }, at),
+      fillFromBacking: (target, guestOffset, length, at) =>
+        fills.add(target, length, { kind: 'backing', guestOffset }, at),
+      cancel: (hostOffset, length, kind, at) => fills.cancel(hostOffset, length, kind, at),
+    };
   }
 
   guestWrite(guestOffset: number, bytes: Uint8Array, sequence: number): void {

@@ -6,6 +6,8 @@ import type { MetadataChange, MetadataLog } from './metadata-log.ts';
 
 export class JournalledLog implements MetadataLog {
   readonly lateFrees = false;
+  readonly takesCopies = true;
+  readonly takesFills = true;
   readonly engine: JournalEngine;
 
   constructor(engine: JournalEngine) {
@@ -41,8 +43,19 @@ export class JournalledLog implements MetadataLog {
   }
 
   submit(change: MetadataChange): void {
-    const { writes, revokes, settled, required, afterData, intent, intentDone, onDurable } = change;
-    const common = { hostWrites: writes, revokes, settled, required, afterData, intent, intentDone };
+    const { writes, revokes, settled, copies = [], fills = [], onDurable, ...rest } = change;
+    const { required, afterData, intent, intentDone } = rest;
+    const common = {
+      hostWrites: writes,
+      revokes,
+      settled,
+      copies,
+      fills,
+      required,
+      afterData,
+      intent,
+      intentDone,
+    };
     this.engine.submit(onDurable === undefined ? common : { ...common, onDurable });
   }
 

@@ -8,7 +8,7 @@
  */
 import type { Task } from '@qcow2/block-device';
 import type { WriteStep } from '@qcow2/cache';
-import type { GuestRange, HostRange, HostWrite, LoggedIntent } from '@qcow2/journal';
+import type { BackingFill, GuestRange, HostCopy, HostRange, HostWrite, LoggedIntent } from '@qcow2/journal';
 import type { Qcow2Error } from '@qcow2/spec';
 
 export interface MetadataWrite extends HostWrite {
@@ -21,6 +21,9 @@ export interface MetadataChange {
   readonly revokes: readonly HostRange[];
   /** Guest ranges that are now found through the mapping, or not at all. */
   readonly settled: readonly GuestRange[];
+  /** Parts of what it maps whose bytes stand elsewhere until they are brought in. Only where the log takes them. */
+  readonly copies?: readonly HostCopy[];
+  readonly fills?: readonly BackingFill[];
   /** Something acknowledged by the next guest flush depends on it. */
   readonly required: boolean;
   /** Bytes written in place become reachable by it. */
@@ -48,6 +51,10 @@ export interface MetadataLog {
   readonly isBacklogged: boolean;
   /** Bytes of descriptors that one operation may submit before it asks again. */
   readonly changeBytes: number;
+  /** Copies within the image may be left to the log (`copies`). */
+  readonly takesCopies?: boolean;
+  /** Bytes of the backing device may be left to it (`fills`). */
+  readonly takesFills?: boolean;
   /** Nothing waits and nothing is under way: another log may take this one's place. */
   readonly isIdle: boolean;
 

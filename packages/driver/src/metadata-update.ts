@@ -9,18 +9,26 @@
 import type { Task } from '@qcow2/block-device';
 import type { TableCache, TableSlice, WriteStep } from '@qcow2/cache';
 import { writeL1Entry, writeStandardEntry, writeUnallocated, writeZeroEntry } from '@qcow2/codec';
-import type { GuestRange, HostRange } from '@qcow2/journal';
+import type { BackingFill, GuestRange, HostCopy, HostRange } from '@qcow2/journal';
 import { FormatError, guestOffset, hostOffset, InvariantError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
 import type { ImageCore } from './image-core.ts';
 import type { MappingTable } from './mapping.ts';
 import type { MetadataWrite } from './metadata-log.ts';
+import type { FillSource } from './pending-fills.ts';
 
 export type NewEntry =
   | { readonly kind: 'standard'; readonly hostOffset: number }
   | { readonly kind: 'zero-plain' }
   | { readonly kind: 'zero-allocated'; readonly hostOffset: number }
   | { readonly kind: 'unallocated' };
+
+/** Part of a cluster whose bytes stand elsewhere until they are brought in. */
+export interface LaterPart {
+  readonly hostOffset: number;
+  readonly lengthBytes: number;
+  readonly source: FillSource;
+}
 
 export interface SubmitOptions {
   readonly required: boolean;
@@ -43,6 +51,8 @@ export class MetadataUpdate {
   readonly #direct: MetadataWrite[] = [];
   readonly #revokes: HostRange[] = [];
   readonly #settled: GuestRange[] = [];
+  readonly #later: LaterPart[] = [];
+  readonly #ended: { hostOffset: number; lengthBytes: number }[] = [];
 
   constructor(core: ImageCore, mappings: MappingTable, allocator: Allocator) {
     this.#core = core;
@@ -53,7 +63,7 @@ export class MetadataUpdate {
   get isEmpty(): boolean {
     return (
       this.#entries.length + this.#l1Entries.length + this.#added.length + this.#dropped.length === 0 &&
-      this.#direct.length + this.#settled.length === 0
+      this.#direct.length + this.#settled.length + this.#later.length + this.#ended.length === 0
     );
   }
 
@@ -94,8 +104,23 @@ export class MetadataUpdate {
     this.#settled.push({ guestOffset: guestOffset(at), lengthBytes });
   }
 
+  /** Whole sectors of a cluster that it maps, or of one whose fills it ends, are brought in later. */
+  bringLater(part: LaterPart): void {
+    this.#later.push(part);
+  }
+
+  /**
+   * What is to be brought into the range, whole sectors, stands in place, or is not wanted any more: the log ends it.
+   * Parts that the same change leaves for later come after that.
+   */
+  endFills(at: number, lengthBytes: number): void {
+    this.#ended.push({ hostOffset: at, lengthBytes });
+    this.revoke(at, lengthBytes);
+  }
+
   *submit(options: SubmitOptions): Task<void> {
     const late = this.#core.log.lateFrees;
+    const { fills } = this.#core;
     const counted = late ? this.#added : [...this.#added, ...this.#dropped];
     const tables = new SliceSet(this.#core.l2Cache);
     const counts = new SliceSet(this.#core.refcountCache);
@@ -108,13 +133,16 @@ export class MetadataUpdate {
     tables.restore();
     counts.restore();
     const writes = [...this.#direct];
+    const endedAt = fills.now;
     const freed = this.#applyRefcounts(counts, writes, late);
+    this.#endFillsOfEntries();
     this.#applyEntries(tables, writes);
     this.#applyL1(writes);
     this.#core.log.submit({
       writes,
       revokes: this.#revokes,
       settled: this.#settled,
+      ...this.#copiesAndFills(),
       required: options.required,
       afterData: options.afterData,
       overZeros: options.overZeros ?? false,
@@ -122,9 +150,14 @@ export class MetadataUpdate {
       onDurable: () => {
         if (late) this.#allocator.freeLater(this.#dropped);
         else this.#allocator.release(freed);
+        for (const { hostOffset, lengthBytes } of this.#ended) fills.end(hostOffset, lengthBytes, endedAt);
         options.onDurable?.();
       },
     });
+    for (const { hostOffset, lengthBytes } of this.#ended) fills.written(hostOffset, lengthBytes);
+    for (const { hostOffset, lengthBytes, source } of this.#later) {
+      fills.add(hostOffset, lengthBytes, source, hostOffset);
+    }
   }
 
   /** Returns the clusters that nobody refers to any more. */
@@ -146,6 +179,30 @@ export class MetadataUpdate {
 
   #count(counts: SliceSet, writes: MetadataWrite[], cluster: number, change: 1 | -1): number {
     return countReference(this.#core, this.#allocator, cluster, change, (at) => counts.get(at), writes);
+  }
+
+  /** A cluster that a guest cluster leads to no more, or to as zeros, is not to be filled by a replay. */
+  #endFillsOfEntries(): void {
+    const { fills, clusterBytes } = this.#core;
+    if (fills.isEmpty) return;
+    for (const { guestCluster } of this.#entries) {
+      const before = this.#mappings.peek(guestCluster)?.hostOffset ?? 0;
+      if (before !== 0 && fills.touches(before, clusterBytes)) this.endFills(before, clusterBytes);
+    }
+  }
+
+  #copiesAndFills(): { copies: HostCopy[]; fills: BackingFill[] } {
+    const copies: HostCopy[] = [];
+    const fills: BackingFill[] = [];
+    for (const { hostOffset: target, lengthBytes, source } of this.#later) {
+      const targetHostOffset = hostOffset(target);
+      if (source.kind === 'copy') {
+        copies.push({ targetHostOffset, lengthBytes, sourceHostOffset: hostOffset(source.hostOffset) });
+      } else {
+        fills.push({ targetHostOffset, lengthBytes, guestOffset: guestOffset(source.guestOffset) });
+      }
+    }
+    return { copies, fills };
   }
 
   #applyEntries(tables: SliceSet, writes: MetadataWrite[]): void {

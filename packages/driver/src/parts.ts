@@ -46,6 +46,7 @@ import { JournalledLog } from './journalled-log.ts';
 import { MappingTable } from './mapping.ts';
 import { OrderedLog } from './ordered-log.ts';
 import { PendingClusters } from './pending-clusters.ts';
+import { PendingFills } from './pending-fills.ts';
 import type { RefcountRepair } from './refcount-rebuild.ts';
 
 export interface JournalTuning {
@@ -174,14 +175,20 @@ export class ImageParts {
 
   /** Read the log of a dirty image: guest writes into the overlay, host writes to be laid over what is read. */
   *recover(area: HostArea): Task<RecoveredLog> {
-    const sink = new OverlaySink(this.overlay, this.core.clusterBytes);
+    const { clusterBytes, fills } = this.core;
+    const sink = new OverlaySink(this.overlay, clusterBytes, fills);
     this.#replayed = yield* recoverLog(this.core.device, area, sink);
     return this.#replayed;
   }
 
   /** Read the log of a clean image, whose records, if it has any, mean nothing. */
   *readCleanLog(area: HostArea): Task<RecoveredLog> {
-    const ignored = new OverlaySink(new GuestOverlay(this.core.clusterBytes), this.core.clusterBytes);
+    const { clusterBytes } = this.core;
+    const ignored = new OverlaySink(
+      new GuestOverlay(clusterBytes),
+      clusterBytes,
+      new PendingFills(clusterBytes),
+    );
     return yield* recoverLog(this.core.device, area, ignored);
   }
 
@@ -367,7 +374,7 @@ export class ImageParts {
     if (this.#draft !== undefined) return yield* this.#disableDraft(this.#draft);
     if (this.#engine === undefined) return true;
     if (this.#engine.use.dirty || !this.#engine.isIdle) return false;
-    if (!this.overlay.isEmpty || !this.pending.isEmpty) return false;
+    if (!this.overlay.isEmpty || !this.pending.isEmpty || !this.core.fills.isEmpty) return false;
     const old = yield* this.#headerCluster();
     unbindJournal(this.core.header);
     yield* replaceHeader(this.core.device, old, this.core.header);

@@ -7,7 +7,8 @@
  * only after a flush that covers them. So a crash leaves the old mapping, or the new one with all its bytes.
  * A guest's flush maps what is pending before it commits, so no acknowledged byte is left out.
  *
- * A read that fails while the rest is brought in changes nothing: the cluster stays pending, with what it has.
+ * Where the log takes copies and fills, what is not written when the mapping is asked for stays where it is, and the
+ * log says so (`PendingFills`). Else it is brought in first. A read that fails while that is done changes nothing: the cluster stays pending, with what it has.
  *
  * Everything here holds the write lock.
  */
@@ -19,6 +20,7 @@ import type { ClusterReader } from './cluster-reader.ts';
 import { sectorBytes } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
 import type { L2Allocator } from './l2-allocation.ts';
+import { leaveRest } from './later-parts.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
 import { MetadataUpdate } from './metadata-update.ts';
 import { PendingCluster, type PendingClusters } from './pending-clusters.ts';
@@ -109,8 +111,11 @@ export class PendingWriter {
     const { guestCluster, hostOffset, reused } = cluster;
     const mapping = yield* this.#mappings.lookup(guestCluster);
     yield* this.#l2.prepare(guestCluster);
-    yield* this.#complete(cluster, mapping);
     const update = new MetadataUpdate(this.#core, this.#mappings, this.#allocator);
+    const left =
+      !this.#reader.readsAsZeros(guestCluster, mapping) &&
+      leaveRest(this.#core, update, mapping, cluster, cluster.written.gaps());
+    if (!left) yield* this.#complete(cluster, mapping);
     if (!reused) {
       update.addReference(hostOffset / clusterBytes);
       if (mapping.hostOffset !== 0) update.dropReference(mapping.hostOffset / clusterBytes);

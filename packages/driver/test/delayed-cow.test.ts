@@ -8,7 +8,7 @@ import { random } from './support/random.ts';
 
 const clusterBytes = 65536;
 const diskBytes = 32 * clusterBytes;
-const journal = { sizeBytes: 16 << 20 };
+const journal = { sizeBytes: 1 << 20 };
 
 const content = random(7).bytes(diskBytes);
 

@@ -1,4 +1,4 @@
-import { encodeRecord } from '@qcow2/codec/journal/v1';
+import { descriptorSizeBytes, encodeRecord } from '@qcow2/codec/journal/v1';
 import { guestOffset, hostOffset } from '@qcow2/spec';
 import { describe, expect, it } from 'vitest';
 import { random } from '../test/support/random.ts';
@@ -29,6 +29,30 @@ describe('a batch', () => {
       'guest-settled',
       'guest-settled',
     ]);
+  });
+
+  it('[JRN-COMMIT-007] holds copies and fills behind writes, and of each what later revokes leave', () => {
+    const copy = { targetHostOffset: 4096, sourceHostOffset: 65536, lengthBytes: 2048 };
+    const fill = { targetHostOffset: hostOffset(8192), guestOffset: guestOffset(512), lengthBytes: 1024 };
+    const revokes = [
+      { hostOffset: hostOffset(4608), lengthBytes: 512 },
+      { hostOffset: hostOffset(8192), lengthBytes: 512 },
+    ];
+    const queue = queued([
+      { copies: [copy], fills: [fill], hostWrites: [write(0, 1)], settled },
+      { revokes, copies: [{ ...copy, targetHostOffset: 4608, lengthBytes: 512 }] },
+    ]);
+    const { descriptors, boundBytes } = collectBatch(queue, 2, 4096);
+    expect(descriptors.slice(0, 3).map(({ type }) => type)).toEqual(['revoke', 'revoke', 'inline-write']);
+    expect(descriptors.slice(3)).toEqual([
+      { type: 'copy', targetHostOffset: 4096, sourceHostOffset: 65536, lengthBytes: 512 },
+      { type: 'copy', targetHostOffset: 5120, sourceHostOffset: 66560, lengthBytes: 1024 },
+      { type: 'fill-from-backing', targetHostOffset: 8704, guestOffset: 1024, lengthBytes: 512 },
+      { type: 'copy', targetHostOffset: 4608, sourceHostOffset: 65536, lengthBytes: 512 },
+      expect.objectContaining({ type: 'guest-settled' }),
+    ]);
+    const bytes = descriptors.reduce((sum, each) => sum + descriptorSizeBytes(each), 80);
+    expect(boundBytes).toBeGreaterThanOrEqual(bytes);
   });
 
   it('[JRN-COMMIT-007] loses to a revoke what came before it in its range, and keeps what came later', () => {

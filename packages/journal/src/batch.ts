@@ -2,13 +2,14 @@
  * Many microtransactions into one record: the longest run from the head of the queue that fits, its host
  * writes merged so that the same bytes are logged once.
  *
- * Order in the record (JRN-COMMIT-007): revokes, inline writes, settled ranges, intents; guest writes follow. Of
- * several words on one intent the last is logged. A revoke kills earlier bytes of its range in this batch too, and later ones stand: as if each microtransaction
- * had been logged alone.
+ * Order in the record (JRN-COMMIT-007): revokes, inline writes, copies and fills, settled ranges, intents; guest writes
+ * follow. Of several words on one intent the last is logged. A revoke kills earlier bytes, copies and fills of its
+ * range in this batch too, and later ones stand: as if each microtransaction had been logged alone.
  */
 import { PatchMap } from '@qcow2/block-device';
 import type { JournalDescriptor } from '@qcow2/codec/journal/v1';
 import { hostOffset } from '@qcow2/spec';
+import { BatchedCopies } from './batched-copies.ts';
 import { descriptorBytesBound, type Microtransaction } from './microtransaction.ts';
 
 export interface Batch {
@@ -35,6 +36,7 @@ export function collectBatch(
   const revokes: JournalDescriptor[] = [];
   const settled: JournalDescriptor[] = [];
   const intents = new Map<number, JournalDescriptor>();
+  const copies = new BatchedCopies();
   let boundBytes = headerBytes;
   let submittedBytes = 0;
   let count = 0;
@@ -46,8 +48,10 @@ export function collectBatch(
     boundBytes += bytes;
     for (const range of transaction.revokes ?? []) {
       hostWrites.delete(range.hostOffset, range.lengthBytes);
+      copies.revoke(range.hostOffset, range.lengthBytes);
       revokes.push({ type: 'revoke', ...range });
     }
+    copies.addOf(transaction);
     for (const write of transaction.hostWrites ?? []) {
       hostWrites.set(write.hostOffset, write.bytes);
       submittedBytes += write.bytes.length;
@@ -61,7 +65,7 @@ export function collectBatch(
   for (const { offset, bytes } of hostWrites.runs(maxInlineBytes)) {
     inline.push({ type: 'inline-write', hostOffset: hostOffset(offset), bytes });
   }
-  const descriptors = [...revokes, ...inline, ...settled, ...intents.values()];
+  const descriptors = [...revokes, ...inline, ...copies.descriptors, ...settled, ...intents.values()];
   return { count, descriptors, hostWrites, boundBytes, submittedBytes };
 }
 

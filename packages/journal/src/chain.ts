@@ -98,20 +98,20 @@ export function refuseRecord(
 }
 
 function refuseArea(descriptor: JournalDescriptor, sequence: number, at: number, area: AreaLocation): void {
-  const length = descriptor.type === 'inline-write' ? descriptor.bytes.length : writtenBytes(descriptor);
-  if (length === 0 || !('hostOffset' in descriptor)) return;
+  const range = writtenRange(descriptor);
+  if (range === undefined) return;
   const areaEnd = area.hostOffset + area.lengthBytes;
-  if (descriptor.hostOffset >= areaEnd || descriptor.hostOffset + length <= area.hostOffset) return;
+  if (range.start >= areaEnd || range.start + range.lengthBytes <= area.hostOffset) return;
   throw new FormatError('OVERLAP', `journal record ${sequence} writes into the journal`, {
     hostOffset: at,
-    value: descriptor.hostOffset,
+    value: range.start,
     clause: 'JRN-DESC-013',
   });
 }
 
 /**
- * Bytes that a record brings go to tables, and those stood in the file when it was appended. No cluster is larger
- * than 2 MiB, so a file that lacks the rest of its last one lacks no more.
+ * What a record changes stood in the file when it was appended. No cluster is larger than 2 MiB, so a file that
+ * lacks the rest of its last one lacks no more.
  */
 function refuseFarWrite(
   descriptor: JournalDescriptor,
@@ -119,25 +119,47 @@ function refuseFarWrite(
   at: number,
   fileBytes: number,
 ): void {
-  if (descriptor.type !== 'inline-write' && descriptor.type !== 'write-payload') return;
-  const length = descriptor.type === 'inline-write' ? descriptor.bytes.length : descriptor.lengthBytes;
-  if (descriptor.hostOffset + length <= fileBytes + 2 ** journalV1Limits.maxBlockSizeOrder) return;
+  const range = writtenRange(descriptor);
+  if (range === undefined) return;
+  if (range.start + range.lengthBytes <= fileBytes + 2 ** journalV1Limits.maxBlockSizeOrder) return;
   throw new FormatError('BAD_FIELD', `journal record ${sequence} writes far behind the end of the file`, {
     hostOffset: at,
     field: 'hostOffset',
-    value: descriptor.hostOffset,
+    value: range.start,
     clause: 'JRN-DESC-029',
   });
 }
 
-function writtenBytes(descriptor: JournalDescriptor): number {
-  return descriptor.type === 'write-payload' ? descriptor.lengthBytes : 0;
+/** What of the image file the descriptor changes. */
+function writtenRange(descriptor: JournalDescriptor): { start: number; lengthBytes: number } | undefined {
+  switch (descriptor.type) {
+    case 'inline-write':
+      return { start: descriptor.hostOffset, lengthBytes: descriptor.bytes.length };
+    case 'write-payload':
+      return { start: descriptor.hostOffset, lengthBytes: descriptor.lengthBytes };
+    case 'copy':
+    case 'fill-from-backing':
+      return { start: descriptor.targetHostOffset, lengthBytes: descriptor.lengthBytes };
+    default:
+      return undefined;
+  }
+}
+
+/**
+ * Refuse copies and fills, for a client that does not carry them out.
+ * @throws UNSUPPORTED_FEATURE [JRN-DESC-002]
+ */
+export function refuseCopies(record: JournalRecord, ring: RingGeometry): void {
+  const found = record.descriptors.find(({ type }) => type === 'copy' || type === 'fill-from-backing');
+  if (found !== undefined) throw notServed(found.type, record.sequence, ring.hostOffset + record.position);
 }
 
 const served: ReadonlySet<JournalDescriptor['type']> = new Set([
   'inline-write',
   'write-payload',
   'revoke',
+  'copy',
+  'fill-from-backing',
   'guest-write',
   'guest-settled',
   'intent',
@@ -150,11 +172,13 @@ function refuseDescriptor(descriptor: JournalDescriptor, sequence: number, at: n
   if (served.has(descriptor.type)) return;
   if (descriptor.type === 'unknown' && descriptor.number >= firstIgnorable) return;
   const name = descriptor.type === 'unknown' ? `type ${descriptor.number}` : descriptor.type;
-  throw new UnsupportedFeatureError(
-    'UNSUPPORTED_FEATURE',
-    `journal record ${sequence} holds a descriptor that is not supported`,
-    { feature: `journal descriptor ${name}`, hostOffset: at, clause: 'JRN-DESC-002' },
-  );
+  throw notServed(name, sequence, at);
+}
+
+function notServed(name: string, sequence: number, at: number): UnsupportedFeatureError {
+  const message = `journal record ${sequence} holds a descriptor that is not supported`;
+  const context = { feature: `journal descriptor ${name}`, hostOffset: at, clause: 'JRN-DESC-002' };
+  return new UnsupportedFeatureError('UNSUPPORTED_FEATURE', message, context);
 }
 
 /**

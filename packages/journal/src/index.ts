@@ -38,11 +38,20 @@ export {
   type LogVisitor,
 } from './inspection.ts';
 export type {
+  BackingFill,
   GuestRange,
   GuestWrite,
+  HostCopy,
   HostRange,
   HostWrite,
   LoggedIntent,
   Microtransaction,
 } from './microtransaction.ts';
-export { type GuestSink, type LiveRecord, type RecoveredLog, reassertLog, recoverLog } from './recovery.ts';
+export {
+  type FillSink,
+  type GuestSink,
+  type LiveRecord,
+  type RecoveredLog,
+  reassertLog,
+  recoverLog,
+} from './recovery.ts';

@@ -23,6 +23,13 @@ export interface GuestRange {
   readonly lengthBytes: number;
 }
 
+/** The bytes of a host range are what the backing file shows, until they are written there [JRN-COPY-002]. */
+export interface BackingFill {
+  readonly targetHostOffset: HostOffset;
+  readonly guestOffset: GuestOffset;
+  readonly lengthBytes: number;
+}
+
 /** Guest bytes to be logged. The engine copies them into the record before it returns to its client. */
 export interface GuestWrite {
   readonly guestOffset: GuestOffset;
@@ -47,8 +54,12 @@ export interface LoggedIntent {
 
 export interface Microtransaction {
   readonly hostWrites?: readonly HostWrite[];
-  /** To be made when the microtransaction is durable. Nobody changes the source before it is made. */
+  /**
+   * To be made when the microtransaction is durable. Nobody changes the source before it is made. The engine of v1 leaves
+   * it to the client, who ends each with a revoke of its target when that stands in place; so with fills.
+   */
   readonly copies?: readonly HostCopy[];
+  readonly fills?: readonly BackingFill[];
   /** Freed ranges in which earlier host writes of the log must not be executed any more. */
   readonly revokes?: readonly HostRange[];
   /** Guest ranges whose logged guest writes, up to now, are found through the mapping from here on. */
@@ -68,9 +79,14 @@ export interface Microtransaction {
   readonly onDurable?: () => void;
 }
 
-/** Upper bound of the descriptor bytes that a microtransaction takes in a record (JRN-DESC). */
+/**
+ * Upper bound of the descriptor bytes that a microtransaction takes in a record (JRN-DESC). A revoke may leave two pieces
+ * of a copy or a fill of its own batch.
+ */
 export function descriptorBytesBound(transaction: Microtransaction): number {
-  let bytes = 24 * (transaction.revokes?.length ?? 0) + 32 * (transaction.settled?.length ?? 0);
+  const { revokes, settled, copies, fills } = transaction;
+  let bytes = (24 + 32) * (revokes?.length ?? 0) + 32 * (settled?.length ?? 0);
+  bytes += 32 * ((copies?.length ?? 0) + (fills?.length ?? 0));
   for (const write of transaction.hostWrites ?? []) bytes += 16 + Math.ceil(write.bytes.length / 8) * 8;
   if (transaction.intent !== undefined) bytes += 24 + Math.ceil(transaction.intent.body.length / 8) * 8;
   if (transaction.intentDone !== undefined) bytes += 16;

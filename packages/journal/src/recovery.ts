@@ -28,6 +28,7 @@ import {
   damageBySlot,
   decodeNext,
   readNext,
+  refuseCopies,
   refuseRecord,
   searchOutside,
   searchReach,
@@ -41,6 +42,19 @@ export interface GuestSink {
   readonly intentKinds?: ReadonlySet<number>;
   guestWrite(guestOffset: number, bytes: Uint8Array, sequence: number): void;
   guestSettled(guestOffset: number, lengthBytes: number, throughSequence: number): void;
+  /** Absent where the client carries out no copies and fills: a log that holds one is refused. */
+  readonly fills?: FillSink;
+}
+
+/**
+ * Where the client gathers copies and fills, in log order. `recordAt` is the host offset of the record, for
+ * errors about what it says.
+ */
+export interface FillSink {
+  copy(targetOffset: number, sourceOffset: number, lengthBytes: number, recordAt: number): void;
+  fillFromBacking(targetOffset: number, guestOffset: number, lengthBytes: number, recordAt: number): void;
+  /** The range is revoked, or written by the log: nothing is copied or filled there any more. */
+  cancel(hostOffset: number, lengthBytes: number, kind: 'revoke' | 'write', recordAt: number): void;
 }
 
 export interface LiveRecord {
@@ -86,7 +100,8 @@ export function* recoverLog(device: BlockDevice, area: AreaLocation, sink: Guest
     if ('stop' in next) break;
     const record = decodeNext(ring, next.header, next.bytes);
     refuseRecord(record, area, ring, device.sizeBytes);
-    apply(record, hostWrites, sink, totals);
+    if (sink.fills === undefined) refuseCopies(record, ring);
+    apply(record, ring, hostWrites, sink, totals);
     intents.note(record);
     usedBytes += record.lengthBlocks * ring.blockBytes;
     end = chainEndOfRecord(record, ring.blockBytes, ring.lengthBytes);
@@ -125,22 +140,45 @@ export function* reassertLog(device: BlockDevice, area: AreaLocation, log: Recov
 /** Lay the effects of a record that was not refused over what was gathered. */
 function apply(
   record: JournalRecord,
+  ring: RingGeometry,
   hostWrites: PatchMap,
   sink: GuestSink,
   totals: { guestBytes: number; payloadBytes: number },
 ): void {
   const payload = (at: number, length: number): Uint8Array => record.payload.subarray(at, at + length);
+  const recordAt = ring.hostOffset + record.position;
   totals.payloadBytes += record.payload.length;
   for (const descriptor of record.descriptors) {
     switch (descriptor.type) {
       case 'inline-write':
         hostWrites.set(descriptor.hostOffset, descriptor.bytes);
+        sink.fills?.cancel(descriptor.hostOffset, descriptor.bytes.length, 'write', recordAt);
         break;
       case 'write-payload':
         hostWrites.set(descriptor.hostOffset, payload(descriptor.payloadOffset, descriptor.lengthBytes));
+        sink.fills?.cancel(descriptor.hostOffset, descriptor.lengthBytes, 'write', recordAt);
         break;
       case 'revoke':
         hostWrites.delete(descriptor.hostOffset, descriptor.lengthBytes);
+        sink.fills?.cancel(descriptor.hostOffset, descriptor.lengthBytes, 'revoke', recordAt);
+        break;
+      case 'copy':
+        hostWrites.delete(descriptor.targetHostOffset, descriptor.lengthBytes);
+        sink.fills?.copy(
+          descriptor.targetHostOffset,
+          descriptor.sourceHostOffset,
+          descriptor.lengthBytes,
+          recordAt,
+        );
+        break;
+      case 'fill-from-backing':
+        hostWrites.delete(descriptor.targetHostOffset, descriptor.lengthBytes);
+        sink.fills?.fillFromBacking(
+          descriptor.targetHostOffset,
+          descriptor.guestOffset,
+          descriptor.lengthBytes,
+          recordAt,
+        );
         break;
       case 'guest-write':
         totals.guestBytes += descriptor.lengthBytes;

@@ -86,6 +86,8 @@ const shapes: Readonly<Record<string, Shape>> = {
 
 /** Every write goes in place, as large ones do. */
 const direct = { directWriteBytes: 512, directFlushBytes: 0 } as const;
+/** Nothing is logged: what waits is settled at every flush. */
+const settle = { directFlushBytes: 0 } as const;
 /** Write-back begins at once. */
 const eager = { writeBackAt: 0.01 } as const;
 
@@ -106,6 +108,17 @@ const randomShapes: Readonly<Record<string, Shape>> = { '-512': manySmall, '-4k+
 const tuned: readonly DriverConfiguration[] = [
   { ...small, name: 'journal+direct+filled', mode: 'journal', filled: true, tuning: direct },
   { ...shapes['+l1']!, name: 'journal+direct+l1', mode: 'journal', tuning: direct },
+  // What is mapped before it is copied: fills from the backing file, copies out of shared clusters.
+  { ...small, ...backing, name: 'journal+direct+backing', mode: 'journal', tuning: direct },
+  {
+    ...small,
+    name: 'journal+direct+eager+twins',
+    mode: 'journal',
+    filled: true,
+    sharing: 'twins',
+    tuning: { ...direct, ...eager },
+  },
+  { ...small, ...backing, name: 'journal+settle+backing', mode: 'journal', tuning: settle },
   {
     ...small,
     ...backing,
@@ -117,6 +130,14 @@ const tuned: readonly DriverConfiguration[] = [
 ];
 
 const tunedRandom: readonly DriverConfiguration[] = [
+  { ...fewLarge, name: 'journal-4k+direct+backing+twins', mode: 'journal', sharing: 'twins', tuning: direct },
+  {
+    ...fewLarge,
+    name: 'journal-4k+settle+eager+backing+twins',
+    mode: 'journal',
+    sharing: 'twins',
+    tuning: { ...settle, ...eager },
+  },
   { ...manySmall, name: 'journal-512+direct+eager', mode: 'journal', tuning: { ...direct, ...eager } },
 ];
 

@@ -4,13 +4,11 @@ import {
   type RecordedOperation,
   type RecordedWrite,
   RecordingDevice,
-  run,
 } from '@qcow2/block-device';
-import { decodeRecord, encodeRecord, type JournalRecord } from '@qcow2/codec/journal/v1';
-import { recoverLog, ringOf } from '@qcow2/journal';
 import { hostOffset } from '@qcow2/spec';
 import { describe, expect, it } from 'vitest';
 import { createImage, openImage } from '../../src/index.ts';
+import { appendedRecords, appendRecord } from '../support/journal-records.ts';
 import { random } from '../support/random.ts';
 
 const journal = { sizeBytes: 65536, blockBytes: 512 } as const;
@@ -21,21 +19,6 @@ function isDurable(log: readonly RecordedOperation[], write: RecordedWrite, time
     ({ kind, startedAt, completedAt }) =>
       kind === 'flush' && startedAt > write.completedAt! && completedAt! < time,
   );
-}
-
-/** Records that do not wrap, with the time at which they were appended. */
-function recordsOf(log: readonly RecordedOperation[]): { record: JournalRecord; time: number }[] {
-  const records: { record: JournalRecord; time: number }[] = [];
-  for (const operation of log) {
-    if (operation.kind !== 'write' || operation.event !== 'journal_append') continue;
-    try {
-      const context = { hostOffset: hostOffset(operation.offset), blockBytes: 512, maxBlocks: 28 };
-      records.push({ record: decodeRecord(operation.bytes, context), time: operation.startedAt });
-    } catch {
-      // A piece of a record that wraps.
-    }
-  }
-  return records;
 }
 
 describe('what the driver logs', () => {
@@ -60,7 +43,7 @@ describe('what the driver logs', () => {
     expect(new Set(tables.map(({ event }) => event)).size).toBeGreaterThan(2);
     const byOffset = new Map(tables.map((table) => [table.offset, table]));
     let looked = 0;
-    for (const { record, time } of recordsOf(device.log)) {
+    for (const { record, time } of appendedRecords(device.log)) {
       for (const descriptor of record.descriptors) {
         if (descriptor.type !== 'inline-write') continue;
         const { hostOffset: at, bytes } = descriptor;
@@ -107,24 +90,9 @@ describe('what the driver logs', () => {
     await image.flush();
     const area = image.journalStatus()!;
     image.abandon();
-    const log = await run(
-      recoverLog(memory, area, { guestWrite: () => undefined, guestSettled: () => undefined }),
-    );
-    const last = log.records.at(-1)!;
-    const ring = ringOf(area, 512);
-    const record = encodeRecord({
-      sequence: last.sequence + 1,
-      journalId: log.slot.journalId,
-      salt: last.salt,
-      position: last.endLog % ring.lengthBytes,
-      chain: last.crc,
-      durableThrough: last.sequence,
-      life: false,
-      blockBytes: 512,
-      descriptors: [{ type: 'inline-write', hostOffset: hostOffset(72), bytes: new Uint8Array(8) }],
-      payload: [],
-    });
-    memory.write(ring.hostOffset + (last.endLog % ring.lengthBytes), record.bytes);
+    await appendRecord(memory, area, [
+      { type: 'inline-write', hostOffset: hostOffset(72), bytes: new Uint8Array(8) },
+    ]);
     for (const readOnly of [true, false]) {
       await expect(openImage(memory.clone(), { readOnly })).rejects.toMatchObject({
         context: { clause: 'JRN-DESC-014' },

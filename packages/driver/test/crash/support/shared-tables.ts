@@ -81,6 +81,32 @@ export function addSnapshot(image: MemoryDevice): void {
   image.write(0, encodeHeader(header));
 }
 
+/**
+ * What a snapshot shared is shared with nobody, and counted once: all but the flags that say so. A write then frees
+ * what it copies from.
+ */
+export function dropSnapshot(image: MemoryDevice): void {
+  const head = new Uint8Array(512);
+  image.read(0, head);
+  const clusterBytes = 2 ** view(head).getUint32(20);
+  const bytes = new Uint8Array(clusterBytes);
+  image.read(0, bytes);
+  const header = decodeHeader(bytes, image.sizeBytes);
+  const table = new Uint8Array(clusterBytes);
+  image.read(header.refcountTableOffset, table);
+  const blockOffset = readRefcountBlockOffset(view(table), 0);
+  const block = new Uint8Array(clusterBytes);
+  image.read(blockOffset, block);
+  const counts = view(block);
+  for (let at = 0; at < clusterBytes; at += 2) {
+    if (counts.getUint16(at) === 2) counts.setUint16(at, 1);
+  }
+  image.write(blockOffset, block);
+  header.snapshotCount = 0;
+  header.snapshotsOffset = 0;
+  image.write(0, encodeHeader(header));
+}
+
 /** A copy of the image whose active table is that of the snapshot: what it shows is the snapshot's disk. */
 export function snapshotView(image: MemoryDevice): MemoryDevice {
   const twin = image.clone();

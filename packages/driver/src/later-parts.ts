@@ -1,0 +1,87 @@
+/**
+ * Leaving the rest of a new cluster to the log: which parts, from where, and whether the log has room for them.
+ *
+ * Crash argument. The record that maps the cluster names every part that was not written. So a crash keeps both or
+ * neither: where the mapping is durable, replay brings the rest from where it stands (see `PendingFills`).
+ */
+import { clusterKind } from '@qcow2/codec';
+import type { ImageCore } from './image-core.ts';
+import type { Mapping } from './mapping.ts';
+import type { MetadataUpdate } from './metadata-update.ts';
+import { type FillSource, movedSource } from './pending-fills.ts';
+import type { Piece } from './pending-writer.ts';
+import type { ClusterRange } from './sector-map.ts';
+
+/** Parts of one cluster that the log is burdened with at most: 32 bytes each, and as many requests later. */
+const mostParts = 8;
+
+/** Whether so many parts may be left to the log now. */
+export function mayLeave({ log }: ImageCore, parts: number): boolean {
+  return parts <= mostParts && !log.isBacklogged;
+}
+
+/**
+ * Add to a change that maps `target` what is to be brought into the gaps later; false where they have to be written
+ * before it. What the mapping shows there is not known to be zeros.
+ */
+export function leaveRest(
+  core: ImageCore,
+  update: MetadataUpdate,
+  mapping: Mapping,
+  target: { readonly guestCluster: number; readonly hostOffset: number },
+  gaps: readonly ClusterRange[],
+): boolean {
+  if (gaps.length === 0) return true;
+  const source = sourceOf(core, mapping, target.guestCluster);
+  if (source === undefined || !mayLeave(core, gaps.length)) return false;
+  for (const { start, end } of gaps) {
+    update.bringLater({
+      hostOffset: target.hostOffset + start,
+      lengthBytes: end - start,
+      source: movedSource(source, start),
+    });
+  }
+  return true;
+}
+
+/** Where the first byte of the cluster stands, if the log can say so. */
+function sourceOf(core: ImageCore, mapping: Mapping, guestCluster: number): FillSource | undefined {
+  const { log, fills, clusterBytes } = core;
+  if (mapping.kind === clusterKind.unallocated && log.takesFills === true) {
+    return { kind: 'backing', guestOffset: guestCluster * clusterBytes };
+  }
+  // A target is no source [JRN-COPY-008].
+  const copies = log.takesCopies === true && mapping.kind === clusterKind.standard;
+  if (!copies || fills.touches(mapping.hostOffset, clusterBytes)) return undefined;
+  return { kind: 'copy', hostOffset: mapping.hostOffset };
+}
+
+/** The ranges of pieces that are in order, those that meet made one. */
+export function joinedRanges(pieces: Iterable<Piece>): ClusterRange[] {
+  const ranges: { start: number; end: number }[] = [];
+  for (const { inCluster, bytes } of pieces) {
+    const last = ranges.at(-1);
+    if (last !== undefined && last.end === inCluster) last.end += bytes.length;
+    else ranges.push({ start: inCluster, end: inCluster + bytes.length });
+  }
+  return ranges;
+}
+
+/** What ranges in order leave of a cluster. */
+export function gapsBetween(ranges: readonly ClusterRange[], clusterBytes: number): ClusterRange[] {
+  return rangesWithout({ start: 0, end: clusterBytes }, ranges);
+}
+
+/** What is left of a range without others, which are in order. */
+export function rangesWithout(range: ClusterRange, others: readonly ClusterRange[]): ClusterRange[] {
+  const left: ClusterRange[] = [];
+  let at = range.start;
+  for (const { start, end } of others) {
+    if (end <= at) continue;
+    if (start >= range.end) break;
+    if (start > at) left.push({ start: at, end: start });
+    at = end;
+  }
+  if (at < range.end) left.push({ start: at, end: range.end });
+  return left;
+}
