@@ -157,7 +157,7 @@ export class ClusterWriter {
    * Bring a cluster of the overlay in place. What is in place then stays in the overlay until it is durable. The rest of a
    * new cluster comes with it, or is left to the log where that takes it.
    */
-  *settle(cluster: OverlayCluster, rest: 'bring-rest' | 'leave-rest'): Task<void> {
+  *settle(cluster: OverlayCluster, rest: 'bring-rest' | 'leave-rest' = 'bring-rest'): Task<void> {
     if (cluster.settledVersion === cluster.version) return;
     const { guestCluster } = cluster;
     const required = cluster.dirtySectors > 0;
