@@ -75,7 +75,8 @@ async function hunt(task: Extract<WorkerTask, { kind: 'hunt' }>, tell: Tell): Pr
   });
   const look = async (workload: Workload, fromOperation: number, states: 'all' | number): Promise<void> => {
     if (explorer.failures.length > 0) return;
-    await explorer.explore(workload, { fromOperation, states, secondCrashes: 'some' });
+    const secondCrashes = workload.operations.length <= 2 ? 'all' : 'some';
+    await explorer.explore(workload, { fromOperation, states, secondCrashes });
   };
   const named = namedWorkload(system, task.workload);
   await look(named, 0, 'all');

@@ -25,6 +25,7 @@ export interface CampaignOptions {
   readonly bound: number;
   readonly samplesPerPoint: number;
   readonly secondCrashOneIn: number;
+  readonly killOneIn: number;
   /** Show one recovered image in so many to qemu-img; 0 for none. */
   readonly qemuOneIn: number;
   readonly mutation?: DeviceMutation | undefined;
@@ -38,6 +39,7 @@ export const defaultCampaign: CampaignOptions = {
   bound: 4096,
   samplesPerPoint: 64,
   secondCrashOneIn: 16,
+  killOneIn: 8,
   qemuOneIn: 512,
 };
 
@@ -60,6 +62,24 @@ export function jobsOf(options: CampaignOptions): Job[] {
   if (states > 0) for (const { name } of all) jobs.push({ kind: 'random', system: name, states });
   addSequences(3);
   return jobs;
+}
+
+/**
+ * The jobs for so many threads. All jobs of a system in one thread: what it has recovered it does not recover again.
+ * The heaviest systems are given out first, each to the thread that has least to do.
+ */
+export function shareJobs(jobs: readonly Job[], threads: number): Job[][] {
+  const shares = Array.from({ length: Math.max(1, threads) }, () => ({
+    weight: 0,
+    systems: new Set<string>(),
+  }));
+  const systems = [...new Set(jobs.map(({ system }) => system))].map(labSystem);
+  for (const { name, weight } of systems.sort((left, right) => right.weight - left.weight)) {
+    const share = shares.reduce((least, one) => (one.weight < least.weight ? one : least));
+    share.weight += weight;
+    share.systems.add(name);
+  }
+  return shares.map((share) => jobs.filter(({ system }) => share.systems.has(system)));
 }
 
 /** A system on the bench, with everything that is kept about it between jobs. */

@@ -34,7 +34,7 @@ export const driverModes: Readonly<Record<DriverMode, DriverModeTraits>> = {
       journal: { profile: 'draft-2013', sizeBytes: journalBytes, blockBytes: Math.min(blockBytes, 1024) },
     }),
     leaksAreFailures: true,
-    weight: 2,
+    weight: 10,
   },
   ordered: { create: () => ({ journal: false }), leaksAreFailures: false, weight: 1 },
   // What a crash leaks is marked, and repaired by the next open.

@@ -19,6 +19,7 @@ import { randomChoice, structuredChoices } from './choices.ts';
 import { type CrashPoint, crashPoints } from './crash-point.ts';
 import { type CrashChoice, CrashSpace } from './crash-space.ts';
 import type { AllowedContent, GuestViolation } from './guest-oracle.ts';
+import { killTimeline, liveImage } from './kill-point.ts';
 import type { DeviceMutation } from './mutation.ts';
 import type { QemuCheck } from './qemu-check.ts';
 import { hashText, SeededRandom } from './random.ts';
@@ -31,6 +32,7 @@ import {
   type Problem,
   type Recovery,
   recover,
+  shallowDepth,
   showBytes,
 } from './recovery.ts';
 import { SectorDevice } from './sector-device.ts';
@@ -58,6 +60,8 @@ export interface Tally {
   sampled: number;
   /** Of the states, those of a crash in a recovery. */
   secondCrashes: number;
+  /** Of the states, those of a crash in the recovery of a process that was killed. */
+  afterKills: number;
   /** Crash points whose space was too large to go through. */
   pointsSampled: number;
   /** Different images that were recovered. */
@@ -75,6 +79,7 @@ export function emptyTally(): Tally {
     exhaustive: 0,
     sampled: 0,
     secondCrashes: 0,
+    afterKills: 0,
     pointsSampled: 0,
     distinct: 0,
     qemuChecks: 0,
@@ -91,6 +96,8 @@ export interface ExplorerOptions {
   readonly samplesPerPoint: number;
   /** Of the images recovered in other workloads, one in so many is crashed again; 0 for none. */
   readonly secondCrashOneIn: number;
+  /** At one crash point in so many of other workloads, the process is killed instead; 0 for none. */
+  readonly killOneIn: number;
   readonly mutation?: DeviceMutation | undefined;
   readonly qemu?: QemuCheck | undefined;
   readonly onFailure?: (failure: Failure) => void;
@@ -145,6 +152,7 @@ export class Explorer {
       if (point.deviceTime < from) continue;
       if (this.#isOver()) return;
       await this.#explorePoint(scene, point);
+      await this.#killAt(scene, point);
     }
   }
 
@@ -159,10 +167,16 @@ export class Explorer {
     for (const [index, { point: wanted, state }] of steps.entries()) {
       const point = [...crashPoints(timeline)][wanted];
       if (point === undefined) return [...story, `there is no crash point ${wanted}`];
+      if (index === 0) allowed = point.allowed;
+      if (state === 'killed') {
+        story.push(`the process is killed at crash point ${wanted} of device time ${point.deviceTime}`);
+        const recovery = await recover(this.#system, liveImage(point), shallowDepth);
+        timeline = killTimeline(point, this.#mutated(recovery));
+        continue;
+      }
       const space = new CrashSpace(point);
       const choice = space.decode(state);
       const image = space.image(choice);
-      if (index === 0) allowed = point.allowed;
       story.push(
         `crash point ${wanted} of device time ${point.deviceTime}, state ${state} of ${space.total}`,
       );
@@ -208,7 +222,10 @@ export class Explorer {
     const space = new CrashSpace(point);
     const verdicts = new Set<number>();
     const { bound, samplesPerPoint } = this.#options;
-    const judge = (choice: CrashChoice) => this.#judgeState(scene, point, space, choice, verdicts);
+    const judge = (choice: CrashChoice) => {
+      const steps = () => [{ point: point.index, state: space.encode(choice) }];
+      return this.#judgeState(scene, point.allowed, space.image(choice), steps, verdicts);
+    };
     if (scene.plan.states !== 'all') {
       for (let drawn = 0; drawn < scene.plan.states; drawn++) {
         this.tally.sampled++;
@@ -237,21 +254,52 @@ export class Explorer {
     }
   }
 
+  /**
+   * The process dies at a crash point, the next one recovers, and the machine crashes in that. Nothing was acknowledged
+   * meanwhile, so what was allowed at the point is what is allowed after it.
+   */
+  async #killAt(scene: Scene, point: CrashPoint): Promise<void> {
+    const { bound, killOneIn } = this.#options;
+    const all = scene.plan.secondCrashes === 'all';
+    if (killOneIn === 0 || (!all && !scene.random.chance(killOneIn))) return;
+    if (point.pending.length === 0) return;
+    const live = liveImage(point);
+    const recovery = await recover(this.#system, live, shallowDepth);
+    const killed: CrashStep = { point: point.index, state: 'killed' };
+    if (recovery.content === undefined) {
+      return this.#report(scene.workload, this.#id(scene.workload, [killed]), recovery.problems);
+    }
+    const verdicts = new Set<number>();
+    for (const next of crashPoints(killTimeline(point, this.#mutated(recovery)))) {
+      if (this.#isOver()) return;
+      const space = new CrashSpace(next);
+      const whole = all && space.complete && space.total <= BigInt(bound);
+      const choices = whole
+        ? space.choices()
+        : [randomChoice(space, scene.random), randomChoice(space, scene.random)];
+      for (const choice of choices) {
+        if (whole) this.tally.exhaustive++;
+        else this.tally.sampled++;
+        this.tally.afterKills++;
+        const steps = () => [killed, { point: next.index, state: space.encode(choice) }];
+        await this.#judgeState(scene, point.allowed, space.image(choice), steps, verdicts);
+      }
+    }
+  }
+
   /** @param verdicts numbers of the contents that were found to be as allowed at this point */
   async #judgeState(
     scene: Scene,
-    point: CrashPoint,
-    space: CrashSpace,
-    choice: CrashChoice,
+    allowed: AllowedContent | undefined,
+    image: SectorImage,
+    steps: () => readonly CrashStep[],
     verdicts: Set<number>,
   ): Promise<void> {
     this.tally.states++;
-    const image = space.image(choice);
-    const steps = () => [{ point: point.index, state: space.encode(choice) }];
     const content = await this.#contentAfterRecovery(scene, image, steps);
     if (content === -1 || verdicts.has(content)) return;
     verdicts.add(content);
-    const violation = point.allowed?.firstViolation(this.#contents[content]!);
+    const violation = allowed?.firstViolation(this.#contents[content]!);
     if (violation !== undefined) {
       this.#report(scene.workload, this.#id(scene.workload, steps()), [describeViolation(violation)]);
     }

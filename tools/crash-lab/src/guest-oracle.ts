@@ -158,6 +158,20 @@ export class GuestOracle {
     });
   }
 
+  /** The first sector that a living system must not show now: nothing is under way, and nothing has crashed. */
+  firstMisread(content: Uint8Array): number | undefined {
+    for (let index = 0; index * sectorBytes < content.length; index++) {
+      const found = content.subarray(index * sectorBytes, (index + 1) * sectorBytes);
+      const list = this.#current[index] ?? [];
+      if (list.some((sector) => equalBytes(sector.bytes, found))) continue;
+      // Several writes to parts of it that overlapped in time, or were cut short by a kill: any mixture of them.
+      const mixed =
+        list.length > 1 && found.every((byte, at) => list.some(({ bytes }) => bytes[at] === byte));
+      if (!mixed) return index;
+    }
+    return undefined;
+  }
+
   allowed(): AllowedContent {
     const candidates = this.#candidates.slice();
     const allowedBytes = this.#sizes.map(({ sizeBytes }) => sizeBytes);

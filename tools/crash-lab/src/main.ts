@@ -1,5 +1,5 @@
 /**
- * `pnpm crash-lab [--seconds N] [--seed S] [--state ID] [--mode journal|ordered|all]`
+ * `pnpm crash-lab [--seconds N] [--seed S] [--state ID] [--mode MODE|all] [--mutant NAME|all]`
  *
  * Without `--seconds`: everything that is exhaustive, and 10,000 states of random workloads. With it: as much
  * of that as the time allows, and then more random workloads until it is over. Each failure is told with the
@@ -7,8 +7,8 @@
  */
 import { parseArgs } from 'node:util';
 import { StateError } from '@qcow2/spec';
-import { addTally, type CampaignOptions, defaultCampaign, type Job, jobsOf } from './campaign.ts';
-import { codeMutant, codeMutants } from './code-mutants.ts';
+import { addTally, type CampaignOptions, defaultCampaign, jobsOf, shareJobs } from './campaign.ts';
+import { codeMutant, codeMutants, mutantTable } from './code-mutants.ts';
 import { emptyTally, type Failure, type Tally } from './explorer.ts';
 import { namedMutation } from './mutation.ts';
 import { describeError } from './recovery.ts';
@@ -19,6 +19,8 @@ import { huntMutant, runThread } from './threads.ts';
 interface Call {
   readonly options: CampaignOptions;
   readonly mutation: string | undefined;
+  /** Print the table of mutants that docs/crash-lab.md shows. */
+  readonly mutantTable: boolean;
   /** Names a mutant of the code to hunt, or `all`. */
   readonly mutant: string | undefined;
   /** Where to hunt it, if not where it says. */
@@ -35,6 +37,10 @@ async function main(): Promise<number> {
   const call = readCall(process.argv.slice(2));
   const started = performance.now();
   if (call.state !== undefined) return replayOne(call, call.state, started);
+  if (call.mutantTable) {
+    console.log(mutantTable());
+    return 0;
+  }
   if (call.mutant !== undefined) return huntMutants(call, call.mutant);
   const { tally, jobsLeft } = await runCampaign(call);
   printSummary(call, tally, started, { complete: jobsLeft === 0 });
@@ -51,6 +57,7 @@ function readCall(words: readonly string[]): Call {
       mode: { type: 'string' },
       mutate: { type: 'string' },
       mutant: { type: 'string' },
+      'mutant-table': { type: 'boolean' },
       system: { type: 'string' },
       length: { type: 'string' },
       'random-states': { type: 'string' },
@@ -81,6 +88,7 @@ function readCall(words: readonly string[]): Call {
     options,
     mutation: values.mutate,
     mutant: values.mutant,
+    mutantTable: values['mutant-table'] ?? false,
     system: values.system,
     seconds: wholeNumber('--seconds', values.seconds),
     state: values.state,
@@ -140,10 +148,7 @@ async function huntMutants(call: Call, names: string): Promise<number> {
 
 async function runCampaign(call: Call): Promise<{ tally: Tally; jobsLeft: number }> {
   const jobs = jobsOf(call.options);
-  const systems = [...new Set(jobs.map(({ system }) => system))];
-  const shares: Job[][] = Array.from({ length: Math.max(1, call.threads) }, () => []);
-  // All jobs of a system in one thread: what it has recovered it does not recover again.
-  for (const job of jobs) shares[systems.indexOf(job.system) % shares.length]!.push(job);
+  const shares = shareJobs(jobs, call.threads);
   const sum = emptyTally();
   let jobsLeft = 0;
   let printed = 0;

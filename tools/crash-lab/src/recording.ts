@@ -15,6 +15,8 @@ import { DelayingDevice } from './delaying-device.ts';
 import { type AllowedContent, GuestOracle } from './guest-oracle.ts';
 import type { DeviceMutation } from './mutation.ts';
 import { hashText, SeededRandom } from './random.ts';
+import { showBytes } from './recovery.ts';
+import { sectorBytes } from './sector.ts';
 import { SectorDevice } from './sector-device.ts';
 import type { SectorImage } from './sector-image.ts';
 import type { OpenSystem, SystemUnderTest } from './system-under-test.ts';
@@ -87,6 +89,7 @@ class Run {
       if (operation.kind === 'reopen' || operation.kind === 'kill') {
         await Promise.all(underWay);
         underWay = [];
+        if (this.#workload.concurrency === 1) await this.#readAll(system.guest);
         if (operation.kind === 'reopen') await this.#close(system);
         else this.#kill(system);
         system = await this.#open();
@@ -97,10 +100,12 @@ class Run {
         await Promise.all(underWay);
         underWay = [];
         await system.settle();
+        if (operation.kind === 'flush' && this.#workload.concurrency === 1) await this.#readAll(system.guest);
       }
     }
     await Promise.all(underWay);
     this.#operationTimes.push(this.#device.now);
+    await this.#readAll(system.guest);
     await this.#close(system);
   }
 
@@ -120,6 +125,16 @@ class Run {
       random: (into) => this.#random.fill(into),
       readOnly: false,
     });
+  }
+
+  /** What lives must show what was written, before any crash. @throws INVARIANT */
+  async #readAll(guest: BlockDevice): Promise<void> {
+    const content = new Uint8Array(guest.sizeBytes);
+    await guest.read(0, content);
+    const sector = this.#oracle.firstMisread(content);
+    if (sector === undefined) return;
+    const found = showBytes(content, sector * sectorBytes);
+    throw new InvariantError(`guest sector ${sector} reads as ${found} before any crash`);
   }
 
   /** A clean close makes durable what was written, as a flush does. */

@@ -31,6 +31,7 @@ export interface RecoveryDepth {
   readonly readOnly: boolean;
 }
 
+export const shallowDepth: RecoveryDepth = { reopen: false, twice: false, readOnly: false };
 export const fullDepth: RecoveryDepth = { reopen: true, twice: true, readOnly: true };
 
 export interface Recovery {

@@ -20,3 +20,8 @@ export async function runJobs(
     runner.close();
   }
 }
+
+/** Sequences of up to 2 operations, and of 3 on the systems that are named. */
+export function isShort(...whole: readonly string[]): (job: Job) => boolean {
+  return (job) => job.kind === 'sequences' && (job.length < 3 || whole.includes(job.system));
+}

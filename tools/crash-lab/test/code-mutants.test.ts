@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { codeMutant, codeMutants } from '../src/code-mutants.ts';
+import { codeMutant, codeMutants, mutantTable } from '../src/code-mutants.ts';
 import { mutated } from '../src/mutant-loader.ts';
 import { namedMutation } from '../src/mutation.ts';
 import { labSystems } from '../src/systems.ts';
@@ -24,6 +24,15 @@ describe('mutants in the code', () => {
       expect(labSystems.map((one) => one.name)).toContain(system);
     }
     expect(codeMutant('gone')).toBeUndefined();
+  });
+
+  it('cite clauses that exist, and are the table of docs/crash-lab.md (`pnpm crash-lab --mutant-table` prints it)', () => {
+    const clauses = new Set(readFileSync(new URL('docs/specs/clauses.lock', root), 'utf8').split('\n'));
+    for (const { clause } of codeMutants) {
+      for (const id of clause.match(/[A-Z][A-Z0-9]*(-[A-Z]+)?-\d{3}/g) ?? []) expect(clauses).toContain(id);
+    }
+    const page = readFileSync(new URL('docs/crash-lab.md', root), 'utf8');
+    expect(page).toContain(mutantTable());
   });
 
   for (const mutant of codeMutants) {

@@ -155,3 +155,23 @@ describe('the size of the disk', () => {
     expect(isAllowed(oracle, sector(1))).toBe(true);
   });
 });
+
+describe('what a living system shows', () => {
+  it('is the newest content, before anything is flushed', () => {
+    const oracle = oracleOf(1, 1);
+    write(oracle, 512, sector(2));
+    expect(oracle.firstMisread(new Uint8Array(1024).fill(1, 0, 512).fill(2, 512))).toBeUndefined();
+    expect(oracle.firstMisread(new Uint8Array(1024).fill(1))).toBe(1);
+  });
+
+  it('is either of the two where a process was killed in between, and one of them after the next write', () => {
+    const oracle = oracleOf(1);
+    write(oracle, 0, sector(2));
+    oracle.kill();
+    expect(oracle.firstMisread(sector(1))).toBeUndefined();
+    expect(oracle.firstMisread(sector(2))).toBeUndefined();
+    write(oracle, 0, sector(3));
+    expect(oracle.firstMisread(sector(3))).toBeUndefined();
+    expect(oracle.firstMisread(sector(2))).toBe(0);
+  });
+});

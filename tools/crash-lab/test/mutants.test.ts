@@ -19,6 +19,7 @@ async function failuresOf(name: string, mutation: string): Promise<readonly stri
     bound: 4096,
     samplesPerPoint: 64,
     secondCrashOneIn: 16,
+    killOneIn: 4,
     mutation: namedMutation(mutation),
     // One is enough.
     isOver: () => explorer.failures.length > 0,

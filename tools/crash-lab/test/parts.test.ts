@@ -71,6 +71,23 @@ describe('the id of a state', () => {
     );
   });
 
+  it('says where a process was killed, in its first step only', () => {
+    const id: StateId = {
+      system: 'journal',
+      mutation: 'no-revoke',
+      workload: 'g7.12',
+      steps: [
+        { point: 3, state: 'killed' },
+        { point: 0, state: 71n },
+      ],
+    };
+    expect(formatStateId(id)).toBe('journal!no-revoke/g7.12@3.K~0.1z');
+    expect(parseStateId(formatStateId(id))).toEqual(id);
+    expect(() => parseStateId('journal/x@1.2~0.K')).toThrow(
+      expect.objectContaining({ code: 'INVALID_ARGUMENT' }),
+    );
+  });
+
   it('is refused where it is malformed', () => {
     for (const text of ['', 'journal', 'journal/s@', 'journal/s@1', 'journal/s@1.2~', 'a b/s@1.2']) {
       expect(() => parseStateId(text)).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));

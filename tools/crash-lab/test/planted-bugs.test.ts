@@ -25,6 +25,7 @@ function explorerFor(system: SystemUnderTest, mutation?: DeviceMutation): Explor
     bound: 1024,
     samplesPerPoint: 16,
     secondCrashOneIn: 4,
+    killOneIn: 4,
     mutation,
     isOver: () => false,
   });
