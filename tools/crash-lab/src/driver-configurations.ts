@@ -80,6 +80,8 @@ const shapes: Readonly<Record<string, Shape>> = {
   '+backing+filled': { ...small, ...backing, filled: true },
   '+twins': { ...small, filled: true, sharing: 'twins' },
   '+snapshot': { ...small, filled: true, sharing: 'snapshot' },
+  // Growth over a backing file that is longer than the disk: what the disk's end hid must stay hidden.
+  '+long': { ...small, backingBytes: 21 * 1024, letters: 'swzdfgtck' },
   // Growth beyond what one L2 table maps: the L1 table moves. A sub-cluster write is half a sector.
   '+l1': { ...small, clusterBytes: 512, guestBytes: 63 * 512, letters: 'sofgtck' },
 };

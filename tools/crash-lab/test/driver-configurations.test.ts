@@ -11,7 +11,7 @@ import { frozenContent } from '../src/shared-clusters.ts';
 import { labSystems } from '../src/systems.ts';
 
 const modes = ['draft-2013', 'journal', 'ordered', 'lazy'];
-const shapes = ['', '+filled', '+backing', '+backing+filled', '+twins', '+snapshot', '+l1'];
+const shapes = ['', '+filled', '+backing', '+backing+filled', '+twins', '+snapshot', '+long', '+l1'];
 
 async function created(name: string) {
   const configuration = exhaustiveConfigurations.find((one) => one.name === name)!;
