@@ -33,6 +33,11 @@ export class PatchMap {
     return this.#setBytes;
   }
 
+  /** Pieces with a byte set: at least as many as runs that are far from one another. */
+  get pieceCount(): number {
+    return this.#pieces.size;
+  }
+
   get isEmpty(): boolean {
     return this.#setBytes === 0;
   }
@@ -87,7 +92,12 @@ export class PatchMap {
 
   /** Lay everything of `newer` over this map. */
   merge(newer: PatchMap): void {
-    for (const { offset, bytes } of newer.runs()) this.set(offset, bytes);
+    for (const [index, { bytes, mask }] of newer.#pieces) {
+      const piece = this.#piece(index);
+      for (let i = 0; i < pieceBytes; i++) if ((mask & (1 << i)) !== 0) piece.bytes[i] = bytes[i]!;
+      this.#setBytes += bitCount(mask & ~piece.mask);
+      piece.mask |= mask;
+    }
   }
 
   clear(): void {

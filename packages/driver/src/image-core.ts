@@ -75,6 +75,8 @@ export class ImageCore {
   refcountTable: DataView;
   /** The journal's area: neither allocated nor written by anyone but the engine. */
   journalArea: HostArea | undefined;
+  /** Guest bytes written in place by `writeData` so far. */
+  dataBytesWritten = 0;
   #log: MetadataLog | undefined;
   #endBytes = 0;
 
@@ -215,6 +217,7 @@ export class ImageCore {
   *writeData(hostOffset: number, bytes: Uint8Array): Task<void> {
     this.refuseMetadata(hostOffset, bytes.length);
     yield* this.writeInPlace(hostOffset, bytes, 'write_data');
+    this.dataBytesWritten += bytes.length;
   }
 
   /**

@@ -77,42 +77,40 @@ export class ImageJournalClient implements JournalClient {
     for (const cluster of this.#overlay.sortedDirty()) yield* this.#writer.settle(cluster, 'leave-rest');
   }
 
-  beginRound(): number {
+  beginRound(): void {
     const { fills } = this.#core;
     this.#round = this.#overlay.sorted().reverse();
     this.#fills = fills.unfilled().reverse();
     this.#fillsUntil = fills.now;
-    return this.#fills.reduce((sum, { bytes }) => sum + bytes, this.#overlay.validBytes);
   }
 
-  *stepRound(budgetBytes: number): Task<boolean> {
-    yield* this.#core.writeLock.exclusive(() => this.#stepLocked(budgetBytes));
-    return this.#round.length === 0 && this.#fills.length === 0;
+  get roundPieces(): number {
+    return this.#round.length + this.#fills.length;
   }
 
-  *#stepLocked(budgetBytes: number): Task<void> {
-    let left = budgetBytes;
-    while (left > 0) {
+  *stepRound(pieces: number, maxBytes: number): Task<void> {
+    yield* this.#core.writeLock.exclusive(() => this.#stepLocked(pieces, maxBytes));
+  }
+
+  *#stepLocked(pieces: number, maxBytes: number): Task<void> {
+    const before = this.#core.dataBytesWritten;
+    let filled = 0;
+    for (let left = pieces; left > 0; left--) {
+      if (this.#core.dataBytesWritten - before + filled >= maxBytes) return;
       const cluster = this.#round.pop();
-      if (cluster === undefined) break;
-      // Dropped or settled since the round began: nothing of it is left to do.
-      if (this.#overlay.get(cluster.guestCluster) !== cluster) continue;
-      left -= cluster.validSectors * sectorBytes;
-      // Where the guest is at work, the next round may find the cluster whole.
-      const rest = this.#overlay.isRecent(cluster, this.#recentWrites) ? 'leave-rest' : 'bring-rest';
-      yield* this.#writer.settle(cluster, rest);
-    }
-    while (left > 0) {
+      if (cluster !== undefined) {
+        // Dropped or settled since the round began: nothing of it is left to do.
+        if (this.#overlay.get(cluster.guestCluster) !== cluster) continue;
+        // Where the guest is at work, the next round may find the cluster whole.
+        const rest = this.#overlay.isRecent(cluster, this.#recentWrites) ? 'leave-rest' : 'bring-rest';
+        yield* this.#writer.settle(cluster, rest);
+        continue;
+      }
       const fill = this.#fills.pop();
       if (fill === undefined) return;
-      left -= fill.bytes;
+      filled += fill.bytes;
       yield* this.#writer.finishFill(fill.hostCluster, this.#fillsUntil);
     }
-  }
-
-  /** So many clusters may be left for a later round at most: their changes must fit the log. */
-  get #recentWrites(): number {
-    return Math.min(recentWrites, Math.floor(this.#core.log.changeBytes / 1024));
   }
 
   *markDirty(): Task<void> {

@@ -19,7 +19,7 @@ export class JournalledLog implements MetadataLog {
   }
 
   get generation(): number {
-    return this.engine.counters.flushes;
+    return this.engine.generation;
   }
 
   get isBacklogged(): boolean {

@@ -33,6 +33,9 @@ export function collectBatch(
   maxBytes: number,
 ): Batch {
   const hostWrites = new PatchMap();
+  // The usual flush: a guest write and nothing else.
+  if (eligible === 0)
+    return { count: 0, descriptors: [], hostWrites, boundBytes: headerBytes, submittedBytes: 0 };
   const revokes: JournalDescriptor[] = [];
   const settled: JournalDescriptor[] = [];
   const intents = new Map<number, JournalDescriptor>();

@@ -27,11 +27,17 @@ export interface JournalClient {
    */
   settleUnlogged(): Task<void>;
 
-  /** A round of write-back begins: everything logged so far is to be settled in it. Returns the bytes to do. */
-  beginRound(): number;
+  /** A round of write-back begins: everything logged so far is to be settled in it. */
+  beginRound(): void;
 
-  /** Settle up to `budgetBytes` more of the round; true when nothing of it is left to do. */
-  stepRound(budgetBytes: number): Task<boolean>;
+  /** Pieces of the round that are left to do: clusters, or whatever goes in place as one range of the file. */
+  readonly roundPieces: number;
+
+  /**
+   * Settle up to `pieces` more of the round, at least one where any is left, and no more once `maxBytes`
+   * have been written in place.
+   */
+  stepRound(pieces: number, maxBytes: number): Task<void>;
 
   /** Set the journal-dirty bit, durable on return. */
   markDirty(): Task<void>;

@@ -28,7 +28,7 @@ import { type BlockDevice, isPromise, Mutex, type Task } from '@qcow2/block-devi
 import { InvariantError, Qcow2Error, StateError, StorageError } from '@qcow2/spec';
 import { type AreaLocation, type Random, random64, ringOf, writeSlot } from './area.ts';
 import type { JournalClient } from './client.ts';
-import { type JournalCounters, type JournalUse, newCounters } from './counters.ts';
+import { countGroup, type JournalCounters, type JournalUse, newCounters } from './counters.ts';
 import { FlushClock } from './flush-clock.ts';
 import { LogSpace } from './log-space.ts';
 import type { Microtransaction } from './microtransaction.ts';
@@ -117,19 +117,27 @@ export class JournalEngine {
   }
 
   get counters(): JournalCounters {
-    return { ...this.#counters };
+    return { ...this.#counters, groupSizes: [...this.#counters.groupSizes] };
+  }
+
+  /** Counts the device's flushes: bytes move from the log to their places only between two of them. */
+  get generation(): number {
+    return this.#counters.flushes;
   }
 
   get use(): JournalUse {
     return {
-      usedBytes: this.#space.usedBytes,
       ringBytes: this.ring.lengthBytes,
       blockBytes: this.ring.blockBytes,
+      usedBytes: this.#space.usedBytes,
+      highWaterBytes: this.#space.highWaterBytes,
       tailSequence: this.#space.tailSequence,
       lastSequence: this.lastSequence,
       durableSequence: this.#durableSequence,
+      oldestAppendedMs: this.#space.oldestAppendedMs,
       dirty: this.#dirty,
       pendingBytes: this.#changes.undrainedBytes,
+      unloggedGuestBytes: this.#client.unloggedGuestBytes,
     };
   }
 
@@ -216,8 +224,9 @@ export class JournalEngine {
     } catch (error) {
       throw this.#fail(error);
     }
-    this.#commitsCovered = covers;
     this.#counters.commits++;
+    countGroup(this.#counters, covers - this.#commitsCovered);
+    this.#commitsCovered = covers;
   }
 
   /**
@@ -246,6 +255,7 @@ export class JournalEngine {
       yield* this.#renewSlot();
       yield* this.#client.markClean();
       this.#dirty = false;
+      this.#counters.quiesces++;
     } catch (error) {
       throw this.#fail(error);
     }
@@ -372,7 +382,7 @@ export class JournalEngine {
   *#driveRound(): Task<void> {
     const round = this.#writeBack.round ?? this.#writeBack.begin(this.#durableSequence);
     while (this.#writeBack.round === round) {
-      yield* this.#writeBack.step(Number.POSITIVE_INFINITY);
+      yield* this.#writeBack.step(1);
       yield* this.#flush('flush_data');
       // What comes meanwhile waits for a commit: it must not take the room that is being made.
       while (this.#eligible(round.lastSubmission) > 0) {

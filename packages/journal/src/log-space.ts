@@ -25,6 +25,9 @@ export class LogSpace {
   /** The record before the tail: what the first live record continues. */
   #tail: LiveRecord;
   #live: LiveRecord[];
+  /** When each live record was appended, or found. */
+  #liveMs: number[];
+  #highWaterBytes: number;
   #headLog: number;
   #freedLog: number;
   /** End of the record that the newest durable slot calls durable. */
@@ -44,11 +47,13 @@ export class LogSpace {
       crc: log.slot.tailChain,
     };
     this.#live = [...log.records];
+    this.#liveMs = this.#live.map(() => Date.now());
     this.#headLog = this.last.endLog;
     this.#freedLog = this.#tail.endLog;
     this.#claimedLog = this.#endOf(log.slot.durableSequence);
     this.#claimedBySlot = this.#claimedLog;
     this.#freedBySlot = this.#freedLog;
+    this.#highWaterBytes = this.usedBytes;
   }
 
   /** The last record appended, or the one before the tail. */
@@ -67,6 +72,16 @@ export class LogSpace {
   /** Bytes that recovery would have to read, by what is known in memory. */
   get usedBytes(): number {
     return this.#headLog - this.#tail.endLog;
+  }
+
+  /** The most that `usedBytes` was. */
+  get highWaterBytes(): number {
+    return this.#highWaterBytes;
+  }
+
+  /** When the oldest live record was appended, in milliseconds of `Date.now`. */
+  get oldestAppendedMs(): number | undefined {
+    return this.#liveMs[0];
   }
 
   /** What a record may take: one block always stays free. */
@@ -100,6 +115,8 @@ export class LogSpace {
   append(record: Omit<LiveRecord, 'endLog'>, lengthBytes: number): void {
     this.#headLog += lengthBytes;
     this.#live.push({ ...record, endLog: this.#headLog });
+    this.#liveMs.push(Date.now());
+    this.#highWaterBytes = Math.max(this.#highWaterBytes, this.usedBytes);
   }
 
   /** Every effect of the records up to `sequence` is in place and flushed. */
@@ -109,6 +126,7 @@ export class LogSpace {
     if (passed === 0) return;
     this.#tail = this.#live[passed - 1]!;
     this.#live = this.#live.slice(passed);
+    this.#liveMs = this.#liveMs.slice(passed);
     this.#slotDue = true;
   }
 

@@ -29,6 +29,8 @@ export class RecordWriter {
   readonly #salt: bigint;
   /** The longest record that this ring takes [JRN-REC-019]. */
   readonly maxRecordBytes: number;
+  /** Most records are built here: a new buffer for each flush would be most of what a flush leaves to collect. */
+  readonly #scratch: Uint8Array;
   /** The next record opens a life with the fresh salt. */
   #lifePending = true;
   #nextSequence: number;
@@ -43,6 +45,7 @@ export class RecordWriter {
     const { lengthBytes, blockBytes } = options.ring;
     const blocks = Math.max(1, Math.floor(lengthBytes / 4 / blockBytes));
     this.maxRecordBytes = Math.min(blocks * blockBytes, 16 << 20);
+    this.#scratch = new Uint8Array(Math.min(this.maxRecordBytes, Math.max(blockBytes, 64 << 10)));
   }
 
   /** Sequence of the last record appended, or being appended. */
@@ -80,6 +83,7 @@ export class RecordWriter {
       blockBytes: this.#ring.blockBytes,
       descriptors,
       payload,
+      scratch: this.#scratch,
     });
     const lengthBytes = record.bytes.length;
     if (lengthBytes > this.maxRecordBytes) {

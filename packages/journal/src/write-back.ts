@@ -6,8 +6,15 @@
  * has completed that began after its last write, every effect of the records up to the cut is in place and
  * flushed: the tail passes them [JRN-WB-002, JRN-WB-003].
  *
- * Crash argument. In-place bytes are written only from durable records, and not while they are pending only: a
- * crash in between leaves any mix of old and new sectors there, and replay writes the new ones again.
+ * Steadiness [JRN-WB-008]. What a round has to do is spread over the log's growth by three quarters of what makes
+ * a round begin, in steps of a few *pieces* (a cluster to settle, a place to write): a step rides on a commit whose
+ * flush pays for it, and what that flush pays is mostly by the piece, because each is an extent of its own to
+ * the host file system. Few pieces make a step cheap; not fewer, because every flush that covers newly allocated
+ * blocks makes the host commit its own journal, however few they are. (ADR on steady write-back.)
+ *
+ * Crash argument. In-place bytes are written only from durable records [JRN-WB-001]: a crash in between leaves
+ * any mix of old and new sectors there, and replay writes the new ones again. How much a step does, and when, moves
+ * no order: the tail moves when all is done.
  *
  * Everything here runs under the engine's mutex.
  */
@@ -18,6 +25,11 @@ import type { FlushClock } from './flush-clock.ts';
 import type { LogSpace } from './log-space.ts';
 import type { PendingChanges } from './pending-changes.ts';
 import type { RingGeometry } from './ring.ts';
+
+/** Pieces that make a step worth its flush: of random small writes, half of them clusters, half entries of tables. */
+const stepPieces = 16;
+/** A step ends early where its pieces are large: whole clusters, or clusters whose rest is copied. */
+const stepBytes = 128 * 1024;
 
 export interface WriteBackOptions {
   readonly device: BlockDevice;
@@ -36,10 +48,16 @@ export interface WriteBackOptions {
 export interface Round {
   /** Records up to this one are out of the log when the round is done. */
   readonly cut: number;
-  readonly draining: PatchMap;
+  /** Where the log's head stood when it began, and at its last step. */
+  readonly startLog: number;
+  stepLog: number;
   readonly runs: Iterator<PatchRun>;
-  /** Bytes to be done, as far as known at the start. */
-  readonly workBytes: number;
+  /** Pieces to be done when it began: for the client to settle, and of host bytes. */
+  readonly settlePieces: number;
+  readonly drainPieces: number;
+  drainedPieces: number;
+  /** Pieces that make a step: fewer, once steps end early because the pieces are large. */
+  stepPieces: number;
   clientDone: boolean;
   drained: boolean;
   /** Number of the last submission that settles something of it: the tail waits for all up to there. */
@@ -51,38 +69,38 @@ export interface Round {
 export class WriteBack {
   readonly #options: WriteBackOptions;
   readonly #startBytes: number;
-  readonly #paceBytes: number;
+  /** A round is to be done when the log has grown by so much. */
+  readonly #spanBytes: number;
+  readonly #longestPauseBytes: number;
   #round: Round | undefined;
-  /** Where the head stood at the last step. */
-  #paceStart = 0;
 
   constructor(options: WriteBackOptions) {
     this.#options = options;
     const { lengthBytes, blockBytes } = options.ring;
-    const blocks = (share: number): number => Math.max(1, Math.floor((lengthBytes * share) / blockBytes));
-    this.#startBytes = blocks(options.startAt) * blockBytes;
-    this.#paceBytes = Math.max(blockBytes, Math.min(blocks(1 / 64) * blockBytes, 1 << 20));
+    this.#startBytes = Math.max(1, Math.floor((lengthBytes * options.startAt) / blockBytes)) * blockBytes;
+    this.#spanBytes = (this.#startBytes * 3) / 4;
+    this.#longestPauseBytes = Math.max(blockBytes, this.#spanBytes / 8);
   }
 
   get round(): Round | undefined {
     return this.#round;
   }
 
-  /** In steps that keep up with the log, so that no single flush pays for many. */
+  /** A commit is about to flush: do what the log's growth asks for, if it is worth a step. */
   *pace(durableSequence: number): Task<void> {
     const { space } = this.#options;
-    if (this.#round === undefined) {
-      if (space.usedBytes < this.#startBytes) return;
-      this.begin(durableSequence);
+    if (this.#round === undefined && space.usedBytes < this.#startBytes) return;
+    const round = this.#round ?? this.begin(durableSequence);
+    if (round.clientDone && round.drained) {
+      this.#noteDone(round);
+      return;
     }
-    const round = this.#round!;
-    const progress = space.headLog - this.#paceStart;
-    const finishing = round.clientDone && round.drained;
-    if (progress < this.#paceBytes && !finishing) return;
-    this.#paceStart = space.headLog;
-    // Done when the log has grown by as much again as it held when the round began.
-    const share = Math.min(1, progress / this.#startBytes);
-    yield* this.step(Math.max(this.#paceBytes, Math.ceil(round.workBytes * share)));
+    const share = Math.min(1, (space.headLog - round.startLog) / this.#spanBytes);
+    const owed = this.#settleOwed(round, share) + this.#drainOwed(round, share);
+    const paused = space.headLog - round.stepLog;
+    if (owed >= round.stepPieces || share === 1 || (owed > 0 && paused >= this.#longestPauseBytes)) {
+      yield* this.step(share);
+    }
   }
 
   /** Begin a round over all that is durable now. */
@@ -90,15 +108,18 @@ export class WriteBack {
     const { changes, client, counters, space, repeatIntents } = this.#options;
     // Before the first step, so that the round waits for them as for what it settles.
     repeatIntents();
-    const draining = changes.beginDraining();
-    const workBytes = client.beginRound() + draining.setBytes;
-    this.#paceStart = space.headLog;
+    const draining: PatchMap = changes.beginDraining();
+    client.beginRound();
     counters.rounds++;
     this.#round = {
       cut: durableSequence,
-      draining,
+      startLog: space.headLog,
+      stepLog: space.headLog,
       runs: draining.runs(),
-      workBytes,
+      settlePieces: client.roundPieces,
+      drainPieces: draining.pieceCount,
+      drainedPieces: 0,
+      stepPieces,
       clientDone: false,
       drained: false,
       lastSubmission: 0,
@@ -107,24 +128,43 @@ export class WriteBack {
     return this.#round;
   }
 
-  /** Settle and write about `budgetBytes` more of the round under way. */
-  *step(budgetBytes: number): Task<void> {
+  /** Settle and write what is to be done of the round when this share of its time has gone; 1: all of it. */
+  *step(share: number): Task<void> {
     const round = this.#round!;
-    const { client, changes, clock } = this.#options;
+    const { client, changes, counters, space } = this.#options;
+    counters.writeBackSteps++;
+    round.stepLog = space.headLog;
     if (!round.clientDone) {
-      round.clientDone = yield* client.stepRound(budgetBytes);
+      const pieces = share === 1 ? Number.POSITIVE_INFINITY : this.#settleOwed(round, share);
+      // Who is far behind can not mind the size of what it settles.
+      const maxBytes = pieces > 4 * stepPieces ? Number.POSITIVE_INFINITY : stepBytes;
+      const before = client.roundPieces;
+      if (pieces > 0) yield* client.stepRound(pieces, maxBytes);
+      const done = before - client.roundPieces;
+      if (done < Math.min(pieces, before)) round.stepPieces = Math.max(1, done);
+      round.clientDone = client.roundPieces === 0;
       // What was settled before the round counts too: its change may wait in the queue still.
       round.lastSubmission = changes.submitted;
     }
-    yield* this.#drain(round, budgetBytes);
-    const settled = round.clientDone && changes.durable >= round.lastSubmission;
-    if (settled && round.drained && round.doneAtFlush === 0) round.doneAtFlush = clock.next;
+    yield* this.#drain(round, share === 1 ? Number.POSITIVE_INFINITY : this.#drainOwed(round, share));
+    this.#noteDone(round);
   }
 
-  *#drain(round: Round, budgetBytes: number): Task<void> {
+  /** How many of the client's pieces are behind what this share of the round asks for. */
+  #settleOwed(round: Round, share: number): number {
+    const done = round.settlePieces - this.#options.client.roundPieces;
+    return Math.max(0, Math.ceil(round.settlePieces * share) - done);
+  }
+
+  #drainOwed(round: Round, share: number): number {
+    return Math.max(0, Math.ceil(round.drainPieces * share) - round.drainedPieces);
+  }
+
+  /** Write runs of host bytes, in host order, until `pieces` of them are done and none is begun. */
+  *#drain(round: Round, pieces: number): Task<void> {
     const { device, clock, counters } = this.#options;
-    let left = budgetBytes;
-    while (!round.drained && left > 0) {
+    let left = pieces;
+    while (!round.drained && (left > 0 || round.drainedPieces >= round.drainPieces)) {
       const next = round.runs.next();
       if (next.done === true) {
         round.drained = true;
@@ -135,8 +175,16 @@ export class WriteBack {
       if (isPromise(done)) yield done;
       clock.noteWrite();
       counters.writtenBackBytes += bytes.length;
-      left -= Math.max(bytes.length, 512);
+      const count = Math.ceil(bytes.length / 32);
+      round.drainedPieces += count;
+      left -= count;
     }
+  }
+
+  #noteDone(round: Round): void {
+    const { changes, clock } = this.#options;
+    if (!round.clientDone || !round.drained || round.doneAtFlush !== 0) return;
+    if (changes.durable >= round.lastSubmission) round.doneAtFlush = clock.next;
   }
 
   /** A flush has completed: the round may be done with it, and the tail moves. */

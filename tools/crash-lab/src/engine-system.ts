@@ -252,16 +252,17 @@ class SectorMapImage implements OpenSystem, BlockDevice, JournalClient {
     yield* this.#writeLock.exclusive(() => this.#settleAll([...this.#unlogged.keys()], true));
   }
 
-  beginRound(): number {
+  beginRound(): void {
     this.#round = [...this.#logged.keys()];
-    return this.#round.length * sectorBytes;
   }
 
-  *stepRound(budgetBytes: number): Task<boolean> {
-    const count = Math.min(this.#round.length, Math.max(1, Math.floor(budgetBytes / sectorBytes)));
-    const sectors = this.#round.splice(0, count);
+  get roundPieces(): number {
+    return this.#round.length;
+  }
+
+  *stepRound(pieces: number): Task<void> {
+    const sectors = this.#round.splice(0, Math.min(this.#round.length, pieces));
     yield* this.#writeLock.exclusive(() => this.#settleAll(sectors, false));
-    return this.#round.length === 0;
   }
 
   *markDirty(): Task<void> {

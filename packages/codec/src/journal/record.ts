@@ -67,10 +67,12 @@ export interface RecordContent {
   readonly descriptors: readonly JournalDescriptor[];
   /** Pieces that together are the payload; copied. */
   readonly payload: readonly Uint8Array[];
+  /** A buffer to build the record in, if it is long enough; what stands in it does not matter. */
+  readonly scratch?: Uint8Array | undefined;
 }
 
 export interface EncodedRecord {
-  /** Whole blocks, ready to be written; a new buffer. */
+  /** Whole blocks, ready to be written; a new buffer, or part of the caller's. */
   readonly bytes: Uint8Array;
   /** The record's checksum, which the next one carries as `chain`. */
   readonly crc: number;
@@ -117,7 +119,10 @@ export function encodeRecord(content: RecordContent): EncodedRecord {
   if (lengthBytes > journalV1Limits.maxRecordBytes) {
     throw new InvariantError('a record is at most 16 MiB long', { lengthBytes, clause: 'JRN-REC-019' });
   }
-  const bytes = new Uint8Array(lengthBytes);
+  const { scratch } = content;
+  const reuse = scratch !== undefined && scratch.length >= lengthBytes;
+  const bytes = reuse ? scratch.subarray(0, lengthBytes) : new Uint8Array(lengthBytes);
+  if (reuse) bytes.fill(0);
   const view = viewOf(bytes);
   const payloadOffset = headerBytes + descriptorsLengthBytes;
   view.setUint32(0, magic);

@@ -155,18 +155,20 @@ export class SectorGuest implements JournalClient, GuestSink {
     for (const [sector, held] of [...this.#held]) if (held.dirty) yield* this.#settle(sector);
   }
 
-  beginRound(): number {
+  beginRound(): void {
     this.#round = [...this.#held.keys()];
-    return this.#round.length * sectorBytes;
   }
 
-  *stepRound(budgetBytes: number): Task<boolean> {
-    for (let left = budgetBytes; left > 0; left -= sectorBytes) {
+  get roundPieces(): number {
+    return this.#round.length;
+  }
+
+  *stepRound(pieces: number): Task<void> {
+    for (let left = pieces; left > 0; left--) {
       const sector = this.#round.pop();
-      if (sector === undefined) return true;
+      if (sector === undefined) return;
       yield* this.#settle(sector);
     }
-    return this.#round.length === 0;
   }
 
   *#settle(sector: number): Task<void> {
