@@ -23,12 +23,7 @@ export function* replaceHeader(device: BlockDevice, old: Uint8Array, header: Qco
     yield* flush(device);
     return;
   }
-  const inUse = Math.max(usedBytes(old), usedBytes(content));
-  const stagedAt = Math.ceil(inUse / sectorBytes) * sectorBytes;
-  const unknown = new Uint8Array(stagedAt - 105);
-  unknown.set(content.subarray(105, stagedAt));
-  const staged = { ...header, headerLengthBytes: stagedAt, unknownHeaderBytes: unknown };
-  const stagedContent = encodeStaged(staged, content, old, stagedAt);
+  const { stagedAt, stagedContent } = stage(old, header, content);
   // 1. The new extensions and name, where nothing stands.
   yield* writeRange(device, stagedContent, stagedAt, stagedContent.length);
   yield* flush(device);
@@ -43,6 +38,35 @@ export function* replaceHeader(device: BlockDevice, old: Uint8Array, header: Qco
   yield* flush(device);
   yield* writeRange(device, content, stagedAt, Math.min(content.length, stagedAt * 2));
   yield* flush(device);
+}
+
+/**
+ * Why the header can not be replaced by this one, known before anything is written; undefined: it can.
+ * @throws whatever `encodeHeader` throws but NO_SPACE
+ */
+export function refusalToReplace(old: Uint8Array, header: Qcow2Header): StorageError | undefined {
+  try {
+    const content = encodeHeader(header);
+    if (changedSectors(old, content).length > 1) stage(old, header, content);
+    return undefined;
+  } catch (error) {
+    if (error instanceof StorageError && error.code === 'NO_SPACE') return error;
+    throw error;
+  }
+}
+
+/** Where the new extensions stand for a while, and the cluster with them there. */
+function stage(
+  old: Uint8Array,
+  header: Qcow2Header,
+  content: Uint8Array,
+): { stagedAt: number; stagedContent: Uint8Array } {
+  const inUse = Math.max(usedBytes(old), usedBytes(content));
+  const stagedAt = Math.ceil(inUse / sectorBytes) * sectorBytes;
+  const unknown = new Uint8Array(stagedAt - 105);
+  unknown.set(content.subarray(105, stagedAt));
+  const staged = { ...header, headerLengthBytes: stagedAt, unknownHeaderBytes: unknown };
+  return { stagedAt, stagedContent: encodeStaged(staged, content, old, stagedAt) };
 }
 
 /** The cluster with the extensions at `stagedAt`, the old bytes still between the first sector and there. */

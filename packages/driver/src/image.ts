@@ -35,6 +35,14 @@ import { exclusively } from './operation.ts';
 import type { ImageParts, JournalOptions } from './parts.ts';
 import type { RefcountRepair } from './refcount-rebuild.ts';
 
+/** Sizes of a journal; see `createImage` for what is taken where one is not given. */
+export interface JournalSizes {
+  /** 64 KiB to 1 GiB; rounded up to whole clusters. */
+  readonly sizeBytes?: number;
+  /** A power of two from 512 to the cluster size. */
+  readonly blockBytes?: number;
+}
+
 const writeData: WriteOptions = { event: 'write_data' };
 
 export class Qcow2Image implements BlockDevice {
@@ -193,9 +201,14 @@ export class Qcow2Image implements BlockDevice {
     await run(this.#guard(this.#quiesce()));
   }
 
-  /** Add a journal to an image that has none. Durable on return. */
+  /**
+   * Add a journal to an image that has none. Durable on return.
+   * @throws INVALID_ARGUMENT for sizes that no journal has; NO_SPACE where the header's cluster has no room to name
+   *   it, or the device none to hold it: the first of these changes nothing, and writing goes on
+   */
   async enableJournal(options: JournalOptions = {}): Promise<void> {
     this.#refuseWrite(0, 0);
+    if (options.profile !== 'draft-2013') await this.#refuseJournal();
     // A write may come between the two and leave something in the log; then once more.
     do await this.quiesce();
     while (!(await run(this.#operation(() => this.#exclusively(() => this.#parts.enableJournal(options))))));
@@ -212,6 +225,31 @@ export class Qcow2Image implements BlockDevice {
     this.#parts.checkJournal(options);
     await this.disableJournal();
     await this.enableJournal(options);
+  }
+
+  /**
+   * Give the image's journal another size, or another block size; what is not given stays as it is. A crash leaves
+   * the old journal or the new one, and a clean image (of the draft's profile: perhaps none, as `convertJournal`). The
+   * old range is free space then; the file does not get shorter. Durable on return.
+   * @throws as `enableJournal`; UNSUPPORTED_OPERATION where the image has no journal
+   */
+  async resizeJournal(sizes: JournalSizes): Promise<void> {
+    this.#refuseWrite(0, 0);
+    const status = this.journalStatus();
+    if (status?.profile === 'draft-2013') {
+      const { profile, lengthBytes, blockBytes } = status;
+      await this.convertJournal({ profile, sizeBytes: lengthBytes, blockBytes, ...sizes });
+      return;
+    }
+    await this.#refuseJournal();
+    do await this.quiesce();
+    while (!(await run(this.#guarded(() => this.#parts.resizeJournal(sizes)))));
+  }
+
+  /** Outside of what ends writing: nothing was written yet. */
+  async #refuseJournal(): Promise<void> {
+    const refusal = await run(this.#exclusively(() => this.#parts.journalRefusal()));
+    if (refusal !== undefined) throw refusal;
   }
 
   /** Write everything back and take the journal away. Durable on return. */

@@ -23,7 +23,7 @@ import {
   isUsableGeometry,
   journalGeometry,
 } from '@qcow2/codec/journal/v1';
-import { formatArea, type Random } from '@qcow2/journal';
+import { formatArea, type Random, readSlots } from '@qcow2/journal';
 import {
   autoclearFeatures,
   FormatError,
@@ -113,6 +113,32 @@ export function* makeJournal(
   allocator.noteUse(area.hostOffset / clusterBytes, lengthBytes / clusterBytes);
   bindJournal(header, area);
   return area;
+}
+
+/** The header with a journal, wherever it will stand: to see whether there is room to name it. */
+export function withJournal(header: Qcow2Header): Qcow2Header {
+  const value = { ...header };
+  if (value.version >= 3) {
+    const clusterBytes = 2 ** header.clusterBits;
+    bindJournal(value, { hostOffset: clusterBytes, lengthBytes: Math.max(clusterBytes, 65536) });
+  }
+  return value;
+}
+
+/**
+ * The block size of the journal that once stood in an area, if its slots can still be read: for the one that
+ * takes its place. What stands there may be anything by now, and is believed in nothing else.
+ */
+export function* formerBlockBytes(core: ImageCore, area: HostArea): Task<number | undefined> {
+  if (area.hostOffset + area.lengthBytes > core.device.sizeBytes) return undefined;
+  try {
+    const { newer } = yield* readSlots(core.device, area);
+    const blockBytes = 2 ** newer.blockSizeOrder;
+    return blockBytes > core.clusterBytes ? undefined : blockBytes;
+  } catch (error) {
+    if (error instanceof FormatError || error instanceof UnsupportedFeatureError) return undefined;
+    throw error;
+  }
 }
 
 /** A journal block is no larger than a cluster (JRN-SLOT). */

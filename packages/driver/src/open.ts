@@ -41,6 +41,7 @@ import { checkIntents, resolveIntents } from './intent-handlers.ts';
 import {
   areaIsOurs,
   boundJournal,
+  formerBlockBytes,
   hasOtherJournals,
   isJournalDirty,
   isJournalValid,
@@ -414,7 +415,8 @@ function* prepareForWriting(
   if (log === undefined) {
     // The old range may belong to somebody now: it is not touched, and not spared either.
     core.journalArea = undefined;
-    yield* parts.makeJournal({ sizeBytes: bound.lengthBytes });
+    const blockBytes = yield* formerBlockBytes(core, bound);
+    yield* parts.makeJournal({ sizeBytes: bound.lengthBytes, blockBytes });
   } else {
     parts.useJournal(bound, log, false);
   }

@@ -13,7 +13,7 @@ import {
   reassertLog,
   recoverLog,
 } from '@qcow2/journal';
-import { UnsupportedFeatureError } from '@qcow2/spec';
+import { type Qcow2Error, UnsupportedFeatureError } from '@qcow2/spec';
 import { Allocator } from './allocator.ts';
 import { ClusterReader } from './cluster-reader.ts';
 import { ClusterWriter } from './cluster-writer.ts';
@@ -26,7 +26,7 @@ import {
 } from './draft-journal.ts';
 import { DraftLog, ImageDraftClient } from './draft-log.ts';
 import { GuestOverlay } from './guest-overlay.ts';
-import { replaceHeader } from './header-update.ts';
+import { refusalToReplace, replaceHeader } from './header-update.ts';
 import type { HostArea, ImageCore } from './image-core.ts';
 import { ImageWriter } from './image-writer.ts';
 import { type ImageInfo, imageInfo } from './info.ts';
@@ -39,6 +39,7 @@ import {
   journalLength,
   makeJournal,
   unbindJournal,
+  withJournal,
 } from './journal-binding.ts';
 import { ImageJournalClient, OverlaySink } from './journal-client.ts';
 import type { JournalProfile, JournalStatus } from './journal-status.ts';
@@ -352,6 +353,41 @@ export class ImageParts {
     return next < area.hostOffset + area.lengthBytes ? next : undefined;
   }
 
+  /** Why the header can not name a journal, known before anything is written; undefined: it can. */
+  *journalRefusal(): Task<Qcow2Error | undefined> {
+    return refusalToReplace(yield* this.#headerCluster(), withJournal(this.core.header));
+  }
+
+  /**
+   * A new journal in the place of the one there is, whose range is free space from then on. It stands elsewhere,
+   * whole and durable before the header names it: so the header, whichever of its steps a crash leaves, names a
+   * journal that is whole, and the image is clean with both [JRN-BIND-024]. False where something has come to wait
+   * in the log meanwhile. Holds: the write lock.
+   */
+  *resizeJournal(options: {
+    sizeBytes?: number | undefined;
+    blockBytes?: number | undefined;
+  }): Task<boolean> {
+    const old = this.core.journalArea;
+    if (this.#engine === undefined || old === undefined) {
+      throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', 'the image has no journal');
+    }
+    if (!this.#isQuiet(this.#engine)) return false;
+    yield* this.makeJournal({
+      sizeBytes: options.sizeBytes ?? old.lengthBytes,
+      blockBytes: options.blockBytes ?? this.#engine.ring.blockBytes,
+    });
+    const { clusterBytes } = this.core;
+    this.allocator.unreserve(old.hostOffset / clusterBytes, old.lengthBytes / clusterBytes);
+    return true;
+  }
+
+  /** The image is clean, and nothing waits anywhere. */
+  #isQuiet(engine: JournalEngine): boolean {
+    const nothingWaits = this.overlay.isEmpty && this.pending.isEmpty && this.core.fills.isEmpty;
+    return !engine.use.dirty && engine.isIdle && nothingWaits;
+  }
+
   /** A new journal, bound and durable on return. Holds: the write lock, or nobody else has the image yet. */
   *makeJournal(options: { sizeBytes?: number | undefined; blockBytes?: number | undefined }): Task<void> {
     const { core } = this;
@@ -373,8 +409,7 @@ export class ImageParts {
   *disableJournal(): Task<boolean> {
     if (this.#draft !== undefined) return yield* this.#disableDraft(this.#draft);
     if (this.#engine === undefined) return true;
-    if (this.#engine.use.dirty || !this.#engine.isIdle) return false;
-    if (!this.overlay.isEmpty || !this.pending.isEmpty || !this.core.fills.isEmpty) return false;
+    if (!this.#isQuiet(this.#engine)) return false;
     const old = yield* this.#headerCluster();
     unbindJournal(this.core.header);
     yield* replaceHeader(this.core.device, old, this.core.header);

@@ -228,6 +228,8 @@ class Guest {
     this.#switching = true;
     const image = this.#image!;
     if (image.journalStatus() === undefined) await image.enableJournal({ sizeBytes: 65536, blockBytes: 512 });
+    else if (this.#rng.below(2) === 0)
+      await image.resizeJournal({ sizeBytes: 65536 * (1 + this.#rng.below(3)) });
     else await image.disableJournal();
     this.#switching = false;
   }
