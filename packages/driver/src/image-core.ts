@@ -104,13 +104,15 @@ export class ImageCore {
     this.noteEnd(options.device.sizeBytes);
     this.#cacheOptions = options.cache ?? {};
     const sizes = this.#cacheSizes();
-    const load = (hostOffset: number, into: Uint8Array): void | Promise<void> =>
-      this.#loadTable(hostOffset, into);
+    const load =
+      (event: IoEvent) =>
+      (hostOffset: number, into: Uint8Array): void | Promise<void> =>
+        this.#loadTable(hostOffset, into, event);
     const onFilled = (): void => this.cacheCleaner.noteFilled();
     const l2 = { sliceBytes: sizes.l2SliceBytes, maxBytes: sizes.l2Bytes };
     const refcount = { sliceBytes: sizes.refcountSliceBytes, maxBytes: sizes.refcountBytes };
-    this.l2Cache = new TableCache({ ...l2, load, onFilled });
-    this.refcountCache = new TableCache({ ...refcount, load, onFilled });
+    this.l2Cache = new TableCache({ ...l2, load: load('l2_load'), onFilled });
+    this.refcountCache = new TableCache({ ...refcount, load: load('refblock_load'), onFilled });
     this.cacheCleaner = new CacheCleaner([this.l2Cache, this.refcountCache], sizes.cleanIntervalMs);
   }
 
@@ -154,10 +156,10 @@ export class ImageCore {
   }
 
   /** A slice of an L2 table or a refcount block. @throws TRUNCATED, OVERLAP for an entry that leads to no such thing */
-  #loadTable(hostOffset: number, into: Uint8Array): void | Promise<void> {
+  #loadTable(hostOffset: number, into: Uint8Array, event: IoEvent): void | Promise<void> {
     this.refuseOutside(hostOffset, into.length);
     this.#refuseHeld(hostOffset, into.length, 'a table entry leads to metadata of another kind', 'LIM-019');
-    return this.readPatched(hostOffset, into);
+    return this.readPatched(hostOffset, into, { event });
   }
 
   #patch(hostOffset: number, into: Uint8Array): void {
@@ -198,10 +200,10 @@ export class ImageCore {
   /** Load both tables that are held whole. Their sizes were checked with the header. */
   *loadTables(): Task<void> {
     const l1 = new Uint8Array(this.header.l1Entries * 8);
-    yield* wait(this.readPatched(this.header.l1Offset, l1));
+    yield* wait(this.readPatched(this.header.l1Offset, l1, { event: 'l1_load' }));
     this.l1 = new DataView(l1.buffer);
     const table = new Uint8Array(this.header.refcountTableClusters * this.clusterBytes);
-    yield* wait(this.readPatched(this.header.refcountTableOffset, table));
+    yield* wait(this.readPatched(this.header.refcountTableOffset, table, { event: 'reftable_load' }));
     this.refcountTable = new DataView(table.buffer);
   }
 

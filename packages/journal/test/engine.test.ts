@@ -85,6 +85,8 @@ describe('a commit', () => {
     await Promise.all([first, ...later]);
     expect(device.counters.flushes - before).toBe(1);
     expect(guest.engine.counters.sharedCommits).toBe(9);
+    // Two groups of one, and one of the ten: 9 to 16.
+    expect(guest.engine.counters.groupSizes).toEqual([2, 0, 0, 0, 1]);
   });
 
   it('logs what was written before it, and not what comes for ever while it is under way', async () => {

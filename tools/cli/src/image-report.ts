@@ -8,7 +8,8 @@ import type { JsonValue } from './json-text.ts';
 import type { LuksFacts } from './luks-header.ts';
 import { formatSize } from './sizes.ts';
 
-type JsonObject = { readonly [key: string]: JsonValue | undefined };
+/** What a report is made of; what is undefined is not shown. */
+export type JsonObject = { readonly [key: string]: JsonValue | undefined };
 
 export function imageJson(facts: ImageFacts): JsonObject {
   const { qcow2 } = facts;

@@ -2,18 +2,21 @@
 import type { BlockDevice } from '@qcow2/block-device';
 import { type CacheOptions, openImage } from '@qcow2/driver';
 import { CommandFailure } from './failures.ts';
+import { journalSummary } from './journal-summary.ts';
 import { explainingOpen, openChain } from './open-image.ts';
 
 /** What is done about the journal before serving: make one, take it away, leave it as it is. */
 export type JournalMode = 'on' | 'off' | 'auto';
 
 /** A served image that nobody has written to for so long is brought to the state of a clean close. */
-const idleMilliseconds = 5000;
+export const defaultIdleSeconds = 5;
 
 export interface ServedImage {
   readonly device: BlockDevice;
   /** Unallocated ranges show another file's bytes. */
   readonly hasBacking: boolean;
+  /** What its journal did so far, in one line; undefined where it has none, or is only read. */
+  summary(): string | undefined;
   /** Write back, clear the dirty bit, close every file. */
   close(): Promise<void>;
 }
@@ -24,6 +27,8 @@ export interface ServedImageOptions {
   readonly journal: JournalMode;
   readonly cache?: CacheOptions;
   readonly lazyRefcounts?: boolean | undefined;
+  /** Seconds without a request after which the image is made clean; 0: never. */
+  readonly idleSeconds?: number | undefined;
 }
 
 /** @throws CommandFailure */
@@ -40,14 +45,14 @@ export async function openServedImage(name: string, options: ServedImageOptions)
       await chain.close();
       throw error;
     }
-    return { device: top.device, hasBacking: false, close: chain.close };
+    return { device: top.device, hasBacking: false, summary: () => undefined, close: chain.close };
   }
   try {
     const image = await explainingOpen(name, async () =>
       openImage(top.device, {
         readOnly: options.readOnly,
         backing: backing ?? 'none',
-        journal: { idleMs: idleMilliseconds },
+        journal: { idleMs: (options.idleSeconds ?? defaultIdleSeconds) * 1000 },
         ...(options.cache === undefined ? {} : { cache: options.cache }),
         ...(options.lazyRefcounts === undefined ? {} : { lazyRefcounts: options.lazyRefcounts }),
       }),
@@ -57,6 +62,7 @@ export async function openServedImage(name: string, options: ServedImageOptions)
     return {
       device: image,
       hasBacking: backing !== undefined,
+      summary: () => journalSummary(image.journalStatus()),
       close: async () => {
         await image.close();
         await chain.close();

@@ -1,10 +1,11 @@
-/** `journal info|dump|enable|convert|disable|replay`: what can be done to an image's journal while nobody uses the image. */
+/** `journal info|dump|enable|convert|disable|resize|replay`: what can be done to an image's journal while nobody uses the image. */
 import { type JournalOptions, type JournalStatus, openImage } from '@qcow2/driver';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
 import { readHeader } from '../gather-facts.ts';
-import { journalJson, treeText } from '../image-report.ts';
+import { type JsonObject, journalJson, treeText } from '../image-report.ts';
+import { journalContents } from '../journal-contents.ts';
 import { dumpJournal } from '../journal-dump.ts';
 import { dumpDraftJournal } from '../journal-dump-draft.ts';
 import { JsonDump } from '../journal-dump-json.ts';
@@ -24,13 +25,17 @@ import { parseSize } from '../sizes.ts';
 import { TextBuffer } from '../text-buffer.ts';
 
 export const journal: Command = {
-  operands: 'info|dump|enable|convert|disable|replay FILE',
+  operands: 'info|dump|enable|convert|disable|resize|replay FILE',
   options: [
-    { name: 'size', argument: 'SIZE', help: 'enable, convert: bytes that the journal takes in the image' },
+    {
+      name: 'size',
+      argument: 'SIZE',
+      help: 'enable, convert, resize: bytes that the journal takes in the image',
+    },
     {
       name: 'block-size',
       argument: 'SIZE',
-      help: 'enable, convert: the unit of records, 512 to 2M (default 4k)',
+      help: 'enable, convert, resize: the unit of records, 512 to 2M (default 4k)',
     },
     { name: 'profile', argument: 'PROFILE', help: 'enable, convert: v1 (default) or draft-2013' },
     outputOption,
@@ -39,12 +44,13 @@ export const journal: Command = {
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
   ],
   notes:
-    'info     what the header says: where it stands, whether it is to be replayed\n' +
+    'info     where it stands, whether it is to be replayed, and how much it holds\n' +
     'dump     both header slots and every live record, each change with what it belongs to; read-only,\n' +
     '         works on damaged journals, and says what recovery would say\n' +
     'enable   make a journal in an image that has none\n' +
     'convert  put a journal of the profile given in the place of the one that the image has\n' +
     'disable  write everything back and take the journal away\n' +
+    'resize   give it another size or block size; a crash leaves the old journal or the new one\n' +
     'replay   recover an image that was not closed, so that programs that know no journal can open it\n' +
     '\n' +
     'Example, after a crash: what is the last thing that was logged?\n' +
@@ -61,7 +67,15 @@ const actions: Readonly<
   enable: enableJournal,
   convert: convertJournal,
   disable: disableJournal,
+  resize: resizeJournal,
   replay: replayJournal,
+};
+
+/** What belongs to some verbs only. */
+const optionsOf: Readonly<Record<string, readonly string[]>> = {
+  enable: ['size', 'block-size', 'profile'],
+  convert: ['size', 'block-size', 'profile'],
+  resize: ['size', 'block-size'],
 };
 
 async function runJournal(args: ParsedArguments, context: CommandContext): Promise<number> {
@@ -69,13 +83,14 @@ async function runJournal(args: ParsedArguments, context: CommandContext): Promi
   const action = verb === undefined || !Object.hasOwn(actions, verb) ? undefined : actions[verb];
   if (action === undefined) {
     throw usageFailure(
-      `Expecting journal info, dump, enable, convert, disable or replay${verb === undefined ? '' : `, not '${verb}'`}`,
+      `Expecting journal info, dump, enable, convert, disable, resize or replay${verb === undefined ? '' : `, not '${verb}'`}`,
     );
   }
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
-  if (verb !== 'enable' && verb !== 'convert') {
-    for (const option of ['size', 'block-size', 'profile']) {
-      if (args.has(option)) throw usageFailure(`--${option} belongs to journal enable and convert`);
+  const takes = optionsOf[verb ?? ''] ?? [];
+  for (const option of ['size', 'block-size', 'profile']) {
+    if (args.has(option) && !takes.includes(option)) {
+      throw usageFailure(`--${option} does not belong to journal ${verb}`);
     }
   }
   if (verb !== 'dump' && args.has('payload')) throw usageFailure('--payload belongs to journal dump');
@@ -88,11 +103,27 @@ async function showJournal(name: string, args: ParsedArguments, context: Command
   const facts = await imageFacts(name, { shared: args.has('force-share') });
   const found = facts.qcow2?.journal;
   if (found === undefined) throw new CommandFailure(`'${name}' has no journal`);
+  const tree = { ...journalJson(found), ...(await contentsOf(name, args)) };
   context.out(
     output === 'json'
-      ? `${jsonText({ filename: name, ...journalJson(found) })}\n`
-      : `${[`image: ${name}`, ...treeText(journalJson(found), 0)].join('\n')}\n`,
+      ? `${jsonText({ filename: name, ...tree })}\n`
+      : `${[`image: ${name}`, ...treeText(tree, 0)].join('\n')}\n`,
   );
+}
+
+/** What the log holds, where the range is still the journal's: read from the file, opened for reading. */
+async function contentsOf(name: string, args: ParsedArguments): Promise<JsonObject> {
+  const opened = await openImageFile(name, { readOnly: true, shared: args.has('force-share') });
+  try {
+    const { device } = opened;
+    const header = await explainingOpen(name, () => readHeader(device));
+    if (header.draftJournal !== undefined) return {};
+    const bound = await explainingOpen(name, async () => boundJournal(header));
+    if (bound === undefined || bound.state === 'stale') return {};
+    return await journalContents(device, bound.main);
+  } finally {
+    await opened.close();
+  }
 }
 
 /** From one file alone, opened for reading; no name that stands in it is followed. */
@@ -158,6 +189,21 @@ function madeText(name: string, status: JournalStatus | undefined): string {
   const { profile, lengthBytes, hostOffset } = status;
   const kind = profile === 'v1' ? 'Journal' : `Journal (${profile})`;
   return `${kind} of ${lengthBytes} bytes at offset ${hostOffset} in '${name}'\n`;
+}
+
+async function resizeJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
+  const sizes = ['size', 'block-size'].filter((option) => args.has(option));
+  if (sizes.length === 0) throw usageFailure('journal resize expects --size, --block-size or both');
+  const sizeBytes = sizeOption(args, 'size');
+  const blockBytes = sizeOption(args, 'block-size');
+  await withImage(name, async (image) => {
+    if (image.journalStatus() === undefined) throw new CommandFailure(`'${name}' has no journal`);
+    await image.resizeJournal({
+      ...(sizeBytes === undefined ? {} : { sizeBytes }),
+      ...(blockBytes === undefined ? {} : { blockBytes }),
+    });
+    if (!args.has('quiet')) context.out(madeText(name, image.journalStatus()));
+  });
 }
 
 async function disableJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {

@@ -8,7 +8,7 @@
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
-import type { JournalMode, ServedImage } from '../served-image.ts';
+import type { JournalMode, ServedImage, ServedImageOptions } from '../served-image.ts';
 
 export const serve: Command = {
   operands: 'FILE',
@@ -26,6 +26,11 @@ export const serve: Command = {
       name: 'journal',
       argument: 'on|off|auto',
       help: 'on: give the image a journal first; off: take it away first; auto (default): as it is',
+    },
+    {
+      name: 'journal-idle',
+      argument: 'SECONDS',
+      help: 'write back and mark the image as clean after so long without requests (default 5; 0: never)',
     },
     { name: 'verbose', short: 'v', help: 'say how to connect, who comes and goes, what fails' },
     { name: 'offset', short: 'o', argument: 'OFFSET', refused: 'not yet' },
@@ -68,11 +73,12 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
   const address = addressOf(args);
   const readOnly = args.has('read-only');
   const journal = journalMode(args);
+  const idleSeconds = integerOption(args, 'journal-idle', 0, 86400);
   // Asked for early: a signal that comes while the image is being opened is not lost.
   const { stop } = context;
 
   const { createNbdServer, nbdUri } = await import('@qcow2/nbd');
-  const image = await openNamed(args, name, { readOnly, journal }, context);
+  const image = await openNamed(args, name, { readOnly, journal, idleSeconds }, context);
   const verbose = args.has('verbose');
   const say = (line: string): void => {
     if (verbose) context.err(`${context.programName}: ${line}\n`);
@@ -103,6 +109,8 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
     await untilStopped(stop, server);
   } finally {
     await image.close();
+    const summary = image.summary();
+    if (summary !== undefined) say(summary);
   }
   return 0;
 }
@@ -111,7 +119,7 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
 async function openNamed(
   args: ParsedArguments,
   name: string,
-  how: { readonly readOnly: boolean; readonly journal: JournalMode },
+  how: Pick<ServedImageOptions, 'readOnly' | 'journal' | 'idleSeconds'>,
   context: CommandContext,
 ): Promise<ServedImage> {
   const { openServedImage } = await import('../served-image.ts');

@@ -202,12 +202,14 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'python3-libnbd'], 'serve', () =
     [['serve', 'remote.qcow2'], "Protocol 'nbd' is not supported"],
     [['serve', 'loop.qcow2'], 'twice'],
     [['serve', '-f', 'qcow2', 'guessed.raw'], "Could not open 'guessed.raw': Image is not in qcow2 format"],
-    [['journal'], 'Expecting journal info, dump, enable, disable or replay'],
+    [['journal'], 'Expecting journal info, dump, enable, convert, disable, resize or replay'],
     [['journal', 'burn', 'disk.qcow2'], "not 'burn'"],
     [['journal', 'info', 'disk.qcow2'], "'disk.qcow2' has no journal"],
     [['journal', 'disable', 'disk.qcow2'], "'disk.qcow2' has no journal"],
     [['journal', 'enable', '--size', 'x', 'disk.qcow2'], "--size: 'x' is not a size"],
-    [['journal', 'info', '--size', '1M', 'disk.qcow2'], '--size belongs to journal enable'],
+    [['journal', 'info', '--size', '1M', 'disk.qcow2'], '--size does not belong to journal info'],
+    [['journal', 'resize', '--size', '1M', 'disk.qcow2'], "'disk.qcow2' has no journal"],
+    [['journal', 'resize', 'disk.qcow2'], '--size, --block-size or both'],
     [['journal', 'enable', 'guessed.raw'], 'is a raw file'],
   ])('%j is refused in one line, with exit code 1', (args, message) => {
     const folder = { cwd: scratch.path };

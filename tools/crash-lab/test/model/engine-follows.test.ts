@@ -47,12 +47,9 @@ class IdleClient implements JournalClient {
     return [];
   }
   *settleUnlogged(): Task<void> {}
-  beginRound(): number {
-    return 0;
-  }
-  stepRound(): Task<boolean> {
-    return wait(true);
-  }
+  readonly roundPieces = 0;
+  beginRound(): void {}
+  *stepRound(): Task<void> {}
   *markDirty(): Task<void> {}
   *markClean(): Task<void> {}
   *beforeFlush(): Task<void> {}
