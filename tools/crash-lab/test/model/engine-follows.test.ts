@@ -13,7 +13,6 @@ import {
   RecordingDevice,
   run,
   type Task,
-  wait,
 } from '@qcow2/block-device';
 import { decodeSlot, type JournalSlot, peekRecordHeader } from '@qcow2/codec/journal/v1';
 import {
