@@ -113,6 +113,11 @@ export class ImageJournalClient implements JournalClient {
     }
   }
 
+  /** So many clusters may be left for a later round at most: their changes must fit the log. */
+  get #recentWrites(): number {
+    return Math.min(recentWrites, Math.floor(this.#core.log.changeBytes / 1024));
+  }
+
   *markDirty(): Task<void> {
     this.#core.header.incompatibleFeatures |= incompatibleFeatures.journalDirty;
     yield* writeIncompatibleFeatures(this.#core.device, this.#core.header.incompatibleFeatures);
