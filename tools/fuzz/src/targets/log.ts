@@ -67,6 +67,7 @@ export class LogTarget implements Target {
     device.readOnly = true;
     let guestBytes = 0;
     let settled = 0;
+    let fills = 0;
     const recovered = verdict.attempt('recover', () =>
       run(
         recoverLog(device, area, {
@@ -76,6 +77,15 @@ export class LogTarget implements Target {
           guestSettled: () => {
             settled++;
           },
+          fills: {
+            copy: () => {
+              fills++;
+            },
+            fillFromBacking: () => {
+              fills++;
+            },
+            cancel: () => undefined,
+          },
         }),
       ),
     );
@@ -83,6 +93,7 @@ export class LogTarget implements Target {
       verdict.noteCount('records', recovered.records.length);
       verdict.noteCount('guest', guestBytes);
       verdict.noteCount('settled', settled);
+      verdict.noteCount('fills', fills);
       verdict.noteCount('host', recovered.hostWrites.setBytes);
     }
     if (variant % 4 === 0) this.#inspect(recovered === undefined, verdict);
