@@ -73,6 +73,8 @@ export class ImageCore {
   readonly fills: PendingFills;
   l1: DataView;
   refcountTable: DataView;
+  /** Of the snapshot table, where the header names one; known once it is read. */
+  snapshotTableBytes = 0;
   /** The journal's area: neither allocated nor written by anyone but the engine. */
   journalArea: HostArea | undefined;
   /** Guest bytes written in place by `writeData` so far. */
@@ -274,6 +276,7 @@ export class ImageCore {
       hostOffset < this.clusterBytes ||
       touches(hostOffset, lengthBytes, header.l1Offset, header.l1Entries * 8) ||
       touches(hostOffset, lengthBytes, header.refcountTableOffset, this.refcountTable.byteLength) ||
+      touches(hostOffset, lengthBytes, header.snapshotsOffset, this.snapshotTableBytes) ||
       (journal !== undefined && touches(hostOffset, lengthBytes, journal.hostOffset, journal.lengthBytes))
     );
   }

@@ -447,12 +447,18 @@ function* clearForeignAutoclear(parts: ImageParts): Task<void> {
   yield* parts.writeHeader();
 }
 
+/** Head, extra data, id and name of a snapshot, and the padding, at their largest. */
+const largestSnapshotBytes = 40 + 1024 + 2 * 65535 + 8;
+
 function* loadSnapshots(core: ImageCore): Task<ImageParts['snapshots']> {
   const { header } = core;
   if (header.snapshotCount === 0) return [];
   const available = core.device.sizeBytes - header.snapshotsOffset;
-  const bytes = new Uint8Array(Math.max(0, Math.min(available, qcow2Limits.maxSnapshotTableBytes)));
+  const most = Math.min(qcow2Limits.maxSnapshotTableBytes, header.snapshotCount * largestSnapshotBytes);
+  const bytes = new Uint8Array(Math.max(0, Math.min(available, most)));
   yield* wait(core.readPatched(header.snapshotsOffset, bytes));
   const options = { hostOffset: header.snapshotsOffset, clusterBytes: core.clusterBytes };
-  return decodeSnapshotTable(bytes, header.snapshotCount, options).snapshots;
+  const { snapshots, lengthBytes } = decodeSnapshotTable(bytes, header.snapshotCount, options);
+  core.snapshotTableBytes = lengthBytes;
+  return snapshots;
 }

@@ -16,13 +16,12 @@ import {
   decodeBitmapDirectory,
   decodeBitmapsExtension,
   decodeEncryptionHeaderPointer,
-  decodeSnapshotTable,
   findHeaderExtension,
   readCompressedLengthBytes,
   readCompressedOffset,
   readEntryOffset,
 } from '@qcow2/codec';
-import { autoclearFeatures, headerExtensionTypes, qcow2Limits } from '@qcow2/spec';
+import { autoclearFeatures, headerExtensionTypes } from '@qcow2/spec';
 import type { ImageParts } from './parts.ts';
 
 /** What refers to a range, in words for people. */
@@ -71,8 +70,7 @@ export class ReferenceWalk {
     this.#visitor.reference('header', 0, clusterBytes);
     this.#visitor.reference('refcountTable', header.refcountTableOffset, core.refcountTable.byteLength);
     if (header.snapshotCount > 0) {
-      const lengthBytes = yield* this.#snapshotTableBytes();
-      this.#visitor.reference('snapshotTable', header.snapshotsOffset, lengthBytes);
+      this.#visitor.reference('snapshotTable', header.snapshotsOffset, core.snapshotTableBytes);
     }
     yield* this.#walkExtensions();
     this.#visitor.reference('l1Table', header.l1Offset, core.l1.byteLength);
@@ -85,17 +83,6 @@ export class ReferenceWalk {
       yield* this.#walkL1(l1Offset, new DataView(l1.buffer), false);
     }
     this.#walkRefcountBlocks();
-  }
-
-  /** Length of the snapshot table: it ends with the last entry, which `decodeSnapshotTable` has found. */
-  *#snapshotTableBytes(): Task<number> {
-    const { core } = this.#parts;
-    const { snapshotsOffset, snapshotCount } = core.header;
-    const inFile = core.device.sizeBytes - snapshotsOffset;
-    const bytes = new Uint8Array(Math.max(0, Math.min(inFile, qcow2Limits.maxSnapshotTableBytes)));
-    yield* wait(core.readPatched(snapshotsOffset, bytes));
-    const where = { hostOffset: snapshotsOffset, clusterBytes: core.clusterBytes };
-    return decodeSnapshotTable(bytes, snapshotCount, where).lengthBytes;
   }
 
   *#walkExtensions(): Task<void> {

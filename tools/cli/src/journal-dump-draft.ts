@@ -71,7 +71,7 @@ export async function dumpDraftJournal(
   let damage: Qcow2Error | undefined;
   let ends: ChainEnds | undefined;
   const show = function* (found: FoundTransaction): Task<void> {
-    const refused = refusalOf(found, area);
+    const refused = refusalOf(found, area, device.sizeBytes);
     damage ??= refused;
     yield* wait(noteWrites(map, found));
     const { descriptors } = found.transaction;
@@ -88,9 +88,9 @@ export async function dumpDraftJournal(
   printer.end(source, ends, damage);
 }
 
-function refusalOf(found: FoundTransaction, area: DraftArea): Qcow2Error | undefined {
+function refusalOf(found: FoundTransaction, area: DraftArea, fileBytes: number): Qcow2Error | undefined {
   try {
-    refuseTransaction(found, area);
+    refuseTransaction(found, area, fileBytes);
     return undefined;
   } catch (error) {
     if (error instanceof Qcow2Error) return error;

@@ -51,6 +51,42 @@ const recipes: readonly Recipe[] = [
   },
 ];
 
+const draft = { profile: 'draft-2013', sizeBytes: 65536, blockBytes: 512 } as const;
+const draftRecipes: readonly Recipe[] = [
+  {
+    name: 'draft',
+    options: { sizeBytes: 32768, clusterBytes: 512, journal: draft },
+    requests: 14,
+    seed: 6,
+  },
+  {
+    name: 'draft-wrapped',
+    options: { sizeBytes: 65536, clusterBytes: 4096, journal: draft },
+    requests: 180,
+    seed: 7,
+  },
+  {
+    name: 'draft-backed',
+    options: {
+      sizeBytes: 65536,
+      clusterBytes: 1024,
+      backingFile: 'base.raw',
+      backingFormat: 'raw',
+      journal: draft,
+    },
+    requests: 24,
+    seed: 8,
+    backingBytes: 40000,
+  },
+];
+
+/** Images with a journal of the draft of 2013, left as they were. */
+export async function draftImages(): Promise<ImageBase[]> {
+  const images: ImageBase[] = [];
+  for (const recipe of draftRecipes) images.push(await make(recipe));
+  return images;
+}
+
 /** Images with a journal: four dirty ones, and one that was closed. */
 export async function journalledImages(): Promise<ImageBase[]> {
   const images: ImageBase[] = [];

@@ -2,6 +2,7 @@
 import { StateError } from '@qcow2/spec';
 import type { Target } from './target.ts';
 import { DraftTarget } from './targets/draft.ts';
+import { DraftImageTarget } from './targets/draft-image.ts';
 import { HeaderTarget } from './targets/header.ts';
 import { JournalTarget } from './targets/journal.ts';
 import { LogTarget } from './targets/log.ts';
@@ -12,6 +13,7 @@ const makers: Readonly<Record<string, () => Target>> = {
   header: () => new HeaderTarget(),
   draft: () => new DraftTarget(),
   journal: () => new JournalTarget(),
+  'draft-image': () => new DraftImageTarget(),
   tables: () => new TablesTarget(),
 };
 

@@ -16,7 +16,7 @@ import {
   nextDraftSequence,
   peekDraftBlock,
 } from '@qcow2/codec/journal/draft-2013';
-import { FormatError, hostOffset, Qcow2Error, UnsupportedFeatureError } from '@qcow2/spec';
+import { FormatError, hostOffset, journalV1Limits, Qcow2Error, UnsupportedFeatureError } from '@qcow2/spec';
 import { damaged } from '../area.ts';
 import { RingReader } from '../ring.ts';
 import { blockIndexAt, type DraftArea } from './area.ts';
@@ -52,7 +52,7 @@ export function* walkDraftChain(
   device: BlockDevice,
   area: DraftArea,
   visit: (found: FoundTransaction) => Task<void> | undefined,
-  refuse: (found: FoundTransaction, area: DraftArea) => void = refuseTransaction,
+  refuse: (found: FoundTransaction, area: DraftArea, fileBytes: number) => void = refuseTransaction,
 ): Task<ChainEnds> {
   const { header, ring } = area;
   const reader = new RingReader(device, ring);
@@ -70,7 +70,7 @@ export function* walkDraftChain(
     dataBytes += found.transaction.data.length;
     lastLog = found.startLog;
     endLog = found.endLog;
-    refuse(found, area);
+    refuse(found, area, device.sizeBytes);
     const work = visit(found);
     if (work !== undefined) yield* work;
   }
@@ -140,11 +140,24 @@ function* readTransaction(
 }
 
 /** @throws UNSUPPORTED_FEATURE, JOURNAL_DAMAGED for what a committed transaction must not ask for */
-export function refuseTransaction({ transaction, place }: FoundTransaction, area: DraftArea): void {
+export function refuseTransaction(
+  { transaction, place }: FoundTransaction,
+  area: DraftArea,
+  fileBytes: number,
+): void {
   const at = place.hostOffset;
   for (const descriptor of transaction.descriptors) {
     if (descriptor.type === 'unknown') throw unsupported(descriptor.number, transaction.sequence, at);
     for (const { hostOffset: target, lengthBytes } of writtenRanges(descriptor)) {
+      // What was committed stood in a file that had grown for it, but for the rest of its last cluster.
+      if (target + lengthBytes > fileBytes + 2 ** journalV1Limits.maxBlockSizeOrder) {
+        const message = `journal transaction ${transaction.sequence} writes far behind the end of the file`;
+        throw new FormatError('BAD_FIELD', message, {
+          hostOffset: at,
+          value: target,
+          clause: 'JD13-DESC-015',
+        });
+      }
       const areaEnd = area.hostOffset + area.header.journalLengthBytes;
       if (target >= areaEnd || target + lengthBytes <= area.hostOffset) continue;
       const message = `journal transaction ${transaction.sequence} writes into the journal`;

@@ -6,41 +6,21 @@ import {
   type DraftDescriptor,
   decodeDraftHeader,
   decodeDraftTransaction,
-  draftChecksum,
   draftChunkBytes,
   draftGeometry,
   draftReplayCount,
   encodeDraftHeader,
   encodeDraftTransaction,
-  peekDraftBlock,
 } from '@qcow2/codec/journal/draft-2013';
-import {
-  draftCopyChunkLayout,
-  draftDescriptorBlockLayout,
-  draftDescriptorHeadLayout,
-  draftJournalHeaderLayout,
-  draftRevokeRangeLayout,
-  draftWriteChunkLayout,
-  hostOffset,
-  type Layout,
-} from '@qcow2/spec';
+import { hostOffset } from '@qcow2/spec';
+import { DraftMutator } from '../draft-area.ts';
 import { GuardedDevice } from '../guarded-device.ts';
 import type { Random } from '../random.ts';
 import type { Target, Verdict } from '../target.ts';
-import { mutateBytes, mutateField, put } from '../values.ts';
-
-const chunkLayouts = new Map<number, Layout>([
-  [1, draftWriteChunkLayout],
-  [2, draftCopyChunkLayout],
-  [3, draftRevokeRangeLayout],
-]);
 
 interface Loaded {
   readonly device: GuardedDevice;
-  readonly blockBytes: number;
-  readonly ringBlocks: number;
-  /** Descriptor blocks of the sound base. */
-  readonly blocks: readonly number[];
+  readonly mutator: DraftMutator;
 }
 
 export class DraftTarget implements Target {
@@ -61,49 +41,15 @@ export class DraftTarget implements Target {
   }
 
   mutate(random: Random): void {
-    const { device, blockBytes, ringBlocks, blocks } = this.#now!;
-    const hints = [blockBytes, ringBlocks, ringBlocks - 1, ringBlocks + 1, ringBlocks * blockBytes, 65536];
-    if (random.chance(6)) {
-      device.touch(0, blockBytes);
-      mutateField(device.bytes, 0, draftJournalHeaderLayout, random, hints);
-      return;
-    }
-    const at = random.pick(blocks) * blockBytes;
-    device.touch(at, blockBytes);
-    const block = device.bytes.subarray(at, at + blockBytes);
-    if (random.chance(3)) {
-      mutateField(block, 0, draftDescriptorBlockLayout, random, hints);
-      return;
-    }
-    if (random.chance(6)) {
-      mutateBytes(block, random);
-      return;
-    }
-    if (random.chance(6)) {
-      // A whole block stands where another one stood.
-      const from = random.pick(blocks) * blockBytes;
-      block.set(device.bytes.slice(from, from + blockBytes));
-      return;
-    }
-    mutateDescriptor(block, random, hints);
+    this.#now!.mutator.mutate(random);
   }
 
   seal(random: Random): void {
-    const { device, blockBytes, blocks } = this.#now!;
-    if (random.chance(8)) return;
-    device.touch(0, blockBytes);
-    put(device.bytes, 28, 4, BigInt(draftChecksum([device.bytes.subarray(0, blockBytes)], 28)));
-    for (const index of blocks) {
-      const at = index * blockBytes;
-      const count = peekDraftBlock(device.bytes.subarray(at, at + blockBytes))?.dataBlockCount ?? 0;
-      const end = Math.min(device.sizeBytes, at + (1 + Math.min(count, 64)) * blockBytes);
-      device.touch(at, blockBytes);
-      put(device.bytes, at + 4, 4, BigInt(draftChecksum([device.bytes.subarray(at, end)], 4)));
-    }
+    this.#now!.mutator.seal(random);
   }
 
   run(_variant: number, verdict: Verdict): void {
-    const { device, blocks } = this.#now!;
+    const { device, mutator } = this.#now!;
     const bytes = device.bytes.subarray(0, device.sizeBytes);
     const header = verdict.attempt('header', () =>
       decodeDraftHeader(bytes, { hostOffset: 65536, clusterBytes: 65536 }),
@@ -111,7 +57,7 @@ export class DraftTarget implements Target {
     if (header === undefined) return;
     const geometry = draftGeometry(header);
     verdict.noteCount('replay', draftReplayCount(header));
-    for (const index of blocks) {
+    for (const index of mutator.blocks) {
       const place = { ...geometry, blockIndex: index };
       const at = index * geometry.blockBytes;
       const transaction = verdict.attempt('transaction', () =>
@@ -129,28 +75,6 @@ export class DraftTarget implements Target {
   }
 }
 
-function mutateDescriptor(block: Uint8Array, random: Random, hints: readonly number[]): void {
-  const view = new DataView(block.buffer, block.byteOffset, block.byteLength);
-  const found: number[] = [];
-  for (let at = view.getUint32(12); at + 4 <= block.length && found.length < 16; ) {
-    found.push(at);
-    const size = view.getUint16(at + 2);
-    if (size < 4) break;
-    at += size;
-  }
-  if (found.length === 0) {
-    mutateBytes(block, random);
-    return;
-  }
-  const at = random.pick(found);
-  const layout = chunkLayouts.get(view.getUint16(at));
-  if (layout === undefined || random.chance(3)) {
-    mutateField(block, at, draftDescriptorHeadLayout, random, hints);
-    return;
-  }
-  mutateField(block, at + 4 + layout.sizeBytes * random.below(2), layout, random, hints);
-}
-
 /** A journal with six transactions in a row, each of a few descriptors and data blocks. */
 function makeJournal(blockBytes: number, ringBlocks: number): Loaded {
   const bytes = new Uint8Array((1 + ringBlocks) * blockBytes);
@@ -163,7 +87,6 @@ function makeJournal(blockBytes: number, ringBlocks: number): Loaded {
       committedSequence: 3,
     }),
   );
-  const blocks: number[] = [];
   let index = 1;
   for (let count = 0; count < 6 && index + 2 <= ringBlocks; count++) {
     const dataBlocks = Math.min(count % 3, ringBlocks - index);
@@ -195,13 +118,8 @@ function makeJournal(blockBytes: number, ringBlocks: number): Loaded {
       encodeDraftTransaction({ sequence: (0xfffffffe + count) >>> 0, descriptors, data }, place),
       index * blockBytes,
     );
-    blocks.push(index);
     index += 1 + dataBlocks;
   }
-  return {
-    device: new GuardedDevice(bytes, { operations: 100, bytes: 1 << 20 }),
-    blockBytes,
-    ringBlocks,
-    blocks,
-  };
+  const device = new GuardedDevice(bytes, { operations: 100, bytes: 1 << 20 });
+  return { device, mutator: new DraftMutator(device, { hostOffset: 0, blockBytes, ringBlocks }, []) };
 }

@@ -5,11 +5,10 @@
  * - an error is one of ours, with a code, and where it is about the format, with a clause;
  * - a read-only open, and an open that is refused, have not changed one byte;
  * - guest data never goes over the header, the tables held whole, or the journal; nothing goes far behind the file;
- * - an image that could be opened for writing still has a header that decodes when it is closed.
+ * - an image that could be opened for writing, and was closed, can be opened again.
  */
 import { type IoEvent, MemoryDevice } from '@qcow2/block-device';
-import { decodeHeader } from '@qcow2/codec';
-import { checkImage, type OpenOptions, openImage, type Qcow2Image } from '@qcow2/driver';
+import { checkImage, type OpenOptions, openImage, probeImage, type Qcow2Image } from '@qcow2/driver';
 import { GuardedDevice } from '../guarded-device.ts';
 import type { ImageBase } from '../images.ts';
 import { Random } from '../random.ts';
@@ -18,7 +17,9 @@ import type { Verdict } from '../target.ts';
 /** What a request to a damaged image may be answered with, besides errors of format. */
 const requestCodes = ['FAILED_EARLIER', 'NO_SPACE'] as const;
 const openCodes = ['NO_SPACE'] as const;
-/** Bytes behind the file's end that a few requests may come to use. */
+/** Bytes behind the file's end that opening an image may come to use. */
+const openGrowthBytes = 256 << 20;
+/** The same for a few requests, besides what two refcount blocks count: where one is full, the next one's clusters are free. */
 const growthBytes = 4 << 20;
 
 export class ImageProbe {
@@ -72,23 +73,27 @@ export class ImageProbe {
 
   async #write(variant: number, verdict: Verdict): Promise<void> {
     const { device } = this;
-    const endBytes = device.sizeBytes + growthBytes;
+    let endBytes = device.sizeBytes + openGrowthBytes;
     device.guard = (offset, length) =>
       offset + length > endBytes ? 'far behind the end of the file' : undefined;
     const image = await verdict.attemptAsync('open', () => openImage(device, this.#options(false)), {
       codes: openCodes,
     });
     if (image === undefined) return;
+    const counted = (8 * image.clusterBytes ** 2) / 2 ** image.header.refcountOrder;
+    endBytes = device.sizeBytes + growthBytes + 2 * counted;
     device.guard = (offset, length, event) =>
       offset + length > endBytes ? 'far behind the end of the file' : forbidden(image, offset, length, event);
     await this.#writeSome(image, variant, verdict);
-    await verdict.attemptAsync('close', () => image.close(), { codes: requestCodes });
-    device.guard = undefined;
-    verdict.attempt('header after close', () => {
-      const bytes = new Uint8Array(Math.min(device.sizeBytes, image.clusterBytes));
-      device.read(0, bytes);
-      return decodeHeader(bytes);
+    const closed = await verdict.attemptAsync('close', () => image.close().then(() => true), {
+      codes: requestCodes,
     });
+    device.guard = undefined;
+    if (closed !== true) return;
+    // What could be opened for writing and was closed can be opened again.
+    const again = await verdict.attemptAsync('open again', () => probeImage(device));
+    if (again === undefined && !device.overBudget) verdict.finding('it was closed, and does not open again');
+    again?.abandon();
   }
 
   async #readSome(image: Qcow2Image, verdict: Verdict): Promise<void> {

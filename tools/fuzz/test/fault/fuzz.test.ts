@@ -14,6 +14,7 @@ const counts: Readonly<Record<string, number>> = {
   header: 60_000,
   draft: 20_000,
   journal: 8000,
+  'draft-image': 6000,
   tables: 8000,
 };
 
