@@ -22,7 +22,9 @@ export interface Reading {
   readonly note?: string;
 }
 
-/** Cases where at most 256 KiB gather between two flushes. */
+/**
+ * Cases where at most 256 KiB gather between any two flushes. (At a checkpoint of `database` 800 KiB do.)
+ */
 const littleData = [
   'random-1',
   'random-8',
@@ -32,7 +34,6 @@ const littleData = [
   'sequential-4096-64',
   'sequential-512-1',
   'sequential-512-64',
-  'database',
   'shared-1',
 ];
 const sequential = benefitCases.map(({ name }) => name).filter((name) => name.startsWith('sequential'));
@@ -42,20 +43,20 @@ export const bars: readonly Bar[] = [
   {
     figure: 'fdatasync per flush, at most 256 KiB since the last one, write-back included',
     sense: 'at most',
-    bound: 1.005,
+    bound: 1.01,
     read: (view) =>
       worst(littleData, (name) => count(view.cost(name, 'v1', 'serving')?.syncsPerFlush), 'largest'),
   },
   {
     figure: '… 1 MiB since the last one',
     sense: 'at most',
-    bound: 2.005,
+    bound: 2.01,
     read: (view) => count(view.cost('bulk-16', 'v1', 'serving')?.syncsPerFlush),
   },
   {
     figure: '… overwrites of flushed clusters',
     sense: 'at most',
-    bound: 1.005,
+    bound: 1.01,
     read: (view) => count(view.cost('overwrite-1', 'v1', 'serving')?.syncsPerFlush),
   },
   {

@@ -51,9 +51,9 @@ function barsTable(view: BenefitView): string {
   return compactTable(['figure', 'bar', 'measured', ''], rows);
 }
 
-/** Bars are written with a little room for the first and the last flush: 1.005 means 1. */
+/** A bar of whole flushes leaves room for the one that makes the image dirty at the beginning: 1.01 means 1. */
 function boundText(bound: number): string {
-  return bound === 1.005 || bound === 2.005 ? String(Math.floor(bound)) : bound.toLocaleString('en-US');
+  return bound === 1.01 || bound === 2.01 ? String(Math.floor(bound)) : bound.toLocaleString('en-US');
 }
 
 function readingText({ value, spread, note }: Reading): string {
