@@ -6,10 +6,13 @@ export interface FaultKind {
   /** Operations that are counted together: a fault strikes the nth of them. */
   readonly operation: readonly FaultOperation[];
   readonly rule: (nth: number) => FaultRule;
+  /** Who made room ahead, and found none, may ask for less: then nobody needs to hear of it. */
+  readonly mayBeAbsorbed?: boolean;
 }
 
 const reads: readonly FaultOperation[] = ['read'];
-const writes: readonly FaultOperation[] = ['write', 'write_zeroes', 'resize', 'discard'];
+const writes: readonly FaultOperation[] = ['write', 'write_zeroes', 'discard'];
+const resizes: readonly FaultOperation[] = ['resize'];
 const flushes: readonly FaultOperation[] = ['flush'];
 const forGood = Number.POSITIVE_INFINITY;
 
@@ -32,6 +35,12 @@ export const faultKinds: readonly FaultKind[] = [
   kind('write-enospc-for-good', writes, { kind: 'fail', errno: 'ENOSPC' }, forGood),
   kind('write-short', writes, { kind: 'short', doneBytes: 512 }),
   kind('write-torn', writes, { kind: 'torn', lands: (sector) => sector % 2 === 1 }),
+  kind('resize-eio', resizes, { kind: 'fail' }),
+  { ...kind('resize-enospc', resizes, { kind: 'fail', errno: 'ENOSPC' }), mayBeAbsorbed: true },
+  {
+    ...kind('resize-enospc-for-good', resizes, { kind: 'fail', errno: 'ENOSPC' }, forGood),
+    mayBeAbsorbed: true,
+  },
   kind('flush-eio', flushes, { kind: 'fail' }),
   kind('flush-eio-for-good', flushes, { kind: 'fail' }, forGood),
 ];

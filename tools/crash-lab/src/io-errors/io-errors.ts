@@ -116,7 +116,8 @@ export class IoErrors {
     const workload = oneByOne(namedWorkload(this.#system, fault.workload));
     const run = await runFailing(this.#system, disk, workload, this.#options);
     for (const problem of run.problems) this.#fail(id, problem);
-    if (rule.strikes > 0 && run.refused === 0) this.#fail(id, 'nobody heard of the fault');
+    const mustBeHeard = rule.strikes > 0 && kind.mayBeAbsorbed !== true;
+    if (mustBeHeard && run.refused === 0) this.#fail(id, 'nobody heard of the fault');
     rule.remove();
     const random = new SeededRandom(hashText(id));
     for (const keeping of ['nothing', 'some', 'some'] as const) {
