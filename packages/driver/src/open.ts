@@ -199,15 +199,19 @@ interface FoundDraft {
 
 /** The header as it stands now, which names the same journal as before. @throws BAD_FIELD [JD13-DESC-014] */
 function* reloadDraft(device: BlockDevice, before: FoundDraft): Task<FoundDraft> {
-  const { header, draft } = yield* loadHeader(device);
-  const same =
-    header.clusterBits === before.header.clusterBits && draft?.hostOffset === before.draft.hostOffset;
-  if (draft !== undefined && same && !isJournalDirty(header)) return { header, draft };
-  throw new FormatError('BAD_FIELD', 'the journal would change where it is bound', {
-    hostOffset: 104,
-    field: 'journalOffset',
-    clause: 'JD13-DESC-014',
-  });
+  let cause: unknown;
+  try {
+    const { header, draft } = yield* loadHeader(device);
+    const sameClusters = header.clusterBits === before.header.clusterBits;
+    const same = sameClusters && draft?.hostOffset === before.draft.hostOffset;
+    if (draft !== undefined && same && !isJournalDirty(header)) return { header, draft };
+  } catch (error) {
+    const clause = error instanceof FormatError ? error.context.clause : undefined;
+    if (clause !== 'FEA-010' && clause !== 'JD13-BIND-008') throw error;
+    cause = error;
+  }
+  const context = { hostOffset: 104, field: 'journalOffset', clause: 'JD13-DESC-014' };
+  throw new FormatError('BAD_FIELD', 'the journal would change where it is bound', context, cause);
 }
 
 /** Nobody can have opened a dirty image: what was taken of its journal is damage. */

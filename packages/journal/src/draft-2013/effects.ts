@@ -14,7 +14,7 @@ import { CopyList, type PendingCopy } from './copy-list.ts';
 
 /** Pending copies, and bytes that were copied from pending writes, that recovery holds at most. */
 const maxCopies = 65_536;
-const maxCopiedBytes = 2 ** 28;
+const maxCopiedBytes = 2 ** 22;
 /** Pending bytes looked through to resolve copies, in all. */
 const maxResolveSteps = 2 ** 32;
 
@@ -74,20 +74,23 @@ export class DraftEffects {
     const { targetHostOffset: target, sourceHostOffset: source, lengthBytes } = copy;
     if (lengthBytes === 0) return;
     const shift = target - source;
-    const written = [...this.#runsWithin(source, lengthBytes, blockHostOffset)];
+    const written: { offset: number; bytes: Uint8Array }[] = [];
+    for (const run of this.#runsWithin(source, lengthBytes, blockHostOffset)) {
+      this.#copiedBytes += run.bytes.length;
+      if (this.#copiedBytes > maxCopiedBytes) {
+        throw tooMuch('copied bytes of pending writes', this.#copiedBytes, blockHostOffset);
+      }
+      written.push(run);
+    }
     const copied = this.copies.within(source, lengthBytes);
     this.revoke(target, lengthBytes);
     this.copies.add({ targetHostOffset: target, sourceHostOffset: source, lengthBytes });
     for (const one of copied) this.copies.add({ ...one, targetHostOffset: one.targetHostOffset + shift });
     for (const { offset, bytes } of written) {
-      this.#copiedBytes += bytes.length;
       this.copies.delete(offset + shift, bytes.length);
       this.writes.set(offset + shift, bytes);
     }
     if (this.copies.count > maxCopies) throw tooMuch('pending copies', this.copies.count, blockHostOffset);
-    if (this.#copiedBytes > maxCopiedBytes) {
-      throw tooMuch('copied bytes of pending writes', this.#copiedBytes, blockHostOffset);
-    }
   }
 
   /** Gathered writes within a range, cut to it; copies. */

@@ -1,0 +1,320 @@
+/** The draft's engine on a device that is written down: what is written when, and what waits for which flush. */
+import { MemoryDevice, RecordingDevice, run } from '@qcow2/block-device';
+import { decodeDraftTransaction, peekDraftBlock } from '@qcow2/codec/journal/draft-2013';
+import { hostOffset, StorageError } from '@qcow2/spec';
+import { describe, expect, it } from 'vitest';
+import {
+  type DraftArea,
+  DraftEngine,
+  type DraftEngineOptions,
+  formatDraftArea,
+  lastSynced,
+  type Microtransaction,
+  readDraftArea,
+  recoverDraftLog,
+  replayDraftLog,
+} from '../../src/index.ts';
+
+const journalAt = 65536;
+const blockBytes = 512;
+
+interface Bench {
+  readonly memory: MemoryDevice;
+  readonly device: RecordingDevice;
+  readonly engine: DraftEngine;
+  readonly acts: string[];
+}
+
+/** An engine on a new journal of so many blocks behind its header. */
+async function bench(ringBlocks: number, options: Partial<DraftEngineOptions> = {}): Promise<Bench> {
+  const lengthBytes = (ringBlocks + 1) * blockBytes;
+  const memory = new MemoryDevice({ sizeBytes: journalAt + lengthBytes });
+  await run(formatDraftArea(memory, { hostOffset: journalAt, lengthBytes }, blockBytes));
+  return await open(memory, options);
+}
+
+async function open(memory: MemoryDevice, options: Partial<DraftEngineOptions> = {}): Promise<Bench> {
+  const device = new RecordingDevice(memory);
+  const acts: string[] = [];
+  const area = await run(readDraftArea(memory, journalAt, 4096));
+  const client = {
+    *markDirty() {
+      acts.push('dirty');
+    },
+    *markClean() {
+      acts.push('clean');
+    },
+    *beforeFlush() {
+      acts.push('flush');
+    },
+  };
+  const last = await run(lastSynced(memory, area));
+  return { memory, device, acts, engine: new DraftEngine({ device, area, client, last, ...options }) };
+}
+
+function write(at: number, ...bytes: number[]): Microtransaction {
+  return {
+    hostWrites: [{ hostOffset: hostOffset(at), bytes: Uint8Array.from(bytes) }],
+    required: true,
+    afterData: false,
+  };
+}
+
+function areaOf(memory: MemoryDevice): Promise<DraftArea> | DraftArea {
+  return run(readDraftArea(memory, journalAt, 4096));
+}
+
+async function at(memory: MemoryDevice, offset: number, length = 1): Promise<number[]> {
+  const into = new Uint8Array(length);
+  memory.read(offset, into);
+  return [...into];
+}
+
+const events = ({ device }: Bench): string[] => device.log.map(({ kind, event }) => `${kind} ${event}`);
+
+describe('a commit', () => {
+  it('[JD13-TXN-001, JD13-HDR-011] appends, flushes, writes one sector of the header, flushes', async () => {
+    const it = await bench(32);
+    it.engine.submit(write(100, 1, 2, 3));
+    await run(it.engine.commit());
+    expect(events(it)).toEqual([
+      'write journal_append',
+      'flush journal_flush',
+      'write journal_header',
+      'flush journal_flush',
+    ]);
+    const header = it.device.log[2]!;
+    expect(header).toMatchObject({ offset: journalAt, bytes: { length: 512 } });
+    expect((await areaOf(it.memory)).header.committedSequence).toBe(1);
+    expect(await at(it.memory, 100, 3)).toEqual([0, 0, 0]);
+  });
+
+  it('[JD13-RING-005] ends the chain with a block of zeros, also where the ring wraps', async () => {
+    const it = await bench(32, { writeBackAt: 0.01 });
+    for (let i = 0; i < 60; i++) {
+      it.engine.submit(write(8 * i, i + 1));
+      await run(it.engine.commit());
+      const { ring } = await areaOf(it.memory);
+      const appended = it.device.log.findLast(({ event }) => event === 'journal_append')!;
+      const end = appended.kind === 'write' ? appended.offset + appended.bytes.length : 0;
+      const zeros = await at(it.memory, end - ring.blockBytes, ring.blockBytes);
+      expect(zeros.every((byte) => byte === 0)).toBe(true);
+    }
+    await run(it.engine.quiesce());
+    for (let i = 0; i < 60; i++) expect(await at(it.memory, 8 * i)).toEqual([i + 1]);
+  });
+
+  it('costs one flush where nothing is to be logged', async () => {
+    const it = await bench(32);
+    it.engine.noteDeviceWrite();
+    await run(it.engine.commit());
+    await run(it.engine.commit());
+    expect(events(it)).toEqual(['flush flush_data']);
+  });
+
+  it('[JD13-TXN-007] makes the dirty bit durable with the blocks, before the header', async () => {
+    const it = await bench(32);
+    it.engine.submit(write(100, 1));
+    await run(it.engine.commit());
+    expect(it.acts).toEqual(['dirty', 'flush', 'flush']);
+  });
+
+  it('[JD13-TXN-006] of many transactions is committed by one header', async () => {
+    const it = await bench(600);
+    for (let i = 0; i < 100; i++) it.engine.submit(write(16 * i, i + 1));
+    await run(it.engine.commit());
+    expect(it.engine.counters).toMatchObject({ headerWrites: 1, flushes: 2, commits: 1 });
+    expect(it.engine.counters.transactions).toBeGreaterThan(3);
+    const found = await run(recoverDraftLog(it.memory, await areaOf(it.memory)));
+    expect(found.transactions).toBe(it.engine.counters.transactions);
+    expect(found.effects.writes.setBytes).toBe(100);
+  });
+
+  it('[JD13-TXN-010] comes by itself when so many bytes wait, and carries what no flush asks for', async () => {
+    const it = await bench(600, { commitDataBytes: 32 });
+    it.engine.submit({ ...write(0, ...new Array(31).fill(1)), required: false });
+    expect(it.engine.isBacklogged).toBe(false);
+    it.engine.submit({ ...write(64, 1), required: false });
+    expect(it.engine.isBacklogged).toBe(true);
+    await run(it.engine.commit());
+    expect(it.engine.isBacklogged).toBe(false);
+    expect(it.engine.hasQueued).toBe(false);
+  });
+});
+
+describe('execution in place', () => {
+  it('[JD13-TXN-002, JD13-TXN-004, JD13-TXN-008] follows the commit and is flushed before the header calls it synced', async () => {
+    const it = await bench(40, { writeBackAt: 0.1 });
+    let committed = 0;
+    for (let i = 0; i < 50; i++) {
+      it.engine.submit(write(8 * i, i + 1));
+      const before = it.device.log.length;
+      await run(it.engine.commit());
+      for (const operation of it.device.log.slice(before)) {
+        // What is written in place was committed by an earlier commit.
+        if (operation.event === 'journal_write_back' && operation.kind === 'write') {
+          expect(operation.offset / 8).toBeLessThan(committed);
+        }
+      }
+      committed = i + 1;
+      const { header } = await areaOf(it.memory);
+      for (let done = 0; done < header.syncedSequence; done++) {
+        const inPlace = it.device.log.findIndex(
+          (operation) =>
+            operation.event === 'journal_write_back' &&
+            operation.kind === 'write' &&
+            operation.offset <= 8 * done &&
+            operation.offset + operation.bytes.length > 8 * done,
+        );
+        const headerAt = it.device.log.findLastIndex(({ event }) => event === 'journal_header');
+        const flush = it.device.log.findIndex(({ kind }, index) => kind === 'flush' && index > inPlace);
+        expect(inPlace).toBeGreaterThanOrEqual(0);
+        expect(flush).toBeLessThan(headerAt);
+      }
+      if (header.syncedIndex === 0) continue;
+      // The chain begins at a transaction that still stands.
+      const block = new Uint8Array(
+        await at(it.memory, journalAt + header.syncedIndex * blockBytes, blockBytes),
+      );
+      expect(peekDraftBlock(block)?.sequence).toBe(header.syncedSequence);
+    }
+    expect((await areaOf(it.memory)).header.syncedSequence).toBeGreaterThan(20);
+  });
+
+  it('[JD13-TXN-009] is whole, and retired, before the image is called clean', async () => {
+    const it = await bench(32);
+    it.engine.submit(write(100, 9));
+    await run(it.engine.commit());
+    await run(it.engine.quiesce());
+    expect(events(it).slice(4)).toEqual([
+      'write journal_write_back',
+      'flush flush_data',
+      'write journal_header',
+      'flush journal_flush',
+    ]);
+    expect(it.acts.at(-1)).toBe('clean');
+    const { header } = await areaOf(it.memory);
+    expect(header.syncedSequence).toBe(header.committedSequence);
+  });
+
+  it('[JD13-DESC-007] leaves alone what a later transaction revokes', async () => {
+    const it = await bench(32);
+    it.engine.submit(write(100, 1, 1, 1));
+    await run(it.engine.commit());
+    it.engine.submit({
+      revokes: [{ hostOffset: hostOffset(101), lengthBytes: 1 }],
+      required: true,
+      afterData: false,
+    });
+    await run(it.engine.commit());
+    it.memory.write(101, Uint8Array.of(7));
+    await run(it.engine.quiesce());
+    expect(await at(it.memory, 100, 3)).toEqual([1, 7, 1]);
+  });
+});
+
+describe('copies', () => {
+  const copy = { targetHostOffset: 8192, sourceHostOffset: 4096, lengthBytes: 1024 };
+  const submitted: Microtransaction = { copies: [copy], required: true, afterData: false };
+
+  it('[JD13-DESC-006, JD13-DESC-013] are logged, pin their source, and are made when they are executed', async () => {
+    const it = await bench(32);
+    it.memory.write(4096, new Uint8Array(1024).fill(5));
+    it.engine.submit(submitted);
+    await run(it.engine.commit());
+    expect(it.engine.pendingCopies(8192, 4096)).toEqual([copy]);
+    expect(it.engine.isPinned(5119, 1)).toBe(true);
+    expect(it.engine.isPinned(5120, 1)).toBe(false);
+    const recovered = it.memory.clone();
+    await run(replayDraftLog(recovered, await areaOf(recovered)));
+    expect(await at(recovered, 8192, 1024)).toEqual(new Array(1024).fill(5));
+    await run(it.engine.quiesce());
+    expect(await at(it.memory, 8192, 1024)).toEqual(new Array(1024).fill(5));
+    expect(it.engine.isPinned(4096, 1024)).toBe(false);
+  });
+
+  it('are settled before somebody writes to their target, and do not come over it later', async () => {
+    const it = await bench(32);
+    it.memory.write(4096, new Uint8Array(1024).fill(5));
+    it.engine.submit(submitted);
+    await run(it.engine.commit());
+    await run(it.engine.settleCopies(8192, 512));
+    expect(it.engine.pendingCopies(8192, 1024)).toMatchObject([{ targetHostOffset: 8704, lengthBytes: 512 }]);
+    it.memory.write(8192, new Uint8Array(512).fill(6));
+    it.engine.noteDeviceWrite();
+    it.engine.submit({
+      revokes: [{ hostOffset: hostOffset(8192), lengthBytes: 512 }],
+      required: true,
+      afterData: true,
+    });
+    await run(it.engine.commit());
+    const recovered = it.memory.clone();
+    await run(replayDraftLog(recovered, await areaOf(recovered)));
+    expect(await at(recovered, 8191 + 512, 2)).toEqual([6, 5]);
+    await run(it.engine.quiesce());
+    expect(await at(it.memory, 8191 + 512, 2)).toEqual([6, 5]);
+  });
+});
+
+describe('the ring', () => {
+  it('of seven blocks carries any number of commits; sequences go on past 2^32', async () => {
+    const first = await bench(7);
+    // A journal whose next transaction is 2^32 - 3.
+    const { header } = await areaOf(first.memory);
+    const { encodeDraftHeader } = await import('@qcow2/codec/journal/draft-2013');
+    const late = { ...header, syncedSequence: 2 ** 32 - 4, committedSequence: 2 ** 32 - 4 };
+    first.memory.write(journalAt, encodeDraftHeader(late));
+    const it = await open(first.memory);
+    for (let i = 0; i < 20; i++) {
+      it.engine.submit({
+        hostWrites: [0, 1, 2].map((part) => ({
+          hostOffset: hostOffset(1024 * part + i),
+          bytes: Uint8Array.of(i + 1),
+        })),
+        required: true,
+        afterData: false,
+      });
+      await run(it.engine.commit());
+      const recovered = it.memory.clone();
+      await run(replayDraftLog(recovered, await areaOf(recovered)));
+      for (let done = 0; done <= i; done++) expect(await at(recovered, 2048 + done)).toEqual([done + 1]);
+    }
+    expect(it.engine.use.committedSequence).toBeLessThan(100);
+  });
+});
+
+describe('a failure', () => {
+  it('ends writing: who waits is told, later calls are refused, nothing is written any more', async () => {
+    const it = await bench(32);
+    const failing = new StorageError('FLUSH_FAILED', 'for the test');
+    it.device.flush = () => {
+      throw failing;
+    };
+    it.engine.submit(write(100, 1));
+    expect(() => run(it.engine.commit())).toThrow(failing);
+    const writes = it.device.log.length;
+    expect(() => it.engine.submit(write(100, 1))).toThrow('FLUSH_FAILED');
+    expect(() => run(it.engine.commit())).toThrow('FLUSH_FAILED');
+    expect(() => run(it.engine.quiesce())).toThrow('FLUSH_FAILED');
+    expect(it.device.log.length).toBe(writes);
+    expect((await areaOf(it.memory)).header.committedSequence).toBe(0);
+  });
+});
+
+describe('what is on disk', () => {
+  it('is what the codec reads back', async () => {
+    const it = await bench(32);
+    it.engine.submit({
+      ...write(100, 1, 2),
+      revokes: [{ hostOffset: hostOffset(300), lengthBytes: 4 }],
+      copies: [{ targetHostOffset: 8192, sourceHostOffset: 4096, lengthBytes: 512 }],
+    });
+    await run(it.engine.commit());
+    const bytes = new Uint8Array(await at(it.memory, journalAt + blockBytes, 2 * blockBytes));
+    const place = { hostOffset: 0, blockBytes, ringBlocks: 32, blockIndex: 1 };
+    expect(decodeDraftTransaction(bytes, place)).toMatchObject({
+      sequence: 1,
+      descriptors: [{ type: 'revoke' }, { type: 'copy-data' }, { type: 'write-data' }],
+    });
+  });
+});
