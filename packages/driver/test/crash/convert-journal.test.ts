@@ -94,7 +94,9 @@ describe('journal convert', () => {
       const states = new CrashStates(start, recorder.log);
       const rng = random(11);
       const profiles = new Set<string>();
-      for (let time = 0; time < end; time += 1 + rng.below(4)) {
+      // About a hundred moments, others in each case.
+      const stride = Math.ceil(end / 50);
+      for (let time = 0; time < end; time += 1 + rng.below(stride)) {
         states.advance(time);
         if (states.pendingCount === 0) continue;
         for (const keeping of ['nothing', 'everything', rng.pick(keepings)] as const) {

@@ -1,5 +1,5 @@
 /** The draft's engine on a device that is written down: what is written when, and what waits for which flush. */
-import { MemoryDevice, RecordingDevice, run } from '@qcow2/block-device';
+import { MemoryDevice, RecordingDevice, run, type Task, wait } from '@qcow2/block-device';
 import { decodeDraftTransaction, peekDraftBlock } from '@qcow2/codec/journal/draft-2013';
 import { hostOffset, StorageError } from '@qcow2/spec';
 import { describe, expect, it } from 'vitest';
@@ -37,16 +37,14 @@ async function open(memory: MemoryDevice, options: Partial<DraftEngineOptions> =
   const device = new RecordingDevice(memory);
   const acts: string[] = [];
   const area = await run(readDraftArea(memory, journalAt, 4096));
+  const note = function* (act: string): Task<void> {
+    acts.push(act);
+    yield* wait(undefined);
+  };
   const client = {
-    *markDirty() {
-      acts.push('dirty');
-    },
-    *markClean() {
-      acts.push('clean');
-    },
-    *beforeFlush() {
-      acts.push('flush');
-    },
+    markDirty: () => note('dirty'),
+    markClean: () => note('clean'),
+    beforeFlush: () => note('flush'),
   };
   const last = await run(lastSynced(memory, area));
   return { memory, device, acts, engine: new DraftEngine({ device, area, client, last, ...options }) };
