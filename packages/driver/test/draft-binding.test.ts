@@ -211,12 +211,14 @@ describe('a committed transaction', () => {
   });
 
   it('[JD13-DESC-012] that copies ever more pending bytes is refused before they fill the memory', async () => {
-    const chunks = Array.from({ length: 23 }, (_, i) => ({
+    const from = 2 ** 24;
+    const chunks = Array.from({ length: 15 }, (_, i) => ({
       lengthBytes: 2 ** (i + 9),
-      targetHostOffset: hostOffset(2 ** 40 + 2 ** (i + 9)),
-      sourceHostOffset: hostOffset(2 ** 40),
+      targetHostOffset: hostOffset(from + 2 ** (i + 9)),
+      sourceHostOffset: hostOffset(from),
     }));
-    const device = await dirty([writeTo(2 ** 40, 512), { type: 'copy-data', chunks }]);
+    const device = await dirty([writeTo(from, 512), { type: 'copy-data', chunks }]);
+    device.resize(2 ** 26);
     await expect(openImage(device, { readOnly: true })).rejects.toMatchObject({ code: 'LIMIT_EXCEEDED' });
   });
 });
