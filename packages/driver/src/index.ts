@@ -5,6 +5,7 @@ export { defaultDraftBlockBytes, minNewDraftBlocks } from './draft-journal.ts';
 export { Qcow2Image } from './image.ts';
 export type { ImageCacheCounters } from './image-core.ts';
 export type { ImageInfo } from './info.ts';
+export { servedIntentKinds } from './intent-handlers.ts';
 export type { JournalProfile, JournalStatus } from './journal-status.ts';
 export { type LoadedHeader, readImageHeader } from './load-header.ts';
 export { type OpenOptions, openImage, probeImage } from './open.ts';

@@ -2,9 +2,10 @@
  * A journal dump for programs: one JSON object, written piece by piece, so that a journal of any size passes
  * through. Its shape stands in README.md. 64-bit masks are hexadecimal strings: JSON's numbers end at 2^53.
  */
-import type { JournalDescriptor, JournalSlot } from '@qcow2/codec';
+import type { IntentDescriptor, JournalDescriptor, JournalSlot } from '@qcow2/codec';
 import type { InspectedLog, InspectedRecord, InspectedSlot, InspectedSlots } from '@qcow2/journal';
 import type { Qcow2Error } from '@qcow2/spec';
+import { intentFacts } from './intent-facts.ts';
 import { type DumpPrinter, hexDigits, type NamedDescriptor } from './journal-dump.ts';
 import type { NamedJournal } from './journal-facts.ts';
 import { type JsonValue, jsonText } from './json-text.ts';
@@ -163,7 +164,7 @@ function descriptorFields(descriptor: JournalDescriptor): JsonObject {
         size: descriptor.lengthBytes,
       };
     case 'intent':
-      return { 'intent-kind': descriptor.intentKind, 'intent-id': descriptor.intentId };
+      return intentJson(descriptor);
     case 'intent-done':
       return { 'intent-id': descriptor.intentId };
     case 'no-op':
@@ -171,6 +172,20 @@ function descriptorFields(descriptor: JournalDescriptor): JsonObject {
     case 'unknown':
       return { number: descriptor.number, size: descriptor.body.length };
   }
+}
+
+function intentJson({ intentId, intentKind, body }: IntentDescriptor): JsonObject {
+  const facts = intentFacts({ intentKind, body });
+  const common = { 'intent-kind': intentKind, 'intent-id': intentId };
+  if (facts === undefined) return { ...common, size: body.length };
+  const { sizeBeforeBytes, sizeAfterBytes, reachBytes } = facts;
+  return {
+    ...common,
+    operation: 'grow',
+    'size-before': sizeBeforeBytes,
+    'size-after': sizeAfterBytes,
+    reach: reachBytes,
+  };
 }
 
 export function belongingJson(piece: Belonging): JsonObject {

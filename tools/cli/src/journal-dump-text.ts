@@ -1,5 +1,5 @@
 /** A journal dump for people: a line for each thing that stands in the journal, ranges with both ends inclusive. */
-import type { JournalDescriptor } from '@qcow2/codec';
+import type { IntentDescriptor, JournalDescriptor } from '@qcow2/codec';
 import type {
   InspectedEnd,
   InspectedLog,
@@ -9,6 +9,7 @@ import type {
 } from '@qcow2/journal';
 import type { Qcow2Error } from '@qcow2/spec';
 import { describeError } from './failures.ts';
+import { intentFacts } from './intent-facts.ts';
 import { type DumpPrinter, hexDigits, type NamedDescriptor } from './journal-dump.ts';
 import type { NamedJournal } from './journal-facts.ts';
 import type { Belonging } from './metadata-map.ts';
@@ -142,7 +143,7 @@ function otherText(descriptor: JournalDescriptor): string {
       return `guest range ${range(guestOffset, lengthBytes)} to host range ${range(targetHostOffset, lengthBytes)}`;
     }
     case 'intent':
-      return `${descriptor.intentId} of kind ${descriptor.intentKind}, ${count(descriptor.body.length, 'byte')}`;
+      return intentText(descriptor);
     case 'intent-done':
       return `${descriptor.intentId}`;
     case 'no-op':
@@ -152,6 +153,13 @@ function otherText(descriptor: JournalDescriptor): string {
     default:
       return '';
   }
+}
+
+function intentText({ intentId, intentKind, body }: IntentDescriptor): string {
+  const facts = intentFacts({ intentKind, body });
+  if (facts === undefined) return `${intentId} of kind ${intentKind}, ${count(body.length, 'byte')}`;
+  const { sizeBeforeBytes, sizeAfterBytes, reachBytes } = facts;
+  return `${intentId}: grow from ${sizeBeforeBytes} to ${sizeAfterBytes} bytes, has come to ${reachBytes}`;
 }
 
 export function belongingText(piece: Belonging): string {

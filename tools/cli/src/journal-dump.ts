@@ -6,6 +6,7 @@
  */
 import { type BlockDevice, readPadded, run } from '@qcow2/block-device';
 import type { JournalDescriptor, JournalRecord, Qcow2Header } from '@qcow2/codec';
+import { servedIntentKinds } from '@qcow2/driver';
 import {
   type InspectedLog,
   type InspectedRecord,
@@ -57,7 +58,7 @@ export async function dumpJournal(source: DumpSource, printer: DumpPrinter): Pro
       await source.drained();
     },
   };
-  printer.end(await run(inspectLog(device, journal.main, visitor)));
+  printer.end(await run(inspectLog(device, journal.main, visitor, servedIntentKinds)));
 }
 
 async function noteWrites(map: MetadataMap, record: JournalRecord): Promise<void> {

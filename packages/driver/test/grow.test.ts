@@ -1,0 +1,109 @@
+/** Growing that is refused, that fails and is undone, and open intents that are not believed. */
+import { FaultDevice, MemoryDevice, run } from '@qcow2/block-device';
+import { encodeGrowIntent, encodeRecord } from '@qcow2/codec/journal/v1';
+import { recoverLog, ringOf } from '@qcow2/journal';
+import { describe, expect, it } from 'vitest';
+import { checkImage, createImage, openImage, Qcow2Image } from '../src/index.ts';
+import { openParts } from '../src/open.ts';
+
+const journal = { sizeBytes: 65536, blockBytes: 512 } as const;
+const clusterBytes = 512;
+
+/** A dirty image of 4096 bytes whose log ends with an intent. */
+async function withIntent(intentKind: number, body: Uint8Array): Promise<MemoryDevice> {
+  const memory = new MemoryDevice();
+  await createImage(memory, { sizeBytes: 4096, clusterBytes, journal });
+  const image = await openImage(memory);
+  await image.write(0, new Uint8Array(512).fill(1));
+  await image.flush();
+  const area = image.journalStatus()!;
+  image.abandon();
+  const sink = { guestWrite: () => undefined, guestSettled: () => undefined };
+  const log = await run(recoverLog(memory, area, sink));
+  const last = log.records.at(-1)!;
+  const ring = ringOf(area, 512);
+  const record = encodeRecord({
+    sequence: last.sequence + 1,
+    journalId: log.slot.journalId,
+    salt: last.salt,
+    position: last.endLog % ring.lengthBytes,
+    chain: last.crc,
+    durableThrough: last.sequence,
+    life: false,
+    blockBytes: 512,
+    descriptors: [{ type: 'intent', intentKind, intentId: 1, body }],
+    payload: [],
+  });
+  memory.write(ring.hostOffset + (last.endLog % ring.lengthBytes), record.bytes);
+  return memory;
+}
+
+const grow = { sizeBeforeBytes: 4096, sizeAfterBytes: 65536, reachBytes: 65536 };
+
+describe('an open intent', () => {
+  it.each([
+    ['of a kind that nobody knows', 77, new Uint8Array(8), 'UNSUPPORTED_FEATURE', 'JRN-INTENT-006'],
+    ['to grow with a short body', 1, new Uint8Array(8), 'BAD_FIELD', 'JRN-INTENT-020'],
+    [
+      'to grow a disk of another size',
+      1,
+      encodeGrowIntent({ ...grow, sizeBeforeBytes: 512 }),
+      'BAD_FIELD',
+      'JRN-INTENT-022',
+    ],
+  ])(
+    '[JRN-INTENT-006] %s refuses readers and writers, and nothing is written',
+    async (_, kind, body, code, clause) => {
+      const memory = await withIntent(kind, body);
+      const before = memory.snapshot();
+      for (const readOnly of [true, false]) {
+        await expect(openImage(memory, { readOnly })).rejects.toMatchObject({ code, context: { clause } });
+      }
+      expect(Buffer.compare(memory.snapshot(), before)).toBe(0);
+    },
+  );
+
+  it('[JRN-INTENT-006, JRN-INTENT-025] to grow shows the old disk, and is over when a writer has opened the image', async () => {
+    const memory = await withIntent(1, encodeGrowIntent(grow));
+    const reader = await openImage(memory, { readOnly: true });
+    expect(reader.sizeBytes).toBe(4096);
+    const writer = await openImage(memory);
+    expect(writer.journalStatus()).toMatchObject({ state: 'clean' });
+    await writer.grow(8192);
+    await writer.quiesce();
+    writer.abandon();
+    expect((await checkImage(memory)).findings).toEqual([]);
+  });
+});
+
+describe.each([
+  ['journalled', journal],
+  ['ordered', false as const],
+])('growing, %s', (_, with_) => {
+  it('that can not read a table is undone, and the image goes on', async () => {
+    const memory = new MemoryDevice();
+    const setup = { sizeBytes: 20_000, clusterBytes, journal: with_, backingFile: 'base' };
+    await createImage(memory, setup);
+    const backing = MemoryDevice.fromBytes(new Uint8Array(400_000).fill(0xbb));
+    const image = await openImage(memory, { backing });
+    await image.write(0, new Uint8Array(512).fill(1));
+    await image.quiesce();
+    // The last cluster is copied from the backing file, which comes after the tables.
+    const broken = new FaultDevice(backing);
+    broken.addRule({ operation: 'read', fault: { kind: 'fail' } });
+    image.abandon();
+    const parts = await run(openParts(memory, { backing: broken }));
+    const again = new Qcow2Image(parts);
+    await expect(again.grow(390_000)).rejects.toMatchObject({ code: 'READ_FAILED' });
+    expect(again.sizeBytes).toBe(20_000);
+    const { mappings, core } = parts;
+    let tables = 0;
+    for (let i = 1; i < core.header.l1Entries; i++)
+      if (mappings.l2TableOffset(i * core.l2Entries) !== 0) tables++;
+    expect(tables).toBe(0);
+    await again.write(512, new Uint8Array(512).fill(2));
+    await again.quiesce();
+    again.abandon();
+    expect((await checkImage(memory)).findings).toEqual([]);
+  });
+});
