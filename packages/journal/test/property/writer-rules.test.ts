@@ -205,14 +205,14 @@ describe.each(setups)('$name', ({ blockBytes, asynchronous, tuning }) => {
 });
 
 it('[JRN-SLOT-018] commits as large as a ring takes never leave the reach of the newest durable slot', async () => {
-  for (const seed of [1, 2, 3]) {
+  for (const seed of [1, 2]) {
     const rng = random(seed);
     const memory = new MemoryDevice();
     await formatted(memory, rng, 512);
     const { newer } = await run(readSlots(memory, area));
     const device = new RecordingDevice(memory);
     const guest = await SectorGuest.open(device, rng, { writeBackAt: 0.7 });
-    for (let commit = 0; commit < 40; commit++) {
+    for (let commit = 0; commit < 10; commit++) {
       for (let sector = 0; sector < 26; sector++) {
         guest.write((commit * 7 + sector) % guestSectors, new Uint8Array(sectorBytes).fill(commit + 1));
       }
