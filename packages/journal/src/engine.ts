@@ -330,9 +330,12 @@ export class JournalEngine {
     // Before the batch is taken: what is taken counts as logged when the next flush completes.
     if (!this.#space.isInReach(this.#nextRecordBytes())) yield* this.#renewSlot();
     // The queue changes before the append waits: a later failure ends everything anyway.
-    const batch = this.#changes.takeBatch(this.#eligible(last), maxRecordBytes);
+    const eligible = this.#eligible(last);
+    const batch = this.#changes.takeBatch(eligible, maxRecordBytes);
     const guestRoom = maxRecordBytes - batch.boundBytes;
-    const guestWrites = withGuestWrites && guestRoom > 536 ? this.#client.takeGuestWrites(guestRoom) : [];
+    // Not before the last of them: a guest may have written behind an end of the disk that a change of these moves [JRN-DESC-030].
+    const takes = withGuestWrites && batch.count === eligible && guestRoom > 536;
+    const guestWrites = takes ? this.#client.takeGuestWrites(guestRoom) : [];
     if (batch.count === 0 && guestWrites.length === 0) {
       throw new InvariantError('a journal record without content');
     }
