@@ -2,8 +2,10 @@
  * Guest writes, zeroes and discards: which way each piece of a request goes. Everything here holds the
  * write lock.
  *
- *   with a journal   small writes to clusters that are not the image's own yet go to the overlay; pieces of
- *                    clusters that are in the overlay go there too; all else goes in place
+ *   with a journal   writes to clusters that are not the image's own yet go to the overlay as long as little is
+ *                    gathered there, so that a flush logs them and pays for one flush of storage; beyond that small
+ *                    ones still do, large ones go in place, and so do clusters that are whole; pieces of clusters
+ *                    that are in the overlay go there too; all else goes in place
  *   without          everything goes in place
  *
  * In place means: into the image's own cluster, or into one that is pending until it is whole.
@@ -13,7 +15,7 @@ import { clusterKind } from '@qcow2/codec';
 import type { ClusterReader } from './cluster-reader.ts';
 import { unsupported } from './cluster-reader.ts';
 import { type ClusterWriter, isInPlace } from './cluster-writer.ts';
-import { type GuestOverlay, sectorBytes } from './guest-overlay.ts';
+import { type GuestOverlay, type OverlayCluster, sectorBytes } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
 import type { NewEntry } from './metadata-update.ts';
@@ -37,8 +39,12 @@ export class ImageWriter {
   readonly #overlay: GuestOverlay;
   readonly #pending: PendingClusters;
   readonly #directBytes: number;
+  readonly #littleBytes: number;
 
-  /** @param directBytes pieces of at least this many bytes never wait in the overlay; 0: none does (no journal) */
+  /**
+   * @param directBytes pieces of at least this many bytes do not wait in the overlay; 0: none does (no journal)
+   * @param littleBytes as long as no more than this is gathered and in no record, they do all the same
+   */
   constructor(
     core: ImageCore,
     mappings: MappingTable,
@@ -47,6 +53,7 @@ export class ImageWriter {
     overlay: GuestOverlay,
     pending: PendingClusters,
     directBytes: number,
+    littleBytes: number,
   ) {
     this.#core = core;
     this.#mappings = mappings;
@@ -55,6 +62,12 @@ export class ImageWriter {
     this.#overlay = overlay;
     this.#pending = pending;
     this.#directBytes = directBytes;
+    this.#littleBytes = littleBytes;
+  }
+
+  /** Large enough to go in place, where with what is gathered already it would be too much to be logged. */
+  #isDirect(lengthBytes: number): boolean {
+    return lengthBytes >= this.#directBytes && this.#overlay.dirtyBytes + lengthBytes > this.#littleBytes;
   }
 
   /**
@@ -92,7 +105,8 @@ export class ImageWriter {
       const guestCluster = (at - inCluster) / clusterBytes;
       const left = bytes.length - done;
       const count = inCluster === 0 ? this.#wholeRun(guestCluster, Math.floor(left / clusterBytes)) : 0;
-      if (count > 0 && count * clusterBytes >= this.#directBytes) {
+      if (count > 0 && this.#isDirect(count * clusterBytes)) {
+        yield* this.#settleWhole();
         yield* this.#writer.writeWhole(guestCluster, bytes.subarray(done, done + count * clusterBytes));
         done += count * clusterBytes;
         continue;
@@ -116,7 +130,7 @@ export class ImageWriter {
       const pending = this.#pending.get(guestCluster) !== undefined;
       const own =
         isInPlace(mapping) && !this.#core.fills.touches(mapping.hostOffset + inCluster, bytes.length);
-      if (bytes.length >= this.#directBytes || pending || own) {
+      if (pending || own || this.#isDirect(bytes.length)) {
         yield* this.#writer.writePart(guestCluster, { inCluster, bytes });
         return;
       }
@@ -129,15 +143,25 @@ export class ImageWriter {
     }
     yield* this.#gather(guestCluster, inCluster, bytes);
     const held = this.#overlay.get(guestCluster);
-    // Large, and filled before any of it was logged: it is not doubled, and nothing has to be copied.
-    const large = this.#core.clusterBytes >= this.#directBytes;
-    if (
-      large &&
-      held !== undefined &&
+    if (this.#overlay.dirtyBytes > this.#littleBytes && held !== undefined && this.#isWhole(held)) {
+      yield* this.#settleWhole();
+    }
+  }
+
+  /** Large, and filled before any of it was logged: it need not be doubled, and nothing has to be copied. */
+  #isWhole(held: OverlayCluster): boolean {
+    return (
+      this.#core.clusterBytes >= this.#directBytes &&
       this.#overlay.isFull(held) &&
       held.dirtySectors === held.validSectors
-    ) {
-      yield* this.#writer.settle(held, 'leave-rest');
+    );
+  }
+
+  /** Too much is gathered to be logged, or will be: what is whole goes in place now. */
+  *#settleWhole(): Task<void> {
+    if (this.#overlay.dirtyBytes === 0) return;
+    for (const held of this.#overlay.sortedDirty()) {
+      if (this.#isWhole(held)) yield* this.#writer.settle(held, 'leave-rest');
     }
   }
 

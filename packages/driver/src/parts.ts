@@ -51,7 +51,10 @@ import { PendingFills } from './pending-fills.ts';
 import type { RefcountRepair } from './refcount-rebuild.ts';
 
 export interface JournalTuning {
-  /** Pieces of at least this many bytes go in place at once, not through the overlay. */
+  /**
+   * Pieces of at least this many bytes go in place at once, not through the overlay, where with what is gathered
+   * since the last flush they are more than `directFlushBytes`.
+   */
   readonly directWriteBytes: number;
   /** Unlogged bytes in memory above which they settle without waiting for a flush. */
   readonly overlayBytes: number;
@@ -129,7 +132,7 @@ export class ImageParts {
     const { mappings, allocator, overlay, pending } = this;
     this.reader = new ClusterReader(core, mappings, overlay, allocator, pending);
     this.clusterWriter = new ClusterWriter(core, mappings, allocator, this.reader, overlay, pending);
-    this.writer = this.#imageWriter(0);
+    this.writer = this.#imageWriter(0, 0);
   }
 
   info(): ImageInfo {
@@ -217,7 +220,11 @@ export class ImageParts {
     // What was written in place and not flushed is owed by the new log.
     engine.noteDeviceWrite();
     this.core.log = new JournalledLog(engine);
-    this.writer = this.#imageWriter(this.tuning.directWriteBytes);
+    const { directWriteBytes, directFlushBytes } = this.tuning;
+    this.writer = this.#imageWriter(
+      directWriteBytes,
+      Math.min(directFlushBytes, engine.ring.lengthBytes / 8),
+    );
     return engine;
   }
 
@@ -237,7 +244,7 @@ export class ImageParts {
     this.draftArea = area;
     core.journalArea = draftHostArea(area, core.clusterBytes);
     core.log = new DraftLog(this.#draft, tuning.commitIntervalMs);
-    this.writer = this.#imageWriter(0);
+    this.writer = this.#imageWriter(0, 0);
   }
 
   /** From now on changes are written without a journal: in order, or with lazy refcounts. */
@@ -254,7 +261,7 @@ export class ImageParts {
       ...lazy,
     });
     this.core.log.noteDeviceWrite();
-    this.writer = this.#imageWriter(0);
+    this.writer = this.#imageWriter(0, 0);
   }
 
   /** So much is unlogged that it settles without waiting for a flush. A small ring must have room for its changes. */
@@ -458,8 +465,17 @@ export class ImageParts {
     yield* this.core.writeLock.exclusive(() => this.allocator.freePending());
   }
 
-  #imageWriter(directBytes: number): ImageWriter {
+  #imageWriter(directBytes: number, littleBytes: number): ImageWriter {
     const { core, mappings, reader, overlay, pending } = this;
-    return new ImageWriter(core, mappings, reader, this.clusterWriter, overlay, pending, directBytes);
+    return new ImageWriter(
+      core,
+      mappings,
+      reader,
+      this.clusterWriter,
+      overlay,
+      pending,
+      directBytes,
+      littleBytes,
+    );
   }
 }
