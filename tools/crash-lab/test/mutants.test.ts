@@ -54,7 +54,8 @@ describe('mutants of a journalled image', () => {
     expectFound(filled, 'unordered-journal_slot'));
   it('[JRN-WB-009] the dirty bit cleared before the slot is durable', () =>
     expectFound(filled, 'unordered-dirty_bit'));
-  it('no flush around the dirty bit', () => expectFound(filled, 'swallow-flush_metadata'));
+  // What is written before a commit, a copied table in particular, counts on the flush that makes the bit durable.
+  it('no flush around the dirty bit', () => expectFound('journal+snapshot', 'swallow-flush_metadata'));
   it('records that never arrive', () => expectFound(filled, 'drop-journal_append'));
   it('metadata that never arrives in place', () => expectFound(filled, 'drop-journal_write_back'));
   it('a dirty bit that never arrives', () => expectFound(filled, 'drop-dirty_bit'));

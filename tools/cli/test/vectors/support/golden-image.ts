@@ -63,6 +63,5 @@ function unservedFeature({ qemu }: VectorManifest): string | undefined {
 }
 
 function unwritableState({ qemu }: VectorManifest): string | undefined {
-  if (qemu.info['format-specific'].data.corrupt === true) return 'the corrupt bit';
-  return qemu.info['dirty-flag'] ? 'repair of lazy refcounts' : undefined;
+  return qemu.info['format-specific'].data.corrupt === true ? 'the corrupt bit' : undefined;
 }
