@@ -88,6 +88,8 @@ const shapes: Readonly<Record<string, Shape>> = {
 
 /** Every write goes in place, as large ones do. */
 const direct = { directWriteBytes: 512, directFlushBytes: 0 } as const;
+/** Whole clusters go in place, also those that were gathered piece by piece. */
+const whole = { directWriteBytes: 1024 } as const;
 /** Nothing is logged: what waits is settled at every flush. */
 const settle = { directFlushBytes: 0 } as const;
 /** Write-back begins at once. */
@@ -140,6 +142,18 @@ const tunedRandom: readonly DriverConfiguration[] = [
     sharing: 'twins',
     tuning: { ...settle, ...eager },
   },
+  // Small writes are logged, but a cluster that they fill goes in place, by whoever fills it.
+  {
+    ...small,
+    name: 'journal+whole+snapshot',
+    mode: 'journal',
+    letters: 'g',
+    filled: true,
+    sharing: 'snapshot',
+    tuning: whole,
+  },
+  // More clusters than the file runs ahead by, under one L2 table. `b` writes most of them at once.
+  { ...small, name: 'lazy+far', mode: 'lazy', guestBytes: 128 * 1024, letters: 'g', filled: true },
   { ...manySmall, name: 'journal-512+direct+eager', mode: 'journal', tuning: { ...direct, ...eager } },
 ];
 

@@ -184,6 +184,24 @@ export const engineMutants: readonly CodeMutant[] = [
     system: 'journal+direct+filled',
     workload: 'r1.1',
   },
+  {
+    name: 'commit-misses-what-settled-meanwhile',
+    clause: 'JRN-COMMIT-001',
+    protection: 'a commit logs what the client settled or dropped while it waited',
+    edits: [
+      {
+        file: journal('engine.ts'),
+        find: `      if (this.#changes.hasRequired) {
+        if (this.#changes.hasBlockedRequired(this.#clock.completed)) yield* this.#flush('flush_data');
+        yield* this.#appendAll();
+      }
+`,
+        replace: '',
+      },
+    ],
+    system: 'journal+whole+snapshot',
+    workload: 'r1.83',
+  },
 ];
 
 export const recordMutants: readonly CodeMutant[] = [
@@ -234,6 +252,27 @@ export const recordMutants: readonly CodeMutant[] = [
     ],
     system: 'journal+filled',
     workload: 'xf',
+  },
+  {
+    name: 'no-chain',
+    clause: 'JRN-REC-018',
+    protection: "a record follows the one before by its sequence and by that one's checksum",
+    edits: [
+      {
+        file: codec('journal/record.ts'),
+        find: `record.sequence === previous.sequence + 1 &&
+    record.position`,
+        replace: 'record.position',
+      },
+      {
+        file: codec('journal/record.ts'),
+        find: `record.chain === previous.crc &&
+    (record.salt`,
+        replace: '(record.salt',
+      },
+    ],
+    system: 'engine',
+    workload: 'r1.23',
   },
   {
     name: 'revoke-not-replayed',

@@ -209,4 +209,56 @@ export const lazyMutants: readonly CodeMutant[] = [
     system: 'lazy+filled',
     workload: 'ds',
   },
+  {
+    name: 'lazy-guest-saw-more-than-zeros',
+    clause: 'LAZ-003',
+    protection: 'one flush is enough only where the guest saw zeros before',
+    edits: [
+      {
+        file: driver('cluster-writer.ts'),
+        find: 'overZeros &&= this.#reader.readsAsZeros(guestCluster + i, before);',
+        replace: '',
+      },
+      {
+        file: driver('pending-writer.ts'),
+        find: 'const overZeros = cluster.fresh && this.#reader.readsAsZeros(guestCluster, mapping);',
+        replace: 'const overZeros = cluster.fresh;',
+      },
+    ],
+    system: 'lazy+backing',
+    workload: 'xfof',
+  },
+  {
+    name: 'lazy-cluster-is-not-fresh',
+    clause: 'LAZ-003',
+    protection: 'one flush is enough only where the new cluster reads as zeros',
+    edits: [
+      {
+        file: driver('cluster-writer.ts'),
+        find: 'let overZeros = run.fresh;',
+        replace: 'let overZeros = true;',
+      },
+      {
+        file: driver('pending-writer.ts'),
+        find: 'const overZeros = cluster.fresh && this.#reader.readsAsZeros(guestCluster, mapping);',
+        replace: 'const overZeros = this.#reader.readsAsZeros(guestCluster, mapping);',
+      },
+    ],
+    system: 'lazy+filled',
+    workload: 'dfwfof',
+  },
+  {
+    name: 'lazy-mapping-behind-the-end',
+    clause: 'LAZ-003',
+    protection: 'the file is durably as long as the clusters reach before a mapping leads to them',
+    edits: [
+      {
+        file: cache('lazy-writes.ts'),
+        find: 'what.reachBytes > this.#durableBytes ||',
+        replace: '',
+      },
+    ],
+    system: 'lazy+far',
+    workload: 'xfb',
+  },
 ];

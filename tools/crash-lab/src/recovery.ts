@@ -51,6 +51,11 @@ export async function recover(
   depth: RecoveryDepth,
 ): Promise<Recovery> {
   const problems: Problem[] = [];
+  const findings = (await system.checkCrashed?.(new SectorDevice(image.clone()))) ?? [];
+  if (findings.length > 0) {
+    const found = `${findings.length} errors before recovery`;
+    problems.push({ guarantee: 'G3', message: [found, ...findings.slice(0, 8)].join('\n  ') });
+  }
   const first = await openReadClose(system, image);
   const { content, closed } = first;
   let leaks = 0;

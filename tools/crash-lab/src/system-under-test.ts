@@ -53,6 +53,8 @@ export interface SystemUnderTest {
   /** The guest's content right after `create`. */
   initialContent(): Uint8Array;
   open(device: BlockDevice, options: OpenSystemOptions): OpenSystem | Promise<OpenSystem>;
+  /** What must not stand on the device right after a crash, before any recovery: one line for each finding. */
+  checkCrashed?(device: BlockDevice): Promise<readonly string[]>;
   /** Check what stands on the device, without writing to it. Absent: there is nothing to check. */
   check?(device: BlockDevice): IntegrityReport | Promise<IntegrityReport>;
 }

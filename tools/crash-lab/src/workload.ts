@@ -75,6 +75,8 @@ export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation
     ['h', write(5 * cluster, half)], // half of cluster 5, which something else refers to where clusters are shared
     ['g', { kind: 'grow', clusters: 2 }],
     ['t', { kind: 'tail', lengthBytes: half }], // the second half of the disk's last cluster
+    // All of the disk but its first 8 clusters: more than the file runs ahead, where the disk is large.
+    ['b', write(8 * cluster, geometry.guestBytes - 8 * cluster)],
     ['c', { kind: 'reopen' }],
     ['k', { kind: 'kill' }],
   ]);
