@@ -55,6 +55,7 @@ export function* changeDisk(
   let l1 = core.l1;
   if (entries > header.l1Entries) {
     const count = Math.ceil((entries * 8) / clusterBytes);
+    refuseTooLarge(core, count + oldClusters, change.reachBytes);
     const first = yield* allocator.allocateRow(count);
     const content = new Uint8Array(count * clusterBytes);
     content.set(new Uint8Array(core.l1.buffer, core.l1.byteOffset, old.lengthBytes));
@@ -77,4 +78,24 @@ export function* changeDisk(
   header.l1Entries = table.entries;
   header.l1Offset = table.offset;
   core.l1 = l1;
+}
+
+/** What else the change has: the header's fields, revokes, heads of descriptors. */
+const fixedBytes = 512;
+
+/**
+ * The refcounts of both tables change together, in one record: it must fit.
+ * @throws INVALID_ARGUMENT where the journal is too small for it; nothing was changed
+ */
+function refuseTooLarge(core: ImageCore, clusters: number, sizeBytes: number): void {
+  const bytes = clusters * Math.max(1, core.refcounts.widthBits / 8) + fixedBytes;
+  // A record takes a quarter of the ring, four times what one operation submits otherwise.
+  if (bytes <= 4 * core.log.changeBytes) return;
+  const message =
+    'the journal is too small for the L1 table of a disk of this size: give it a larger size first';
+  throw new StateError('INVALID_ARGUMENT', message, {
+    field: 'sizeBytes',
+    value: sizeBytes,
+    clause: 'JRN-FAIL-003',
+  });
 }

@@ -139,7 +139,7 @@ export class MetadataUpdate {
     this.#applyEntries(tables, writes);
     this.#applyL1(writes);
     this.#core.log.submit({
-      writes,
+      writes: joined(writes),
       revokes: this.#revokes,
       settled: this.#settled,
       ...this.#copiesAndFills(),
@@ -298,4 +298,33 @@ export function countReference(
   const bytes = slice.bytes.slice(inSlice, inSlice + Math.max(1, bits / 8));
   writes.push({ step: 0, hostOffset: hostOffset(at), bytes });
   return before;
+}
+
+/** Neighbours become one write: refcounts of a run of clusters, entries of one table. A record has a head for each. */
+function joined(writes: readonly MetadataWrite[]): MetadataWrite[] {
+  const result: MetadataWrite[] = [];
+  for (let i = 0; i < writes.length; ) {
+    const { step, hostOffset: at } = writes[i]!;
+    let end = at + writes[i]!.bytes.length;
+    let next = i + 1;
+    for (; next < writes.length; next++) {
+      const { step: itsStep, hostOffset: itsOffset, bytes } = writes[next]!;
+      if (itsStep !== step || itsOffset !== end) break;
+      end += bytes.length;
+    }
+    result.push(
+      next === i + 1 ? writes[i]! : { step, hostOffset: at, bytes: inARow(writes, i, next, end - at) },
+    );
+    i = next;
+  }
+  return result;
+}
+
+function inARow(writes: readonly MetadataWrite[], from: number, to: number, lengthBytes: number): Uint8Array {
+  const bytes = new Uint8Array(lengthBytes);
+  for (let i = from, at = 0; i < to; i++) {
+    bytes.set(writes[i]!.bytes, at);
+    at += writes[i]!.bytes.length;
+  }
+  return bytes;
 }

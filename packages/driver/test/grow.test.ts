@@ -107,3 +107,24 @@ describe.each([
     expect((await checkImage(memory)).findings).toEqual([]);
   });
 });
+
+it('[JRN-FAIL-003] a disk whose L1 table is too large for the journal is refused, and nothing is changed or ended by that', async () => {
+  const memory = new MemoryDevice();
+  await createImage(memory, { sizeBytes: 1 << 20, clusterBytes, journal });
+  const image = await openImage(memory);
+  const huge = 40 * 2 ** 30;
+  await expect(image.grow(huge)).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    context: { clause: 'JRN-FAIL-003' },
+  });
+  expect(image.sizeBytes).toBe(1 << 20);
+  await image.write(0, new Uint8Array(512).fill(1));
+  await image.flush();
+  await image.resizeJournal({ sizeBytes: 4 << 20 });
+  await image.grow(huge);
+  await image.write(huge - 512, new Uint8Array(512).fill(2));
+  await image.flush();
+  await image.quiesce();
+  image.abandon();
+  expect(await checkImage(memory)).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+});
