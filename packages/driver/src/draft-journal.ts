@@ -11,7 +11,13 @@
  * the journal offset goes with it.
  */
 import { type Task, wait } from '@qcow2/block-device';
-import { classifyL2Entry, clusterKind, readCompressedOffset, readEntryOffset } from '@qcow2/codec';
+import {
+  classifyL2Entry,
+  clusterKind,
+  type Qcow2Header,
+  readCompressedOffset,
+  readEntryOffset,
+} from '@qcow2/codec';
 import { type DraftArea, formatDraftArea, minWritableRingBlocks } from '@qcow2/journal';
 import { draftJournal, headerExtensionTypes, StateError, UnsupportedFeatureError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
@@ -49,13 +55,24 @@ export function* makeDraftJournal(
   const location = { hostOffset: yield* freeRange(core, allocator, lengthBytes), lengthBytes };
   const area = yield* formatDraftArea(core.device, location, blockBytes);
   allocator.noteUse(location.hostOffset / clusterBytes, lengthBytes / clusterBytes);
-  header.draftJournal = { hostOffset: location.hostOffset, dirty: false, sealed: true };
+  bindDraft(header, location.hostOffset);
+  return area;
+}
+
+function bindDraft(header: Qcow2Header, hostOffset: number): void {
+  header.draftJournal = { hostOffset, dirty: false, sealed: true };
   header.extensions = header.extensions.filter(({ type }) => type !== headerExtensionTypes.journal);
   if (header.headerLengthBytes < draftJournal.minHeaderLengthBytes) {
     header.headerLengthBytes = draftJournal.minHeaderLengthBytes;
     header.unknownHeaderBytes = new Uint8Array(draftJournal.minHeaderLengthBytes - 105);
   }
-  return area;
+}
+
+/** The header with a journal of the draft's, wherever it will stand: to see whether there is room to name it. */
+export function withDraftJournal(header: Qcow2Header): Qcow2Header {
+  const value = { ...header };
+  if (value.version >= 3) bindDraft(value, 2 ** header.clusterBits);
+  return value;
 }
 
 export function draftLength(sizeBytes: number, blockBytes: number, clusterBytes: number): number {

@@ -208,7 +208,7 @@ export class Qcow2Image implements BlockDevice {
    */
   async enableJournal(options: JournalOptions = {}): Promise<void> {
     this.#refuseWrite(0, 0);
-    if (options.profile !== 'draft-2013') await this.#refuseJournal();
+    await this.#refuseJournal(() => this.#parts.journalRefusal(options.profile));
     // A write may come between the two and leave something in the log; then once more.
     do await this.quiesce();
     while (!(await run(this.#operation(() => this.#exclusively(() => this.#parts.enableJournal(options))))));
@@ -219,10 +219,12 @@ export class Qcow2Image implements BlockDevice {
    * Another journal in place of the one that the image has, of the same profile or not: the old one is taken away
    * whole, then the new one is made. A crash meanwhile leaves the image with the one, with none, or with the other,
    * and nothing leaked. Durable on return.
+   * @throws as `enableJournal`; NO_SPACE where the header's cluster has no room for each step, and nothing is changed
    */
   async convertJournal(options: JournalOptions): Promise<void> {
     this.#refuseWrite(0, 0);
     this.#parts.checkJournal(options);
+    await this.#refuseJournal(() => this.#parts.conversionRefusal(options.profile));
     await this.disableJournal();
     await this.enableJournal(options);
   }
@@ -241,14 +243,14 @@ export class Qcow2Image implements BlockDevice {
       await this.convertJournal({ profile, sizeBytes: lengthBytes, blockBytes, ...sizes });
       return;
     }
-    await this.#refuseJournal();
+    await this.#refuseJournal(() => this.#parts.journalRefusal());
     do await this.quiesce();
     while (!(await run(this.#guarded(() => this.#parts.resizeJournal(sizes)))));
   }
 
   /** Outside of what ends writing: nothing was written yet. */
-  async #refuseJournal(): Promise<void> {
-    const refusal = await run(this.#exclusively(() => this.#parts.journalRefusal()));
+  async #refuseJournal(why: () => Task<Qcow2Error | undefined>): Promise<void> {
+    const refusal = await run(this.#exclusively(why));
     if (refusal !== undefined) throw refusal;
   }
 

@@ -14,6 +14,7 @@ import {
   type Qcow2Header,
   unknownIncompatibleFeatures,
 } from '@qcow2/codec';
+import { draftReplayCount } from '@qcow2/codec/journal/draft-2013';
 import {
   type DraftArea,
   lastSynced,
@@ -230,7 +231,16 @@ function* prepareDraft(parts: ImageParts, draft: DraftArea): Task<void> {
   const area = draftHostArea(draft, core.clusterBytes);
   const binding = core.header.draftJournal;
   const counts = yield* draftRefcounts(core, allocator, area);
+  const isLeftOver = draftReplayCount(draft.header) !== 0;
+  if (isLeftOver && binding?.sealed === true) {
+    throw new FormatError('JOURNAL_DAMAGED', 'the image is clean, and its journal has something to replay', {
+      hostOffset: area.hostOffset + 24,
+      field: 'committedSequence',
+      clause: 'JD13-BIND-010',
+    });
+  }
   const ours =
+    !isLeftOver &&
     counts.more === 0 &&
     (binding?.sealed === true || (counts.zero === 0 && !(yield* isReferenced(core, snapshots, area))));
   if (!ours) {

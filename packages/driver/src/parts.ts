@@ -2,7 +2,7 @@
  * An open image, put together: the parts that `Qcow2Image` hands requests to, and the two ways to log.
  */
 import { Mutex, readPadded, type Task, wait } from '@qcow2/block-device';
-import type { Snapshot } from '@qcow2/codec';
+import { encodeHeader, type Qcow2Header, type Snapshot } from '@qcow2/codec';
 import {
   type DraftArea,
   DraftEngine,
@@ -23,6 +23,7 @@ import {
   draftHostArea,
   draftLength,
   makeDraftJournal,
+  withDraftJournal,
 } from './draft-journal.ts';
 import { DraftLog, ImageDraftClient } from './draft-log.ts';
 import { GuestOverlay } from './guest-overlay.ts';
@@ -360,9 +361,20 @@ export class ImageParts {
     return next < area.hostOffset + area.lengthBytes ? next : undefined;
   }
 
-  /** Why the header can not name a journal, known before anything is written; undefined: it can. */
-  *journalRefusal(): Task<Qcow2Error | undefined> {
-    return refusalToReplace(yield* this.#headerCluster(), withJournal(this.core.header));
+  /** Why the header can not name a journal of a profile, known before anything is written; undefined: it can. */
+  *journalRefusal(profile: JournalProfile = 'v1'): Task<Qcow2Error | undefined> {
+    return refusalToReplace(yield* this.#headerCluster(), boundTo(this.core.header, profile));
+  }
+
+  /** The same for a journal in the place of another one, which is taken away first. */
+  *conversionRefusal(profile: JournalProfile = 'v1'): Task<Qcow2Error | undefined> {
+    const without = { ...this.core.header };
+    delete without.draftJournal;
+    unbindJournal(without);
+    return (
+      refusalToReplace(yield* this.#headerCluster(), without) ??
+      refusalToReplace(encodeHeader(without), boundTo(without, profile))
+    );
   }
 
   /**
@@ -478,4 +490,9 @@ export class ImageParts {
       littleBytes,
     );
   }
+}
+
+/** The header with a journal of a profile, wherever it will stand. */
+function boundTo(header: Qcow2Header, profile: JournalProfile): Qcow2Header {
+  return profile === 'v1' ? withJournal(header) : withDraftJournal(header);
 }

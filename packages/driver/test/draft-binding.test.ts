@@ -128,6 +128,26 @@ describe('the binding of the draft', () => {
     expect(into).toEqual(new Uint8Array(clusterBytes).fill(2));
   });
 
+  it('[JD13-BIND-010] is damaged where a clean image of ours has something to replay, and left behind in one of others', async () => {
+    const device = await dirty([writeTo(0)]);
+    const at = journalAt(device);
+    put64(device, 72, 0n);
+    put64(device, 88, 1n << 63n);
+    await expect(openImage(device)).rejects.toMatchObject({
+      code: 'JOURNAL_DAMAGED',
+      context: { hostOffset: at + 24, clause: 'JD13-BIND-010' },
+    });
+    const reader = await openImage(device, { readOnly: true });
+    await reader.read(0, new Uint8Array(512));
+    put64(device, 88, 1n);
+    const image = await openImage(device);
+    expect(image.journalStatus()?.hostOffset).not.toBe(at);
+    await image.write(0, new Uint8Array(512).fill(1));
+    await image.quiesce();
+    image.abandon();
+    expect(await checkImage(device)).toMatchObject({ corruptions: 0, checkErrors: 0 });
+  });
+
   it('[JD13-BIND-007] with clusters that are not counted yet is neither error nor leak, and they are counted at opening', async () => {
     const device = await made();
     const view = headerOf(device);

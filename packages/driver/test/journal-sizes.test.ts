@@ -2,7 +2,7 @@
 import { MemoryDevice, RecordingDevice } from '@qcow2/block-device';
 import { encodeHeader } from '@qcow2/codec';
 import { describe, expect, it } from 'vitest';
-import { checkImage, createImage, openImage, type Qcow2Image } from '../src/index.ts';
+import { type CreateOptions, checkImage, createImage, openImage, type Qcow2Image } from '../src/index.ts';
 import { CrashStates, keepings } from './crash/support/crash-states.ts';
 import { random } from './support/random.ts';
 
@@ -210,11 +210,11 @@ describe('a journal that gets another size', () => {
 
 describe('a header without room for a journal', () => {
   /** All of the first cluster but a sector or two is an extension that nobody here knows. */
-  async function crowded(): Promise<MemoryDevice> {
+  async function crowded(journal: CreateOptions['journal'] = false): Promise<MemoryDevice> {
     const memory = new MemoryDevice();
-    await createImage(memory, { sizeBytes: mebibyte, clusterBytes: 4096 });
+    await createImage(memory, { sizeBytes: mebibyte, clusterBytes: 4096, journal });
     const { header } = await openImage(memory, { readOnly: true });
-    const extensions = [{ type: 0x12345678, data: new Uint8Array(3200).fill(1) }];
+    const extensions = [...header.extensions, { type: 0x12345678, data: new Uint8Array(3200).fill(1) }];
     memory.write(0, encodeHeader({ ...header, extensions }));
     return memory;
   }
@@ -229,5 +229,22 @@ describe('a header without room for a journal', () => {
     await image.flush();
     image.abandon();
     expect(await checkImage(memory)).toMatchObject({ corruptions: 0, leaks: 0 });
+  });
+
+  it('is refused before the journal that it has is taken away for another one', async () => {
+    const profiles = ['v1', 'draft-2013'] as const;
+    for (const [from, to] of [profiles, [...profiles].reverse() as ['draft-2013', 'v1']]) {
+      const memory = await crowded({ profile: from, sizeBytes: 65536, blockBytes: 512 });
+      const image = await openImage(memory);
+      const before = memory.snapshot();
+      const wanted = { profile: to, sizeBytes: 65536, blockBytes: 512 };
+      await expect(image.convertJournal(wanted)).rejects.toMatchObject({ code: 'NO_SPACE' });
+      expect(Buffer.compare(memory.snapshot(), before)).toBe(0);
+      await image.write(0, new Uint8Array(512).fill(3));
+      await image.flush();
+      expect(image.journalStatus()).toMatchObject({ profile: from, state: 'dirty' });
+      image.abandon();
+      expect(await checkImage(memory)).toMatchObject({ corruptions: 0, leaks: 0 });
+    }
   });
 });

@@ -7,9 +7,10 @@
  * can not disarm a mutant silently.
  */
 import { copyMutants } from './mutants-copies.ts';
+import { draftMutants } from './mutants-draft.ts';
 import { driverMutants } from './mutants-driver.ts';
 import { engineMutants, recordMutants } from './mutants-engine.ts';
-import { draftMutants, lazyMutants, orderedMutants } from './mutants-others.ts';
+import { lazyMutants, orderedMutants } from './mutants-others.ts';
 
 export interface MutantEdit {
   /** Path from the root of the workspace. */

@@ -1,75 +1,8 @@
-/** Mutants in the code (`code-mutants.ts`): what the 2013 draft, ordered writes and lazy refcounts are protected by. */
+/** Mutants in the code (`code-mutants.ts`): what ordered writes and lazy refcounts are protected by. */
 import type { CodeMutant } from './code-mutants.ts';
 
 const driver = (file: string) => `packages/driver/src/${file}`;
 const cache = (file: string) => `packages/cache/src/${file}`;
-const draft = (file: string) => `packages/journal/src/draft-2013/${file}`;
-
-export const draftMutants: readonly CodeMutant[] = [
-  {
-    name: 'draft-commit-in-one-flush',
-    clause: 'JD13-TXN-001',
-    protection: 'the first of the two flushes: transactions are durable before the header commits them',
-    edits: [
-      {
-        file: draft('engine.ts'),
-        find: `yield* this.#flush('journal_flush');
-    this.#committedSequence = this.#lastSequence;`,
-        replace: 'this.#committedSequence = this.#lastSequence;',
-      },
-    ],
-    system: 'draft-2013+filled',
-    workload: 'xf',
-  },
-  {
-    name: 'draft-header-not-flushed',
-    clause: 'JD13-TXN-003',
-    protection: 'the second of the two flushes: the header is durable before the guest hears of it',
-    edits: [
-      {
-        file: draft('engine.ts'),
-        find: `yield* this.#writeHeader();
-    yield* this.#flush('journal_flush');
-    this.#becomeCommitted`,
-        replace: `yield* this.#writeHeader();
-    this.#becomeCommitted`,
-      },
-    ],
-    system: 'draft-2013+filled',
-    workload: 'xf',
-  },
-  {
-    name: 'draft-never-marked-dirty',
-    clause: 'JD13-TXN-007',
-    protection: 'the dirty bit of the draft',
-    edits: [
-      {
-        file: draft('engine.ts'),
-        find: '      yield* this.#client.markDirty();\n',
-        replace: '',
-      },
-    ],
-    system: 'draft-2013+filled',
-    workload: 'xf',
-  },
-  {
-    name: 'draft-clean-before-in-place',
-    clause: 'JD13-TXN-009',
-    protection: 'everything is in place and retired before the dirty bit is cleared',
-    edits: [
-      {
-        file: draft('engine.ts'),
-        find: `yield* this.#driveRound();
-        yield* this.#writeHeader();
-        yield* this.#flush('journal_flush');
-        if (this.#isDrained()) break;`,
-        replace: 'break;',
-      },
-    ],
-    system: 'draft-2013+filled',
-    workload: 'xfc',
-  },
-];
 
 export const orderedMutants: readonly CodeMutant[] = [
   {

@@ -281,6 +281,45 @@ describe('the ring', () => {
   });
 });
 
+/** What was flushed before an operation of the log, and then all that was not but what is left out. */
+function crashed(before: MemoryDevice, log: Bench['device']['log'], end: number, lost: string): MemoryDevice {
+  const image = before.clone();
+  const flushed = log.slice(0, end).findLastIndex(({ kind }) => kind === 'flush');
+  for (const [index, operation] of log.slice(0, end).entries()) {
+    if (operation.kind !== 'write' || (index > flushed && operation.event === lost)) continue;
+    image.write(operation.offset, operation.bytes);
+  }
+  return image;
+}
+
+describe('a crash', () => {
+  for (const ringBlocks of [7, 13, 40]) {
+    for (const lost of ['journal_header', 'journal_write_back', 'journal_append', 'nothing']) {
+      it(`[JD13-TXN-002, JD13-TXN-004] that loses ${lost} finds a chain in a ring of ${ringBlocks} blocks that is written full again and again`, async () => {
+        const it = await bench(ringBlocks, { writeBackAt: 1 });
+        const before = it.memory.clone();
+        const durable: number[] = [];
+        for (let i = 0; i < 16; i++) {
+          // As many places as change in each commit move on through the ring at a pace of their own.
+          for (let part = 0; part < 1 + (i % 3); part++) it.engine.submit(write(1024 * part + i, i + 1));
+          await run(it.engine.commit());
+          durable.push(it.device.log.length);
+        }
+        for (let end = 0; end <= it.device.log.length; end++) {
+          const image = crashed(before, it.device.log, end, lost);
+          await run(replayDraftLog(image, await areaOf(image)));
+          for (const [i, committedAt] of durable.entries()) {
+            if (committedAt > end) break;
+            for (let part = 0; part < 1 + (i % 3); part++) {
+              expect(await at(image, 1024 * part + i)).toEqual([i + 1]);
+            }
+          }
+        }
+      });
+    }
+  }
+});
+
 describe('a failure', () => {
   it('ends writing: who waits is told, later calls are refused, nothing is written any more', async () => {
     const it = await bench(32);

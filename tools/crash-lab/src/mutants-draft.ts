@@ -1,0 +1,188 @@
+/** Mutants in the code (`code-mutants.ts`): what the journal of the 2013 draft is protected by. */
+import type { CodeMutant } from './code-mutants.ts';
+
+const draft = (file: string) => `packages/journal/src/draft-2013/${file}`;
+
+export const draftMutants: readonly CodeMutant[] = [
+  {
+    name: 'draft-commit-in-one-flush',
+    clause: 'JD13-TXN-001',
+    protection: 'the first of the two flushes: transactions are durable before the header commits them',
+    edits: [
+      {
+        file: draft('engine.ts'),
+        find: `yield* this.#flush('journal_flush');
+    this.#committedSequence = this.#lastSequence;`,
+        replace: 'this.#committedSequence = this.#lastSequence;',
+      },
+    ],
+    system: 'draft-2013+filled',
+    workload: 'xf',
+  },
+  {
+    name: 'draft-header-not-flushed',
+    clause: 'JD13-TXN-003',
+    protection: 'the second of the two flushes: the header is durable before the guest hears of it',
+    edits: [
+      {
+        file: draft('engine.ts'),
+        find: `yield* this.#writeHeader();
+    yield* this.#flush('journal_flush');
+    this.#becomeCommitted`,
+        replace: `yield* this.#writeHeader();
+    this.#becomeCommitted`,
+      },
+    ],
+    system: 'draft-2013+filled',
+    workload: 'xf',
+  },
+  {
+    name: 'draft-never-marked-dirty',
+    clause: 'JD13-TXN-007',
+    protection: 'the dirty bit of the draft',
+    edits: [
+      {
+        file: draft('engine.ts'),
+        find: '      yield* this.#client.markDirty();\n',
+        replace: '',
+      },
+    ],
+    system: 'draft-2013+filled',
+    workload: 'xf',
+  },
+  {
+    name: 'draft-clean-before-in-place',
+    clause: 'JD13-TXN-009',
+    protection: 'everything is in place and retired before the dirty bit is cleared',
+    edits: [
+      {
+        file: draft('engine.ts'),
+        find: `yield* this.#driveRound();
+        yield* this.#writeHeader();
+        yield* this.#flush('journal_flush');
+        if (this.#isDrained()) break;`,
+        replace: 'break;',
+      },
+    ],
+    system: 'draft-2013+filled',
+    workload: 'xfc',
+  },
+  {
+    name: 'draft-marked-dirty-with-header',
+    clause: 'JD13-TXN-007',
+    protection: 'the dirty bit is durable before the header commits anything',
+    edits: [
+      {
+        file: draft('engine.ts'),
+        find: `      yield* this.#client.markDirty();
+      this.#unflushed = true;`,
+        replace: '      this.#unflushed = true;',
+      },
+      {
+        file: draft('engine.ts'),
+        find: 'this.#committedSequence = this.#lastSequence;',
+        replace: `this.#committedSequence = this.#lastSequence;
+    if (before === this.#firstLog) yield* this.#client.markDirty();`,
+      },
+      {
+        file: draft('engine.ts'),
+        find: '  #lastSequence = 0;',
+        replace: `  #lastSequence = 0;
+  get #firstLog(): number {
+    return this.#space.headLog - this.#space.usedBytes;
+  }`,
+      },
+    ],
+    system: 'draft-2013+filled',
+    workload: 'xf',
+  },
+  {
+    name: 'draft-header-not-written-again',
+    clause: 'JD13-TXN-005',
+    protection: 'recovery writes the header again, and flushes, before it relies on what it says',
+    edits: [
+      {
+        file: draft('recovery.ts'),
+        find: `  yield* writeDraftHeader(device, area);
+  yield* wait(device.flush({ event: 'journal_flush' }));
+  const revokes`,
+        replace: '  const revokes',
+      },
+    ],
+    system: 'draft-2013+filled',
+    workload: 'xf',
+  },
+  {
+    name: 'draft-retired-with-its-bytes',
+    clause: 'JD13-TXN-002',
+    protection: 'recovery calls synced only what a flush has made durable in place',
+    edits: [
+      {
+        file: draft('recovery.ts'),
+        find: `    yield* wait(device.flush({ event: 'flush_data' }));
+`,
+        replace: '',
+      },
+    ],
+    system: 'draft-2013+filled',
+    workload: 'xf',
+  },
+  {
+    name: 'draft-synced-before-flush',
+    clause: 'JD13-TXN-002',
+    protection: 'the header calls synced only what a flush has made durable in place',
+    edits: [
+      {
+        file: draft('engine.ts'),
+        find: `      yield* this.#stepRound(Number.POSITIVE_INFINITY);
+      yield* this.#flush('flush_data');`,
+        replace: `      yield* this.#stepRound(Number.POSITIVE_INFINITY);
+      this.#finishRound(Number.POSITIVE_INFINITY);`,
+      },
+    ],
+    system: 'draft-2013+filled',
+    workload: 'xfc',
+  },
+  {
+    name: 'draft-revoke-not-logged',
+    clause: 'JD13-DESC-007',
+    protection: 'the revoke of a table that is freed is logged',
+    edits: [
+      {
+        file: draft('batch.ts'),
+        find: 'for (const range of batch.revokes) {',
+        replace: 'for (const range of [] as typeof batch.revokes) {',
+      },
+    ],
+    system: 'draft-2013+l1',
+    workload: 'sfgfofc',
+  },
+  {
+    name: 'draft-revoke-not-replayed',
+    clause: 'JD13-DESC-007',
+    protection: 'recovery leaves out what a later transaction revokes',
+    edits: [
+      {
+        file: draft('effects.ts'),
+        find: 'if (lengthBytes === 0) return;\n    this.writes.delete',
+        replace: 'if (lengthBytes > 0) return;\n    this.writes.delete',
+      },
+    ],
+    system: 'draft-2013+l1',
+    workload: 'sfgfofc',
+  },
+  {
+    name: 'draft-revoke-not-obeyed-in-place',
+    clause: 'JD13-DESC-007, JD13-TXN-008',
+    protection: 'execution in place leaves out what a later transaction revokes',
+    edits: [
+      {
+        file: draft('engine.ts'),
+        find: 'for (const { hostOffset, lengthBytes } of batch.revokes) {',
+        replace: 'for (const { hostOffset, lengthBytes } of [] as typeof batch.revokes) {',
+      },
+    ],
+    system: 'draft-2013+l1',
+    workload: 'sfgfofc',
+  },
+];
