@@ -3,7 +3,8 @@
  * `worker.ts`, which has planted the mutant by then.
  */
 import { type CampaignOptions, type Job, JobRunner } from './campaign.ts';
-import { Explorer, type Failure, type Tally } from './explorer.ts';
+import { DamageExplorer } from './damage.ts';
+import { Explorer, emptyTally, type Failure, type Tally } from './explorer.ts';
 import { type DeviceMutation, namedMutation } from './mutation.ts';
 import { parseStateId } from './state-id.ts';
 import { labSystem } from './systems.ts';
@@ -26,6 +27,8 @@ export type WorkerTask = {
       readonly system: string;
       /** Where to look first. */
       readonly workload: string;
+      /** Damage the log instead of crashing. */
+      readonly byDamage: boolean;
       /** Where to look else: all sequences up to this length, then so many random workloads. */
       readonly length: number;
       readonly randomWorkloads: number;
@@ -67,6 +70,7 @@ async function replay(task: Extract<WorkerTask, { kind: 'replay' }>, tell: Tell)
 
 /** Explore until something fails: the workload that is named, then short sequences, then random workloads. */
 async function hunt(task: Extract<WorkerTask, { kind: 'hunt' }>, tell: Tell): Promise<void> {
+  if (task.byDamage) return huntByDamage(task, tell);
   const system = labSystem(task.system).make();
   const explorer: Explorer = new Explorer(system, {
     ...task.options,
@@ -89,6 +93,26 @@ async function hunt(task: Extract<WorkerTask, { kind: 'hunt' }>, tell: Tell): Pr
   const [failure] = explorer.failures;
   if (failure !== undefined) tell({ kind: 'failure', failure });
   tell({ kind: 'done', tally: explorer.tally, jobsLeft: 0, story: [] });
+}
+
+/** The workload that is named, then random ones: the log of each of their durable states is damaged. */
+async function huntByDamage(task: Extract<WorkerTask, { kind: 'hunt' }>, tell: Tell): Promise<void> {
+  const system = labSystem(task.system).make();
+  const explorer = new DamageExplorer(system, task.mutation);
+  const { seed } = task.options;
+  const numbers = Array.from({ length: task.randomWorkloads }, (_, number) => number);
+  const workloads = numbers.map((number) => randomWorkload(system, seed, number));
+  for (const workload of [namedWorkload(system, task.workload), ...workloads]) {
+    await explorer.explore(workload);
+    if (explorer.failures.length > 0) break;
+  }
+  const [found] = explorer.failures;
+  if (found !== undefined) {
+    tell({ kind: 'failure', failure: { ...found, guarantee: 'G6', operations: [] } });
+  }
+  const { workloads: count, images } = explorer.tally;
+  const tally = { ...emptyTally(), workloads: count, states: images, failures: explorer.failures.length };
+  tell({ kind: 'done', tally, jobsLeft: 0, story: [] });
 }
 
 async function campaign(task: Extract<WorkerTask, { kind: 'campaign' }>, tell: Tell): Promise<void> {

@@ -7,6 +7,7 @@
  * can not disarm a mutant silently.
  */
 import { copyMutants } from './mutants-copies.ts';
+import { damageMutants } from './mutants-damage.ts';
 import { draftMutants } from './mutants-draft.ts';
 import { driverMutants } from './mutants-driver.ts';
 import { engineMutants, recordMutants } from './mutants-engine.ts';
@@ -27,6 +28,8 @@ export interface CodeMutant {
   /** What is taken away. */
   readonly protection: string;
   readonly edits: readonly MutantEdit[];
+  /** Damage to the log shows it, where no crash does (`damage.ts`). */
+  readonly byDamage?: boolean;
   /** Where a crash shows it. */
   readonly system: string;
   readonly workload: string;
@@ -40,6 +43,7 @@ export const codeMutants: readonly CodeMutant[] = [
   ...draftMutants,
   ...orderedMutants,
   ...lazyMutants,
+  ...damageMutants,
 ];
 
 export function codeMutant(name: string): CodeMutant | undefined {
@@ -49,8 +53,8 @@ export function codeMutant(name: string): CodeMutant | undefined {
 /** The table of docs/crash-lab.md. */
 export function mutantTable(): string {
   const rows = codeMutants.map(
-    ({ name, clause, protection, system, workload }) =>
-      `| \`${name}\` | ${protection} | ${clause} | \`${system}/${workload}\` |`,
+    ({ name, clause, protection, system, workload, byDamage }) =>
+      `| \`${name}\` | ${protection} | ${clause} | ${byDamage === true ? 'damage in ' : ''}\`${system}/${workload}\` |`,
   );
   return ['| mutant | what is taken away | clauses | shown by |', '|---|---|---|---|', ...rows].join('\n');
 }

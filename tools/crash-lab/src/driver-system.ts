@@ -1,10 +1,25 @@
 /** The qcow2 driver as a system under test, in any configuration of `driver-configurations.ts`. */
 import { type BlockDevice, MemoryDevice } from '@qcow2/block-device';
-import { type CheckFinding, checkImage, createImage, type OpenOptions, openImage } from '@qcow2/driver';
+import {
+  type CheckFinding,
+  checkImage,
+  createImage,
+  type OpenOptions,
+  openImage,
+  readImageHeader,
+} from '@qcow2/driver';
+import { incompatibleFeatures } from '@qcow2/spec';
 import { type DriverConfiguration, driverModes } from './driver-configurations.ts';
+import { liveLogOf } from './live-log.ts';
 import { describeDifference } from './recovery.ts';
 import { frozenContent, shareClusters, twinPairs } from './shared-clusters.ts';
-import type { FillRandom, IntegrityReport, OpenSystem, SystemUnderTest } from './system-under-test.ts';
+import type {
+  FillRandom,
+  IntegrityReport,
+  LiveLog,
+  OpenSystem,
+  SystemUnderTest,
+} from './system-under-test.ts';
 import { stampedContent } from './workload.ts';
 
 /** The name by which images name their backing file, for tools that look for it. */
@@ -88,6 +103,14 @@ export class DriverSystem implements SystemUnderTest {
       close: () => image.close(),
       abandon: () => image.abandon(),
     };
+  }
+
+  /** Of a journal v1, where the image is dirty. */
+  async liveLog(device: BlockDevice): Promise<LiveLog | undefined> {
+    const { header } = await readImageHeader(device);
+    if ((header.incompatibleFeatures & incompatibleFeatures.journalDirty) === 0n) return undefined;
+    const { journal } = await checkImage(device);
+    return journal === undefined ? undefined : liveLogOf(device, journal);
   }
 
   /**

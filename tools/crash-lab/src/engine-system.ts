@@ -29,8 +29,15 @@ import {
   recoverLog,
 } from '@qcow2/journal';
 import { FormatError, guestOffset, hostOffset, InvariantError } from '@qcow2/spec';
+import { liveLogOf } from './live-log.ts';
 import { sectorBytes } from './sector.ts';
-import type { FillRandom, OpenSystem, OpenSystemOptions, SystemUnderTest } from './system-under-test.ts';
+import type {
+  FillRandom,
+  LiveLog,
+  OpenSystem,
+  OpenSystemOptions,
+  SystemUnderTest,
+} from './system-under-test.ts';
 
 export interface EngineConfiguration {
   readonly name: string;
@@ -84,6 +91,12 @@ export class EngineSystem implements SystemUnderTest {
     const image = new SectorMapImage(device, this.#configuration);
     await run(image.load(options));
     return image;
+  }
+
+  async liveLog(device: BlockDevice): Promise<LiveLog | undefined> {
+    const header = new Uint8Array(sectorBytes);
+    await device.read(0, header);
+    return new DataView(header.buffer).getUint32(4) === 0 ? undefined : liveLogOf(device, area);
   }
 
   async check(device: BlockDevice) {

@@ -1,5 +1,5 @@
 /**
- * `pnpm crash-lab [--seconds N] [--seed S] [--state ID] [--mode MODE|all] [--mutant NAME|all]`
+ * `pnpm crash-lab [--seconds N] [--seed S] [--state ID] [--mode MODE|all] [--mutant NAME|all] [--damage N]`
  *
  * Without `--seconds`: everything that is exhaustive, and 10,000 states of random workloads. With it: as much
  * of that as the time allows, and then more random workloads until it is over. Each failure is told with the
@@ -9,11 +9,12 @@ import { parseArgs } from 'node:util';
 import { StateError } from '@qcow2/spec';
 import { addTally, type CampaignOptions, defaultCampaign, jobsOf, shareJobs } from './campaign.ts';
 import { codeMutant, codeMutants, mutantTable } from './code-mutants.ts';
+import { damageLogs } from './damage.ts';
 import { emptyTally, type Failure, type Tally } from './explorer.ts';
 import { namedMutation } from './mutation.ts';
 import { describeError } from './recovery.ts';
 import { parseStateId } from './state-id.ts';
-import { isMode } from './systems.ts';
+import { isMode, labSystems } from './systems.ts';
 import { huntMutant, runThread } from './threads.ts';
 
 interface Call {
@@ -25,6 +26,8 @@ interface Call {
   readonly mutant: string | undefined;
   /** Where to hunt it, if not where it says. */
   readonly system: string | undefined;
+  /** Damage the logs of so many random workloads on each system with a v1 journal, instead of crashing. */
+  readonly damage: number | undefined;
   readonly seconds: number | undefined;
   readonly state: string | undefined;
   readonly threads: number;
@@ -42,6 +45,7 @@ async function main(): Promise<number> {
     return 0;
   }
   if (call.mutant !== undefined) return huntMutants(call, call.mutant);
+  if (call.damage !== undefined) return damageAll(call, call.damage, started);
   const { tally, jobsLeft } = await runCampaign(call);
   printSummary(call, tally, started, { complete: jobsLeft === 0 });
   return tally.failures === 0 ? 0 : 1;
@@ -58,6 +62,7 @@ function readCall(words: readonly string[]): Call {
       mutate: { type: 'string' },
       mutant: { type: 'string' },
       'mutant-table': { type: 'boolean' },
+      damage: { type: 'string' },
       system: { type: 'string' },
       length: { type: 'string' },
       'random-states': { type: 'string' },
@@ -90,6 +95,7 @@ function readCall(words: readonly string[]): Call {
     mutant: values.mutant,
     mutantTable: values['mutant-table'] ?? false,
     system: values.system,
+    damage: wholeNumber('--damage', values.damage),
     seconds: wholeNumber('--seconds', values.seconds),
     state: values.state,
     threads: wholeNumber('--threads', values.threads) ?? 2,
@@ -144,6 +150,18 @@ async function huntMutants(call: Call, names: string): Promise<number> {
   await Promise.all(Array.from({ length: call.threads }, hunter));
   console.log(JSON.stringify({ mutants: wanted.length, survived }));
   return survived === 0 ? 0 : 1;
+}
+
+async function damageAll({ options, system }: Call, workloads: number, started: number): Promise<number> {
+  const wanted = labSystems.filter(({ mode, name }) =>
+    system === undefined ? mode === 'journal' : name === system,
+  );
+  const systems = wanted.map(({ make }) => make());
+  const { tally, failures } = await damageLogs(systems, options.seed, workloads);
+  for (const { id, message } of failures.slice(0, mostPrinted)) console.log(`FAILED G6 ${id}\n  ${message}`);
+  const seconds = Number(((performance.now() - started) / 1000).toFixed(1));
+  console.log(JSON.stringify({ ...tally, failures: failures.length, seconds, seed: options.seed }));
+  return failures.length === 0 ? 0 : 1;
 }
 
 async function runCampaign(call: Call): Promise<{ tally: Tally; jobsLeft: number }> {

@@ -15,8 +15,8 @@ export const driverMutants: readonly CodeMutant[] = [
         replace: '      yield*',
       },
     ],
-    system: 'journal-512',
-    workload: 'r1.13',
+    system: 'journal-4k+backing',
+    workload: 'r1.7',
   },
   {
     name: 'in-place-past-the-overlay',

@@ -71,8 +71,8 @@ export const engineMutants: readonly CodeMutant[] = [
     edits: [
       {
         file: journal('write-back.ts'),
-        find: 'round.clientDone && changes.durable >= round.lastSubmission;',
-        replace: 'round.clientDone;',
+        find: 'if (changes.durable >= round.lastSubmission) round.doneAtFlush = clock.next;',
+        replace: 'round.doneAtFlush = clock.next;',
       },
     ],
     system: 'journal+eager+backing+filled',
@@ -200,7 +200,7 @@ export const engineMutants: readonly CodeMutant[] = [
       },
     ],
     system: 'journal+whole+snapshot',
-    workload: 'r1.83',
+    workload: 'r2.91',
   },
 ];
 

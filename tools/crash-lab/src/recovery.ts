@@ -15,7 +15,7 @@ import type { OpenSystem, SystemUnderTest } from './system-under-test.ts';
 import { mostGrownClusters } from './workload.ts';
 
 /** The guarantees of the journal's design that the lab can see broken; `run` where a workload failed by itself. */
-export type Guarantee = 'G1/G2' | 'G3' | 'G4' | 'G9' | 'open' | 'run';
+export type Guarantee = 'G1/G2' | 'G3' | 'G4' | 'G6' | 'G9' | 'open' | 'run';
 
 export interface Problem {
   readonly guarantee: Guarantee;

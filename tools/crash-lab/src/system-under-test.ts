@@ -35,6 +35,28 @@ export interface IntegrityReport {
   readonly findings: readonly string[];
 }
 
+export interface LoggedRecord {
+  readonly sequence: number;
+  /** In the ring. */
+  readonly position: number;
+  /** Whole sectors; they may go on at the ring's start. */
+  readonly lengthBytes: number;
+  /** What it says was durable before it. */
+  readonly durableThrough: number;
+}
+
+/** The log that an open for writing would replay. Host offsets and lengths are bytes. */
+export interface LiveLog {
+  readonly areaOffset: number;
+  readonly areaBytes: number;
+  readonly ringOffset: number;
+  readonly ringBytes: number;
+  readonly slotOffsets: readonly number[];
+  /** What the ruling slot says was durable. */
+  readonly durableSequence: number;
+  readonly records: readonly LoggedRecord[];
+}
+
 export interface SystemUnderTest {
   /** Names the configuration in the ids of states: letters, digits, `+`, `-`. */
   readonly name: string;
@@ -53,6 +75,8 @@ export interface SystemUnderTest {
   /** The guest's content right after `create`. */
   initialContent(): Uint8Array;
   open(device: BlockDevice, options: OpenSystemOptions): OpenSystem | Promise<OpenSystem>;
+  /** The log as it stands, undefined where it would not be looked at. Absent: there is none that the lab can damage. */
+  liveLog?(device: BlockDevice): Promise<LiveLog | undefined>;
   /** What must not stand on the device right after a crash, before any recovery: one line for each finding. */
   checkCrashed?(device: BlockDevice): Promise<readonly string[]>;
   /** Check what stands on the device, without writing to it. Absent: there is nothing to check. */

@@ -57,6 +57,7 @@ export async function huntMutant(
     mutation: name,
     system,
     workload,
+    byDamage: mutant.byDamage === true,
     ...budget,
   } as const;
   const onFailure = (found: Failure) => {
