@@ -79,20 +79,6 @@ export const engineMutants: readonly CodeMutant[] = [
     workload: 'r1.1',
   },
   {
-    name: 'space-free-before-slot-is-durable',
-    clause: 'JRN-WB-004',
-    protection: 'ring space is reused only when the slot that frees it is durable',
-    edits: [
-      {
-        file: journal('log-space.ts'),
-        find: 'this.#ring.blockBytes - (this.#headLog - this.#freedLog);',
-        replace: 'this.#ring.blockBytes - (this.#headLog - this.#tail.endLog);',
-      },
-    ],
-    system: 'engine+eager',
-    workload: 'r1.9',
-  },
-  {
     name: 'tail-passed-by-head',
     clause: 'JRN-WB-005',
     protection: 'a record takes no more than the free part of the ring',
