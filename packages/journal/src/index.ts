@@ -14,15 +14,10 @@ export {
   refuseTransaction,
   walkDraftChain,
 } from './draft-2013/chain.ts';
-export {
-  type DraftClient,
-  type DraftCounters,
-  DraftEngine,
-  type DraftEngineOptions,
-  type DraftUse,
-  lastSynced,
-  minWritableRingBlocks,
-} from './draft-2013/engine.ts';
+export type { DraftClient } from './draft-2013/client.ts';
+export type { DraftCounters, DraftUse } from './draft-2013/counters.ts';
+export { DraftEngine, type DraftEngineOptions, minWritableRingBlocks } from './draft-2013/engine.ts';
+export { lastSynced } from './draft-2013/last-synced.ts';
 export { type RecoveredDraftLog, recoverDraftLog, replayDraftLog } from './draft-2013/recovery.ts';
 export { ReplayView } from './draft-2013/replay-view.ts';
 export type { PlacedTransaction } from './draft-2013/space.ts';

@@ -12,8 +12,8 @@ export const draftMutants: readonly CodeMutant[] = [
       {
         file: draft('engine.ts'),
         find: `yield* this.#flush('journal_flush');
-    this.#committedSequence = this.#lastSequence;`,
-        replace: 'this.#committedSequence = this.#lastSequence;',
+    this.#header.commitThrough(this.#transactions.lastSequence);`,
+        replace: 'this.#header.commitThrough(this.#transactions.lastSequence);',
       },
     ],
     system: 'draft-2013+filled',
@@ -26,11 +26,11 @@ export const draftMutants: readonly CodeMutant[] = [
     edits: [
       {
         file: draft('engine.ts'),
-        find: `yield* this.#writeHeader();
+        find: `yield* this.#header.write();
     yield* this.#flush('journal_flush');
-    this.#becomeCommitted`,
-        replace: `yield* this.#writeHeader();
-    this.#becomeCommitted`,
+    this.#effects.becomeCommitted`,
+        replace: `yield* this.#header.write();
+    this.#effects.becomeCommitted`,
       },
     ],
     system: 'draft-2013+filled',
@@ -57,8 +57,8 @@ export const draftMutants: readonly CodeMutant[] = [
     edits: [
       {
         file: draft('engine.ts'),
-        find: `yield* this.#driveRound();
-        yield* this.#writeHeader();
+        find: `yield* this.#executeAll();
+        yield* this.#header.write();
         yield* this.#flush('journal_flush');
         if (this.#isDrained()) break;`,
         replace: 'break;',
@@ -75,22 +75,14 @@ export const draftMutants: readonly CodeMutant[] = [
       {
         file: draft('engine.ts'),
         find: `      yield* this.#client.markDirty();
-      this.#unflushed = true;`,
-        replace: '      this.#unflushed = true;',
+      this.#clock.noteWrite();`,
+        replace: '      this.#clock.noteWrite();',
       },
       {
         file: draft('engine.ts'),
-        find: 'this.#committedSequence = this.#lastSequence;',
-        replace: `this.#committedSequence = this.#lastSequence;
-    if (before === this.#firstLog) yield* this.#client.markDirty();`,
-      },
-      {
-        file: draft('engine.ts'),
-        find: '  #lastSequence = 0;',
-        replace: `  #lastSequence = 0;
-  get #firstLog(): number {
-    return this.#space.headLog - this.#space.usedBytes;
-  }`,
+        find: 'this.#header.commitThrough(this.#transactions.lastSequence);',
+        replace: `this.#header.commitThrough(this.#transactions.lastSequence);
+    if (before === this.#space.headLog - this.#space.usedBytes) yield* this.#client.markDirty();`,
       },
     ],
     system: 'draft-2013+filled',
@@ -134,10 +126,10 @@ export const draftMutants: readonly CodeMutant[] = [
     edits: [
       {
         file: draft('engine.ts'),
-        find: `      yield* this.#stepRound(Number.POSITIVE_INFINITY);
+        find: `      yield* this.#execution.stepAll();
       yield* this.#flush('flush_data');`,
-        replace: `      yield* this.#stepRound(Number.POSITIVE_INFINITY);
-      this.#finishRound(Number.POSITIVE_INFINITY);`,
+        replace: `      yield* this.#execution.stepAll();
+      this.#execution.flushed(Number.POSITIVE_INFINITY);`,
       },
     ],
     system: 'draft-2013+filled',
@@ -177,7 +169,7 @@ export const draftMutants: readonly CodeMutant[] = [
     protection: 'execution in place leaves out what a later transaction revokes',
     edits: [
       {
-        file: draft('engine.ts'),
+        file: draft('pending-effects.ts'),
         find: 'for (const { hostOffset, lengthBytes } of batch.revokes) {',
         replace: 'for (const { hostOffset, lengthBytes } of [] as typeof batch.revokes) {',
       },
