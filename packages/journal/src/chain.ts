@@ -210,17 +210,25 @@ export function* searchOutside(
   }
 }
 
+/** What of the ring a chain uses, from the tail on. */
+export interface ChainUse {
+  readonly usedBytes: number;
+  /** Up to the end of the record that the ruling slot calls durable. */
+  readonly claimedBytes: number;
+  /** Up to where its last record begins; 0 for a chain without records. */
+  readonly lastBeginBytes: number;
+}
+
 /**
- * How far behind the chain's end a record may begin that was appended after the missing one: no farther than
- * records reach behind what the ruling slot calls durable. A writer that did not keep to that shows it by the live
- * records; then anywhere.
- *
- * @param claimedBytes what of the ring the chain uses up to the record that the slot calls durable
+ * Within how many bytes behind the chain's end a record may begin that was appended after the missing one: no
+ * farther than records begin behind what the ruling slot calls durable. A writer that did not keep to that shows it by
+ * the live records; then anywhere.
  */
-export function searchReach(ring: RingGeometry, usedBytes: number, claimedBytes: number): number {
+export function searchReach(ring: RingGeometry, use: ChainUse): number {
+  const { usedBytes, claimedBytes, lastBeginBytes } = use;
   const rest = ring.lengthBytes - usedBytes;
-  const reach = maxUnclaimedBytes(ring) - (usedBytes - claimedBytes);
-  return reach < 0 ? rest : Math.min(rest, reach);
+  const limit = claimedBytes + maxUnclaimedBytes(ring);
+  return lastBeginBytes >= limit ? rest : Math.min(rest, Math.max(0, limit - usedBytes));
 }
 
 /** Whether a valid record outside the chain knows that the one expected at its end was durable. [JRN-RECOV-007] */

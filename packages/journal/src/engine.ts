@@ -328,7 +328,8 @@ export class JournalEngine {
   *#appendRecord(withGuestWrites: boolean, last?: number): Task<void> {
     const { maxRecordBytes } = this.#records;
     // Before the batch is taken: what is taken counts as logged when the next flush completes.
-    if (!this.#space.isInReach(this.#nextRecordBytes())) yield* this.#renewSlot();
+    // Twice, where nothing that was appended since the last slot was durable until the first of them flushed.
+    while (!this.#space.isInReach) yield* this.#renewSlot();
     // The queue changes before the append waits: a later failure ends everything anyway.
     const eligible = this.#eligible(last);
     const batch = this.#changes.takeBatch(eligible, maxRecordBytes);

@@ -23,6 +23,7 @@ import { journalV1Limits, Qcow2Error } from '@qcow2/spec';
 import { type AreaLocation, readSlot, readSlots, ringOf, slotHostOffset } from './area.ts';
 import {
   type ChainStop,
+  type ChainUse,
   contradicts,
   damageByRecord,
   damageBySlot,
@@ -198,13 +199,10 @@ function* outcomeOf<T>(task: Task<T>): Task<{ readonly value: T } | { readonly e
   }
 }
 
-interface FollowedChain {
+interface FollowedChain extends ChainUse {
   readonly end: ChainEnd;
   readonly stop: ChainStop | 'unreadable';
   readonly records: number;
-  readonly usedBytes: number;
-  /** Of these, up to the record that the slot calls durable. */
-  readonly claimedBytes: number;
   readonly openIntents: readonly RecoveredIntent[];
   /** The first thing that recovery would refuse. */
   readonly error?: Qcow2Error | undefined;
@@ -241,28 +239,20 @@ class ChainWalk {
     let records = 0;
     let usedBytes = 0;
     let claimedBytes = 0;
+    let lastBeginBytes = 0;
     let error: Qcow2Error | undefined;
     for (;;) {
       const read = yield* outcomeOf(readNext(this.#reader, ring, end, ring.lengthBytes - usedBytes));
       const openIntents = intents.open;
-      if ('error' in read) {
-        return {
-          end,
-          stop: 'unreadable',
-          records,
-          usedBytes,
-          claimedBytes,
-          openIntents,
-          error: error ?? read.error,
-        };
-      }
+      const chain = { end, records, usedBytes, claimedBytes, lastBeginBytes, openIntents };
+      if ('error' in read) return { ...chain, stop: 'unreadable', error: error ?? read.error };
       const next = read.value;
-      if ('stop' in next)
-        return { end, stop: next.stop, records, usedBytes, claimedBytes, openIntents, error };
+      if ('stop' in next) return { ...chain, stop: next.stop, error };
       const shown = this.#judge(next.header, next.bytes, intents);
       error ??= shown.error;
       yield* wait(this.#visitor.record(shown));
       records++;
+      lastBeginBytes = usedBytes;
       usedBytes += next.header.lengthBlocks * ring.blockBytes;
       if (next.header.sequence <= this.#slot.durableSequence) claimedBytes = usedBytes;
       end = chainEndOfRecord(next.header, ring.blockBytes, ring.lengthBytes);
@@ -287,7 +277,7 @@ class ChainWalk {
   *lookAround(chain: FollowedChain): Task<{ readonly count: number; readonly error?: Qcow2Error }> {
     const { end, usedBytes } = chain;
     const rest = this.#ring.lengthBytes - usedBytes;
-    const reach = searchReach(this.#ring, usedBytes, chain.claimedBytes);
+    const reach = searchReach(this.#ring, chain);
     let count = 0;
     let witness: RecordHeader | undefined;
     const ours = (header: RecordHeader): boolean => header.journalId === this.#slot.journalId;

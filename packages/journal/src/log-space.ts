@@ -7,15 +7,15 @@
  *
  * Invariants: freed <= tail <= head; head - freed is less than the ring by one block at least [JRN-WB-005];
  * a slot is written only when the one before it is durable [JRN-SLOT-017], so the two on disk are always
- * neighbours in generation, and the older one's log still stands; the head is never farther behind what the newest
- * durable slot calls durable than `maxUnclaimedBytes` [JRN-SLOT-018], so recovery knows how far records can stand.
+ * neighbours in generation, and the older one's log still stands; no record begins farther behind what the newest
+ * durable slot calls durable than `maxUnclaimedBytes` [JRN-SLOT-018], so recovery knows how far to look for one.
  */
 import type { JournalSlot } from '@qcow2/codec/journal/v1';
 import { InvariantError, journalV1Limits } from '@qcow2/spec';
 import type { LiveRecord, RecoveredLog } from './recovery.ts';
 import type { RingGeometry } from './ring.ts';
 
-/** How far behind the record that the newest durable slot calls durable a record may end [JRN-SLOT-018]. */
+/** Within how many bytes behind the record that the newest durable slot calls durable a record begins [JRN-SLOT-018]. */
 export function maxUnclaimedBytes(ring: RingGeometry): number {
   return Math.min(journalV1Limits.maxUnclaimedBytes, Math.floor(ring.lengthBytes / 2));
 }
@@ -98,9 +98,9 @@ export class LogSpace {
     return this.#slotDue || this.#headLog - this.#claimedBySlot > maxUnclaimedBytes(this.#ring) / 2;
   }
 
-  /** Whether a record may be appended before a newer slot is durable [JRN-SLOT-018]. */
-  isInReach(lengthBytes: number): boolean {
-    return this.#headLog + lengthBytes - this.#claimedLog <= maxUnclaimedBytes(this.#ring);
+  /** Whether a record may begin at the head before a newer slot is durable [JRN-SLOT-018]. */
+  get isInReach(): boolean {
+    return this.#headLog - this.#claimedLog < maxUnclaimedBytes(this.#ring);
   }
 
   get slotUnderWay(): boolean {

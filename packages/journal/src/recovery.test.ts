@@ -441,13 +441,17 @@ describe('what was recovered is made durable', () => {
 
 describe('how far recovery looks for a witness', () => {
   it('[JRN-RECOV-007] half a ring behind what the slot calls durable, and no farther', () => {
-    expect(searchReach({ hostOffset: 0, blockBytes: 512, lengthBytes: 1 << 30 }, 4096, 0)).toBe(
-      (32 << 20) - 4096,
-    );
-    expect(searchReach({ hostOffset: 0, blockBytes: 512, lengthBytes: 1 << 20 }, 4096, 4096)).toBe(1 << 19);
-    // A log whose records reach farther than a writer lets them was written by another one: all of it is searched.
-    expect(searchReach({ hostOffset: 0, blockBytes: 512, lengthBytes: 1 << 20 }, (1 << 19) + 512, 0)).toBe(
-      (1 << 19) - 512,
-    );
+    const reach = (lengthBytes: number, usedBytes: number, claimedBytes: number, lastBeginBytes: number) =>
+      searchReach(
+        { hostOffset: 0, blockBytes: 512, lengthBytes },
+        { usedBytes, claimedBytes, lastBeginBytes },
+      );
+    const half = 1 << 19;
+    expect(reach(1 << 30, 4096, 0, 2048)).toBe((4 << 20) - 4096);
+    expect(reach(1 << 20, 4096, 4096, 2048)).toBe(half);
+    // A record may end behind all that records may begin in: then nothing is searched.
+    expect(reach(1 << 20, half + 512, 0, half - 512)).toBe(0);
+    // A log whose records begin farther than a writer lets them was written by another one: all of it is searched.
+    expect(reach(1 << 20, half + 512, 0, half)).toBe(half - 512);
   });
 });

@@ -94,6 +94,7 @@ export function* recoverLog(device: BlockDevice, area: AreaLocation, sink: Guest
   let end = chainEndOfSlot(slot);
   let usedBytes = 0;
   let claimedBytes = 0;
+  let lastBeginBytes = 0;
   let claimed = slot.durableSequence;
   for (;;) {
     const next = yield* readNext(reader, ring, end, ring.lengthBytes - usedBytes);
@@ -103,6 +104,7 @@ export function* recoverLog(device: BlockDevice, area: AreaLocation, sink: Guest
     if (sink.fills === undefined) refuseCopies(record, ring);
     apply(record, ring, hostWrites, sink, totals);
     intents.note(record);
+    lastBeginBytes = usedBytes;
     usedBytes += record.lengthBlocks * ring.blockBytes;
     end = chainEndOfRecord(record, ring.blockBytes, ring.lengthBytes);
     const { sequence, salt, crc } = record;
@@ -110,7 +112,13 @@ export function* recoverLog(device: BlockDevice, area: AreaLocation, sink: Guest
     records.push({ sequence, endLog: slot.tailPosition + usedBytes, salt, crc });
     claimed = Math.max(claimed, record.durableThrough);
   }
-  yield* refuseDamage(reader, ring, slot, end, searchReach(ring, usedBytes, claimedBytes));
+  yield* refuseDamage(
+    reader,
+    ring,
+    slot,
+    end,
+    searchReach(ring, { usedBytes, claimedBytes, lastBeginBytes }),
+  );
   const openIntents = intents.open;
   const unknown = unknownIntent(openIntents, sink.intentKinds ?? new Set());
   if (unknown !== undefined) throw unknown;

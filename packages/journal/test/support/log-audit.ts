@@ -152,8 +152,8 @@ class Audit {
     }
     const unclaimed = this.#records
       .filter(({ what }) => what.sequence > this.#durableSlot.durableSequence)
-      .reduce((sum, { what }) => sum + what.lengthBlocks * this.#blockBytes, length);
-    if (unclaimed > Math.min(32 << 20, this.#ringBytes / 2)) {
+      .reduce((sum, { what }) => sum + what.lengthBlocks * this.#blockBytes, 0);
+    if (unclaimed >= Math.min(4 << 20, this.#ringBytes / 2)) {
       throw new Violation('JRN-SLOT-018', `record ${record.sequence} is out of reach`, write.startedAt);
     }
     const logsGuestBytes = record.descriptors.some(({ type }) => type === 'guest-write');

@@ -32,8 +32,8 @@ export const journalV1Limits = {
   maxRecordBytes: 0x1000000,
   /** A record takes at most the ring's length divided by this. */
   maxRecordRingFraction: 4,
-  /** Bytes of records behind the last one that a durable slot calls durable, in a ring at least twice as long. */
-  maxUnclaimedBytes: 0x2000000,
+  /** Behind the last record that a durable slot calls durable a record begins within so many bytes, in a ring at least twice as long. */
+  maxUnclaimedBytes: 0x400000,
   maxInlineWriteBytes: 0x10000,
   guestSectorBytes: 512,
 } as const;

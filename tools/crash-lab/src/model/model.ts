@@ -140,7 +140,7 @@ export class Model {
     const { ringBlocks, commits, cells } = this.bounds;
     const spare = this.#mutant === 'head-may-reach-tail' ? 0 : 1;
     const room = ringBlocks - spare - (state.headLog - state.freedLog);
-    if (state.commits >= commits || blocks > room || !this.isInReach(state, blocks)) return undefined;
+    if (state.commits >= commits || blocks > room || !this.isInReach(state)) return undefined;
     const last = this.last(state);
     const sequence = last.sequence + 1;
     const position = state.headLog % ringBlocks;
@@ -177,9 +177,9 @@ export class Model {
     };
   }
 
-  /** LogSpace.isInReach: whether a record may be appended before a newer slot is durable [JRN-SLOT-018]. */
-  isInReach(state: State, blocks: number): boolean {
-    return state.headLog + blocks - state.claimedLog <= maxUnclaimedBlocks(this.bounds.ringBlocks);
+  /** LogSpace.isInReach: whether a record may begin at the head before a newer slot is durable [JRN-SLOT-018]. */
+  isInReach(state: State): boolean {
+    return state.headLog - state.claimedLog < maxUnclaimedBlocks(this.bounds.ringBlocks);
   }
 
   beginRound(state: State): State | undefined {

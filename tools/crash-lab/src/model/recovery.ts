@@ -12,7 +12,7 @@ export interface Disk {
   readonly cells: readonly number[];
 }
 
-/** How far, in blocks, a record may end behind what the newest durable slot calls durable [JRN-SLOT-018]. */
+/** Within how many blocks behind what the newest durable slot calls durable a record begins [JRN-SLOT-018]. */
 export function maxUnclaimedBlocks(ringBlocks: number): number {
   return Math.floor(ringBlocks / 2);
 }
@@ -63,8 +63,8 @@ export function recoverLog(disk: Disk, words: Vocabulary, cells: number): ModelL
   const missing = chainEnd.sequence + 1;
   if (slot.durableSequence >= missing) return `JOURNAL_DAMAGED: the slot knows record ${missing} as durable`;
   const rest = blocks - (headLog - slot.tailPosition);
-  const reach = maxUnclaimedBlocks(blocks) - (headLog - claimedLog);
-  const end = headLog + (reach < 0 ? rest : Math.min(rest, reach));
+  const reach = Math.max(0, maxUnclaimedBlocks(blocks) - (headLog - claimedLog));
+  const end = headLog + Math.min(rest, reach);
   for (let position = headLog; position < end; position++) {
     const found = wholeRecord(disk, words, position % blocks, blocks);
     if (found === undefined) continue;
