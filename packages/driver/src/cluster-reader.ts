@@ -122,7 +122,7 @@ export class ClusterReader {
     for (const { start, end, set } of cluster.written.runs(inCluster, inCluster + into.length)) {
       const piece = into.subarray(start - inCluster, end - inCluster);
       const pending = set
-        ? this.#core.readData(cluster.hostOffset + start, piece)
+        ? this.#core.data.read(cluster.hostOffset + start, base + start, piece)
         : this.readMapped(mapping, base + start, start, piece);
       if (isPromise(pending)) waiting.push(pending);
     }
@@ -140,7 +140,7 @@ export class ClusterReader {
   readMapped(mapping: Mapping, at: number, inCluster: number, into: Uint8Array): void | Promise<void> {
     switch (mapping.kind) {
       case clusterKind.standard:
-        return this.#readHost(mapping.hostOffset + inCluster, into);
+        return this.#readHost(mapping.hostOffset + inCluster, at, into);
       case clusterKind.zeroPlain:
       case clusterKind.zeroAllocated:
         into.fill(0);
@@ -158,16 +158,16 @@ export class ClusterReader {
   }
 
   /** What stands in place, and what stands elsewhere until it is brought in [JRN-COPY-006]. */
-  #readHost(hostOffset: number, into: Uint8Array): void | Promise<void> {
+  #readHost(hostOffset: number, at: number, into: Uint8Array): void | Promise<void> {
     const { fills } = this.#core;
-    if (fills.isEmpty) return this.#core.readData(hostOffset, into);
+    if (fills.isEmpty) return this.#core.data.read(hostOffset, at, into);
     const waiting: Promise<void>[] = [];
     for (const segment of fills.segments(hostOffset, into.length)) {
       const from = segment.hostOffset - hostOffset;
       const piece = into.subarray(from, from + segment.lengthBytes);
       const pending =
         segment.source === undefined
-          ? this.#core.readData(segment.hostOffset, piece)
+          ? this.#core.data.read(segment.hostOffset, at + from, piece)
           : this.readSource(segment.source, piece);
       if (isPromise(pending)) waiting.push(pending);
     }
@@ -176,7 +176,7 @@ export class ClusterReader {
 
   readSource(source: FillSource, into: Uint8Array): void | Promise<void> {
     return source.kind === 'copy'
-      ? this.#core.readPatched(source.hostOffset, into, { event: 'cow_read' })
+      ? this.#core.data.readForCopy(source.hostOffset, into)
       : this.#readBacking(source.guestOffset, into);
   }
 

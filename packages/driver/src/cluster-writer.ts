@@ -106,9 +106,10 @@ export class ClusterWriter {
   /** Into a cluster of the image's own. What the log was to bring there is ended, by whole sectors. */
   *#writeOwn(guestCluster: number, mapping: Mapping, { inCluster, bytes }: Piece): Task<void> {
     const { fills, clusterBytes } = this.#core;
+    const base = guestCluster * clusterBytes;
     const at = mapping.hostOffset + inCluster;
     if (!fills.touches(at, bytes.length)) {
-      yield* this.#core.writeData(at, bytes);
+      yield* this.#core.data.write(at, base + inCluster, bytes);
       return;
     }
     const start = inCluster - (inCluster % sectorBytes);
@@ -116,11 +117,11 @@ export class ClusterWriter {
     let sectors = bytes;
     if (end - start > bytes.length) {
       sectors = new Uint8Array(end - start);
-      const done = this.#reader.readMapped(mapping, guestCluster * clusterBytes + start, start, sectors);
+      const done = this.#reader.readMapped(mapping, base + start, start, sectors);
       if (isPromise(done)) yield done;
       sectors.set(bytes, inCluster - start);
     }
-    yield* this.#core.writeData(mapping.hostOffset + start, sectors);
+    yield* this.#core.data.write(mapping.hostOffset + start, base + start, sectors);
     const update = this.update();
     update.endFills(mapping.hostOffset + start, end - start);
     yield* update.submit({ required: true, afterData: true });
@@ -147,8 +148,7 @@ export class ClusterWriter {
         const bytes = new Uint8Array(end - start);
         const done = this.#reader.readSource(movedSource(part.source, start - part.start), bytes);
         if (isPromise(done)) yield done;
-        this.#core.refuseMetadata(base + start, bytes.length);
-        yield* this.#core.writeInPlace(base + start, bytes, 'cow_write');
+        yield* this.#core.data.writeBrought(base + start, bytes);
       }
     }
   }
@@ -169,8 +169,7 @@ export class ClusterWriter {
       const update = this.update();
       const hasFills = this.#core.fills.touches(mapping.hostOffset, this.#core.clusterBytes);
       if (hasFills) yield* this.#endFills(mapping, pieces, rest, update);
-      for (const { inCluster, bytes } of pieces)
-        yield* this.#core.writeData(mapping.hostOffset + inCluster, bytes);
+      yield* this.#writePieces(mapping.hostOffset, guestCluster, pieces);
       update.settled(guestCluster * this.#core.clusterBytes, this.#core.clusterBytes);
       yield* update.submit({ required, afterData: true, onDurable });
     } else {
@@ -218,7 +217,8 @@ export class ClusterWriter {
     const update = this.update();
     let overZeros = run.fresh;
     try {
-      yield* this.#core.writeData(run.first * clusterBytes, bytes.subarray(0, run.count * clusterBytes));
+      const whole = bytes.subarray(0, run.count * clusterBytes);
+      yield* this.#core.data.write(run.first * clusterBytes, guestCluster * clusterBytes, whole);
       for (let i = 0; i < run.count; i++) {
         const before = yield* this.#mappings.lookup(guestCluster + i);
         this.#refuseForeign(before, guestCluster + i);
@@ -279,7 +279,7 @@ export class ClusterWriter {
       const target = { guestCluster, hostOffset: offset };
       const open = gaps.length > 0 && !this.#reader.readsAsZeros(guestCluster, mapping);
       if (open && leaveRest(this.#core, update, mapping, target, gaps)) {
-        for (const { inCluster, bytes } of pieces) yield* this.#core.writeData(offset + inCluster, bytes);
+        yield* this.#writePieces(offset, guestCluster, pieces);
       } else {
         yield* this.#fill(guestCluster, mapping, offset, run.fresh, pieces);
       }
@@ -309,13 +309,20 @@ export class ClusterWriter {
     const covered = pieces.reduce((sum, piece) => sum + piece.bytes.length, 0);
     const zeros = this.#reader.readsAsZeros(guestCluster, mapping);
     if (covered < clusterBytes && zeros && fresh) {
-      for (const { inCluster, bytes } of pieces) yield* this.#core.writeData(hostOffset + inCluster, bytes);
+      yield* this.#writePieces(hostOffset, guestCluster, pieces);
       return;
     }
     const content = new Uint8Array(clusterBytes);
     if (covered < clusterBytes && !zeros) yield* this.#copyAround(guestCluster, mapping, pieces, content);
     for (const { inCluster, bytes } of pieces) content.set(bytes, inCluster);
-    yield* this.#core.writeData(hostOffset, content);
+    yield* this.#core.data.write(hostOffset, guestCluster * clusterBytes, content);
+  }
+
+  *#writePieces(hostOffset: number, guestCluster: number, pieces: readonly Piece[]): Task<void> {
+    const base = guestCluster * this.#core.clusterBytes;
+    for (const { inCluster, bytes } of pieces) {
+      yield* this.#core.data.write(hostOffset + inCluster, base + inCluster, bytes);
+    }
   }
 
   /** Read what the pieces leave open, and nothing else. Pieces are in order. */

@@ -26,6 +26,7 @@ import {
 import { FormatError, incompatibleFeatures, StateError } from '@qcow2/spec';
 import { CacheCleaner } from './cache-cleaner.ts';
 import { type CacheOptions, cacheSizes } from './cache-sizes.ts';
+import { DataArea } from './data-area.ts';
 import type { MetadataLog } from './metadata-log.ts';
 import { PendingFills } from './pending-fills.ts';
 
@@ -55,6 +56,8 @@ export class ImageCore {
   readonly device: BlockDevice;
   readonly header: Qcow2Header;
   readonly backing: BlockDevice | undefined;
+  /** Where guest data stands: its bytes are read and written there only. */
+  readonly data: DataArea;
   readonly readOnly: boolean;
   readonly clusterBits: number;
   readonly clusterBytes: number;
@@ -77,8 +80,6 @@ export class ImageCore {
   snapshotTableBytes = 0;
   /** The journal's area: neither allocated nor written by anyone but the engine. */
   journalArea: HostArea | undefined;
-  /** Guest bytes written in place by `writeData` so far. */
-  dataBytesWritten = 0;
   #log: MetadataLog | undefined;
   #endBytes = 0;
 
@@ -87,6 +88,7 @@ export class ImageCore {
     this.device = options.device;
     this.header = header;
     this.backing = options.backing;
+    this.data = new DataArea(this);
     this.readOnly = options.readOnly;
     this.clusterBits = header.clusterBits;
     this.clusterBytes = 2 ** header.clusterBits;
@@ -209,23 +211,8 @@ export class ImageCore {
     this.refcountTable = new DataView(table.buffer);
   }
 
-  /** Bytes in place at a host range of guest data, zeros beyond the end of the file. */
-  readData(hostOffset: number, into: Uint8Array): void | Promise<void> {
-    return readPadded(this.device, hostOffset, into, { event: 'read_data' });
-  }
-
   /**
-   * Write guest data in place.
-   * @throws OVERLAP where the range belongs to a table of the image: the mapping that led here is wrong
-   */
-  *writeData(hostOffset: number, bytes: Uint8Array): Task<void> {
-    this.refuseMetadata(hostOffset, bytes.length);
-    yield* this.writeInPlace(hostOffset, bytes, 'write_data');
-    this.dataBytesWritten += bytes.length;
-  }
-
-  /**
-   * Write to the device past the log. Noted when it is done, not when it begins: a flush that starts in
+   * Write a table to the device past the log. Noted when it is done, not when it begins: a flush that starts in
    * between does not cover it, and must not take the note away.
    */
   *writeInPlace(hostOffset: number, bytes: Uint8Array, event: IoEvent): Task<void> {

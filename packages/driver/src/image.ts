@@ -43,8 +43,6 @@ export interface JournalSizes {
   readonly blockBytes?: number;
 }
 
-const writeData: WriteOptions = { event: 'write_data' };
-
 export class Qcow2Image implements BlockDevice {
   readonly #parts: ImageParts;
   readonly capabilities: DeviceCapabilities;
@@ -355,8 +353,7 @@ export class Qcow2Image implements BlockDevice {
     const { core, writer } = this.#parts;
     let pending: void | Promise<void>;
     try {
-      core.refuseMetadata(hostOffset, bytes.length);
-      pending = core.device.write(hostOffset, bytes, writeData);
+      pending = core.data.put(hostOffset, guestOffset, bytes);
     } catch (error) {
       throw this.#noted(error);
     }

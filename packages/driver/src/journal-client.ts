@@ -93,10 +93,10 @@ export class ImageJournalClient implements JournalClient {
   }
 
   *#stepLocked(pieces: number, maxBytes: number): Task<void> {
-    const before = this.#core.dataBytesWritten;
+    const before = this.#core.data.guestBytesWritten;
     let filled = 0;
     for (let left = pieces; left > 0; left--) {
-      if (this.#core.dataBytesWritten - before + filled >= maxBytes) return;
+      if (this.#core.data.guestBytesWritten - before + filled >= maxBytes) return;
       const cluster = this.#round.pop();
       if (cluster !== undefined) {
         // Dropped or settled since the round began: nothing of it is left to do.

@@ -156,10 +156,11 @@ export class PendingWriter {
   *#put(cluster: PendingCluster, mapping: Mapping, { inCluster, bytes }: Piece): Task<void> {
     const end = inCluster + bytes.length;
     const { written, hostOffset } = cluster;
+    const base = cluster.guestCluster * this.#core.clusterBytes;
     const head = inCluster % sectorBytes !== 0 && !written.hasSectorOf(inCluster);
     const tail = end % sectorBytes !== 0 && !written.hasSectorOf(end);
     if (!head && !tail) {
-      yield* this.#core.writeData(hostOffset + inCluster, bytes);
+      yield* this.#core.data.write(hostOffset + inCluster, base + inCluster, bytes);
     } else {
       const from = head ? inCluster - (inCluster % sectorBytes) : inCluster;
       const to = tail ? Math.ceil(end / sectorBytes) * sectorBytes : end;
@@ -172,7 +173,7 @@ export class PendingWriter {
         }
       }
       sectors.set(bytes, inCluster - from);
-      yield* this.#core.writeData(hostOffset + from, sectors);
+      yield* this.#core.data.write(hostOffset + from, base + from, sectors);
     }
     written.setTouched(inCluster, end);
   }
@@ -181,13 +182,13 @@ export class PendingWriter {
   *#complete(cluster: PendingCluster, mapping: Mapping): Task<void> {
     const { written, hostOffset, guestCluster, fresh } = cluster;
     if (written.isFull) return;
+    const base = guestCluster * this.#core.clusterBytes;
     const zeros = this.#reader.readsAsZeros(guestCluster, mapping);
     if (zeros && fresh) return;
     for (const { start, end } of written.gaps()) {
       const bytes = new Uint8Array(end - start);
       if (!zeros) yield* this.#readUnder(cluster, mapping, start, bytes);
-      this.#core.refuseMetadata(hostOffset + start, bytes.length);
-      yield* this.#core.writeInPlace(hostOffset + start, bytes, 'cow_write');
+      yield* this.#core.data.writeAround(hostOffset + start, base + start, bytes);
       // Where a later gap can not be read, this one is not read again.
       written.setTouched(start, end);
     }
