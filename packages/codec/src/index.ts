@@ -116,6 +116,15 @@ export {
   writeZeroEntry,
 } from './l2-entry.ts';
 export { compileLayout, fieldBytes, type LayoutCodec, type LayoutOptions } from './layout-codec.ts';
+export {
+  decodeLuksHeader,
+  encodeLuksHeader,
+  type LuksHeader,
+  type LuksHeaderOptions,
+  type LuksKeySlot,
+  luksMaterialBytes,
+  luksSlotOffset,
+} from './luks-header.ts';
 export { decodeName, encodeName } from './name-text.ts';
 export { type RefcountCodec, refcountCodec } from './refcount-block.ts';
 export {

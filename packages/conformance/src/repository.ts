@@ -9,7 +9,7 @@ import { parseSpec, type SpecDocument } from './spec-document.ts';
 
 export const repositoryRoot = join(import.meta.dirname, '..', '..', '..');
 export const specsFolder = join(repositoryRoot, 'docs', 'specs');
-export const documentNames = ['qcow2', 'journal'] as const;
+export const documentNames = ['qcow2', 'journal', 'luks'] as const;
 export type DocumentName = (typeof documentNames)[number];
 
 /** Folders of a package that hold no source of its own. */

@@ -2,6 +2,14 @@ export { type CacheOptions, type CacheSizes, cacheSizes } from './cache-sizes.ts
 export { type CheckFinding, type CheckOptions, type CheckReport, checkImage } from './check.ts';
 export { type CreateOptions, createImage } from './create.ts';
 export { defaultDraftBlockBytes, minNewDraftBlocks } from './draft-journal.ts';
+export {
+  cipherSectorBytes,
+  type EncryptionHeaderArea,
+  type GuestCipher,
+  type ImageEncryption,
+  type NewEncryption,
+  type PreparedEncryption,
+} from './encryption.ts';
 export { Qcow2Image } from './image.ts';
 export type { ImageCacheCounters } from './image-core.ts';
 export type { ImageInfo } from './info.ts';

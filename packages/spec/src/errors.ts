@@ -94,6 +94,12 @@ export const errorCodes = {
     nbd: 'EPERM',
     meaning: 'the image names another file and the caller gave no policy for it',
   },
+  NO_SECRET: {
+    class: 'state',
+    nbd: 'EPERM',
+    meaning: 'the image is encrypted, and the caller gave nothing to open it with',
+  },
+  WRONG_SECRET: { class: 'state', nbd: 'EPERM', meaning: 'the secret does not open the image' },
   NEEDS_REPLAY: { class: 'state', nbd: 'EPERM', meaning: 'the journal must be replayed first' },
   ABORTED: { class: 'state', nbd: 'ESHUTDOWN', meaning: 'the caller aborted the operation' },
   // invariant: our bug

@@ -53,6 +53,7 @@ export {
   type Layout,
   type ReservedRule,
 } from './layout.ts';
+export { luksConstants, luksHeadBytes, luksHeaderLayout, luksKeySlotLayout } from './luks/luks.ts';
 export {
   bitmapFlagBits,
   bitmapFlags,

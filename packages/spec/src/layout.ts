@@ -44,7 +44,7 @@ export interface Field {
 export interface Layout {
   readonly name: string;
   /** Which specification document holds the table. */
-  readonly document: 'qcow2' | 'journal';
+  readonly document: 'qcow2' | 'journal' | 'luks';
   readonly clause: string;
   /** Bytes that the fixed part takes. */
   readonly sizeBytes: number;
@@ -62,7 +62,7 @@ export interface BitField {
 
 export interface BitLayout {
   readonly name: string;
-  readonly document: 'qcow2' | 'journal';
+  readonly document: 'qcow2' | 'journal' | 'luks';
   readonly clause: string;
   readonly widthBits: 8 | 16 | 32 | 64;
   readonly bits: readonly BitField[];

@@ -12,6 +12,7 @@ import {
   decodeBitmapsExtension,
   decodeEncryptionHeaderPointer,
   decodeExternalDataFile,
+  decodeLuksHeader,
   decodeSnapshotTable,
   findHeaderExtension,
   type Qcow2Header,
@@ -28,13 +29,14 @@ import {
   FormatError,
   headerExtensionTypes,
   incompatibleFeatures,
+  luksHeadBytes,
   qcow2Limits,
   UnsupportedFeatureError,
 } from '@qcow2/spec';
 import { besideImage } from './file-name.ts';
 import type { BitmapFacts, Qcow2Facts, SnapshotFacts } from './image-facts.ts';
 import { gatherJournalFacts } from './journal-facts.ts';
-import { decodeLuksHeader, type LuksFacts, luksHeaderBytes } from './luks-header.ts';
+import { type LuksFacts, luksFacts } from './luks-facts.ts';
 
 /** The header of an image, checked. @throws FormatError; UNSUPPORTED_FEATURE naming what is not known */
 export async function readHeader(device: BlockDevice): Promise<Qcow2Header> {
@@ -120,8 +122,10 @@ async function gatherEncryption(
   if (header.cryptMethod === cryptMethods.none) return undefined;
   const data = findHeaderExtension(header.extensions, headerExtensionTypes.fullDiskEncryption);
   if (header.cryptMethod === cryptMethods.aes || data === undefined) return 'aes';
-  const { headerOffset } = decodeEncryptionHeaderPointer(data, { clusterBytes: 2 ** header.clusterBits });
-  return decodeLuksHeader(await readUpTo(device, headerOffset, luksHeaderBytes), headerOffset);
+  const pointer = decodeEncryptionHeaderPointer(data, { clusterBytes: 2 ** header.clusterBits });
+  const { headerOffset: hostOffset, headerLengthBytes: lengthBytes } = pointer;
+  const head = await readUpTo(device, hostOffset, Math.min(luksHeadBytes, lengthBytes));
+  return luksFacts(decodeLuksHeader(head, { hostOffset, lengthBytes }));
 }
 
 async function gatherSnapshots(device: BlockDevice, header: Qcow2Header): Promise<SnapshotFacts[]> {

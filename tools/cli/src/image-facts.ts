@@ -2,7 +2,7 @@
  * What `info` knows about one file: the facts, before they become text or JSON. Everything the reports show
  * stands here, so that they can be tested without an image.
  */
-import type { LuksFacts } from './luks-header.ts';
+import type { LuksFacts } from './luks-facts.ts';
 
 export interface SnapshotFacts {
   readonly id: string;

@@ -5,7 +5,7 @@
  */
 import type { BitmapFacts, ImageFacts, JournalFacts, Qcow2Facts, SnapshotFacts } from './image-facts.ts';
 import type { JsonValue } from './json-text.ts';
-import type { LuksFacts } from './luks-header.ts';
+import type { LuksFacts } from './luks-facts.ts';
 import { formatSize } from './sizes.ts';
 
 /** What a report is made of; what is undefined is not shown. */
