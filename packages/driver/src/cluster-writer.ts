@@ -162,7 +162,7 @@ export class ClusterWriter {
     const { guestCluster } = cluster;
     const required = cluster.dirtySectors > 0;
     const mapping = yield* this.#mappings.lookup(guestCluster);
-    const pieces = [...this.#overlay.runs(cluster)];
+    const pieces = this.#overlay.runs(cluster);
     const { version } = cluster;
     const onDurable = (): void => this.#overlay.release(cluster, version);
     if (isInPlace(mapping)) {
@@ -308,12 +308,14 @@ export class ClusterWriter {
     const { clusterBytes } = this.#core;
     const covered = pieces.reduce((sum, piece) => sum + piece.bytes.length, 0);
     const zeros = this.#reader.readsAsZeros(guestCluster, mapping);
-    if (covered < clusterBytes && zeros && fresh) {
+    // What fills the cluster in one piece is written as it stands.
+    const whole = covered === clusterBytes;
+    if (whole ? pieces.length === 1 : zeros && fresh) {
       yield* this.#writePieces(hostOffset, guestCluster, pieces);
       return;
     }
     const content = new Uint8Array(clusterBytes);
-    if (covered < clusterBytes && !zeros) yield* this.#copyAround(guestCluster, mapping, pieces, content);
+    if (!whole && !zeros) yield* this.#copyAround(guestCluster, mapping, pieces, content);
     for (const { inCluster, bytes } of pieces) content.set(bytes, inCluster);
     yield* this.#core.data.write(hostOffset, guestCluster * clusterBytes, content);
   }

@@ -15,6 +15,11 @@ import { guestOffset as asGuestOffset } from '@qcow2/spec';
 
 export const sectorBytes = 512;
 const maxPageBytes = 4096;
+/**
+ * Pages are cut from slabs, in the order in which they come: one buffer to allocate and to collect instead of sixteen, and
+ * what is written in one piece stands in one piece, to be logged and written in place without being joined.
+ */
+const slabBytes = 64 * 1024;
 /** What a guest write takes in a record besides its bytes (JRN-DESC). */
 export const guestWriteDescriptorBytes = 24;
 
@@ -23,6 +28,12 @@ interface Page {
   /** Bit n: sector n of the page. */
   valid: number;
   dirty: number;
+}
+
+/** Bytes of a cluster, from a place in it on. */
+interface OverlayRun {
+  readonly inCluster: number;
+  bytes: Uint8Array;
 }
 
 export interface OverlayCluster {
@@ -47,6 +58,8 @@ export class GuestOverlay {
   #validSectors = 0;
   #dirtySectors = 0;
   #pieces = 0;
+  /** What nobody has had of the newest slab. A page that is dropped does not come back: views of it may be about. */
+  #slab = new Uint8Array(0);
 
   constructor(clusterBytes: number) {
     this.#clusterBytes = clusterBytes;
@@ -116,6 +129,8 @@ export class GuestOverlay {
     }
     cluster.version++;
     cluster.touched = ++this.#pieces;
+    if (bytes.length > this.#slab.length && bytes.length >= slabBytes / 2)
+      this.#slab = new Uint8Array(bytes.length);
     for (let done = 0; done < bytes.length; ) {
       const at = inCluster + done;
       const start = at % this.#pageBytes;
@@ -150,15 +165,28 @@ export class GuestOverlay {
     return covered === Math.ceil((inCluster + lengthBytes) / sectorBytes) - first;
   }
 
-  /** Valid bytes of a cluster as runs of whole sectors within pages, in order. Views: copy before changing. */
-  *runs(cluster: OverlayCluster): Generator<{ inCluster: number; bytes: Uint8Array }, void, undefined> {
-    for (const [index, page] of cluster.pages.entries()) {
+  /** Valid bytes of a cluster as runs of whole sectors, in order. Views: copy before changing. */
+  runs(cluster: OverlayCluster): OverlayRun[] {
+    return this.#runsOf(cluster, (page) => page.valid);
+  }
+
+  /** Runs of the sectors that `mask` has of each page; neighbours that stand in one piece in memory are one run. */
+  #runsOf(cluster: OverlayCluster, mask: (page: Page) => number): OverlayRun[] {
+    const runs: OverlayRun[] = [];
+    for (let index = 0; index < cluster.pages.length; index++) {
+      const page = cluster.pages[index];
       if (page === undefined) continue;
-      for (const [start, end] of bitRuns(page.valid, this.#sectorsPerPage)) {
+      for (const [start, end] of bitRuns(mask(page), this.#sectorsPerPage)) {
         const inCluster = index * this.#pageBytes + start * sectorBytes;
-        yield { inCluster, bytes: page.bytes.subarray(start * sectorBytes, end * sectorBytes) };
+        const bytes = page.bytes.subarray(start * sectorBytes, end * sectorBytes);
+        const last = runs.at(-1);
+        const joined =
+          last && last.inCluster + last.bytes.length === inCluster && joinedView(last.bytes, bytes);
+        if (joined) last.bytes = joined;
+        else runs.push({ inCluster, bytes });
       }
     }
+    return runs;
   }
 
   /**
@@ -168,20 +196,16 @@ export class GuestOverlay {
   takeDirty(cluster: OverlayCluster, maxBytes: number): GuestWrite[] {
     const writes: GuestWrite[] = [];
     let left = maxBytes;
-    for (const [index, page] of cluster.pages.entries()) {
-      if (page === undefined || page.dirty === 0) continue;
-      for (const [start, end] of bitRuns(page.dirty, this.#sectorsPerPage)) {
-        const room = Math.floor((left - guestWriteDescriptorBytes) / sectorBytes);
-        if (room < 1) return writes;
-        const sectors = Math.min(end - start, room);
-        const bytes = page.bytes.subarray(start * sectorBytes, (start + sectors) * sectorBytes);
-        const inCluster = index * this.#pageBytes + start * sectorBytes;
-        const offset = cluster.guestCluster * this.#clusterBytes + inCluster;
-        writes.push({ guestOffset: asGuestOffset(offset), bytes });
-        const mask = ((1 << sectors) - 1) << start;
-        this.#setMasks(cluster, page, page.valid, page.dirty & ~mask);
-        left -= guestWriteDescriptorBytes + bytes.length;
-      }
+    const base = cluster.guestCluster * this.#clusterBytes;
+    for (const run of this.#runsOf(cluster, (page) => page.dirty)) {
+      const room = Math.floor((left - guestWriteDescriptorBytes) / sectorBytes);
+      if (room < 1) return writes;
+      const bytes = run.bytes.subarray(0, room * sectorBytes);
+      writes.push({ guestOffset: asGuestOffset(base + run.inCluster), bytes });
+      this.#eachSector(cluster, run.inCluster, bytes.length, (page, sector) => {
+        this.#setMasks(cluster, page, page.valid, page.dirty & ~(1 << sector));
+      });
+      left -= guestWriteDescriptorBytes + bytes.length;
     }
     return writes;
   }
@@ -211,10 +235,17 @@ export class GuestOverlay {
   #pageOf(cluster: OverlayCluster, index: number): Page {
     let page = cluster.pages[index];
     if (page === undefined) {
-      page = { bytes: new Uint8Array(this.#pageBytes), valid: 0, dirty: 0 };
+      page = { bytes: this.#newPage(), valid: 0, dirty: 0 };
       cluster.pages[index] = page;
     }
     return page;
+  }
+
+  #newPage(): Uint8Array {
+    if (this.#slab.length < this.#pageBytes) this.#slab = new Uint8Array(slabBytes);
+    const bytes = this.#slab.subarray(0, this.#pageBytes);
+    this.#slab = this.#slab.subarray(this.#pageBytes);
+    return bytes;
   }
 
   #setMasks(cluster: OverlayCluster, page: Page, valid: number, dirty: number): void {
@@ -263,4 +294,11 @@ function* bitRuns(mask: number, width: number): Generator<[number, number], void
     yield [start, end];
     start = end;
   }
+}
+
+/** Both as one view, where the second stands right behind the first in memory. */
+function joinedView(first: Uint8Array, second: Uint8Array): Uint8Array | undefined {
+  if (first.buffer !== second.buffer || first.byteOffset + first.length !== second.byteOffset)
+    return undefined;
+  return new Uint8Array(first.buffer, first.byteOffset, first.length + second.length);
 }

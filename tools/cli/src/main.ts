@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --initial-old-space-size=128
 /**
  * The command's first instructions: a cache for compiled code, the program's name, its streams, signals.
  * Everything else is loaded after the cache is on.
