@@ -50,8 +50,9 @@ describe('the launcher', () => {
       '$x',
     ]);
     expect(lines[0]).toBe(String(pid));
-    expect(lines.slice(2)).toEqual(['<create>', '<a b.qcow2>', '<>', '<$x>']);
-    expect(lines[1]).toMatch(/\/tools\/cli\/dist\/main\.js>$/);
+    expect(lines.slice(3)).toEqual(['<create>', '<a b.qcow2>', '<>', '<$x>']);
+    expect(lines[1]).toMatch(/^<--initial-old-space-size=/);
+    expect(lines[2]).toMatch(/\/tools\/cli\/dist\/main\.js>$/);
     expect(status).toBe(7);
   });
 
