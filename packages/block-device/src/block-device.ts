@@ -64,6 +64,8 @@ export interface WriteZeroesOptions extends WriteOptions {
 
 export interface FlushOptions {
   readonly event?: IoEvent;
+  /** No more than what stands here has to become durable. A device may make all of it so, and most do. */
+  readonly range?: { readonly offset: number; readonly lengthBytes: number };
 }
 
 export type ExtentKind =

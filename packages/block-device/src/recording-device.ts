@@ -5,8 +5,8 @@
  * interval, and what a crash at time t leaves behind follows from the log alone:
  *
  *  - started at or after t: did not happen;
- *  - covered by a completed flush (`flush.completedAt <= t` and `operation.completedAt < flush.startedAt`),
- *    or written with FUA and completed by t: is durable;
+ *  - covered by a completed flush (`flush.completedAt <= t` and `operation.completedAt < flush.startedAt`, within its
+ *    range where it has one), or written with FUA and completed by t: is durable;
  *  - everything else: may have happened in whole, in part, or not, in any order.
  *
  * An operation that failed keeps its place (`failed`), because a part of it may have reached the device.
@@ -63,6 +63,8 @@ export interface RecordedResize extends Recorded {
 
 export interface RecordedFlush extends Recorded {
   readonly kind: 'flush';
+  /** Where it was asked for; undefined for everywhere. */
+  readonly range?: FlushOptions['range'] | undefined;
 }
 
 export type RecordedOperation =
@@ -142,7 +144,7 @@ export class RecordingDevice implements BlockDevice {
 
   flush(options?: FlushOptions): void | Promise<void> {
     this.#counters.flushes++;
-    return this.#record<RecordedFlush>({ kind: 'flush', event: options?.event }, () =>
+    return this.#record<RecordedFlush>({ kind: 'flush', event: options?.event, range: options?.range }, () =>
       this.#below.flush(options),
     );
   }
@@ -235,7 +237,7 @@ export function applyRecorded(operation: RecordedOperation, device: BlockDevice)
     case 'resize':
       return device.resize(operation.sizeBytes);
     case 'flush':
-      return device.flush(options);
+      return device.flush(operation.range === undefined ? options : { ...options, range: operation.range });
   }
 }
 

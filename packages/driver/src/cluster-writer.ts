@@ -16,7 +16,7 @@
 import { isPromise, type Task } from '@qcow2/block-device';
 import { clusterKind } from '@qcow2/codec';
 import { InvariantError } from '@qcow2/spec';
-import type { Allocation, Allocator } from './allocator.ts';
+import type { Allocator } from './allocator.ts';
 import type { ClusterReader } from './cluster-reader.ts';
 import { type GuestOverlay, type OverlayCluster, sectorBytes } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
@@ -213,7 +213,8 @@ export class ClusterWriter {
     // The update of a run stays within one L2 table.
     const inTable = l2Entries - (guestCluster % l2Entries);
     yield* this.l2.prepare(guestCluster);
-    const run = yield* this.#allocator.allocate(Math.min(wanted, inTable));
+    const own = this.#core.data.ownRun(guestCluster, Math.min(wanted, inTable));
+    const run = own ?? (yield* this.#allocator.allocate(Math.min(wanted, inTable)));
     const update = this.update();
     let overZeros = run.fresh;
     try {
@@ -223,38 +224,64 @@ export class ClusterWriter {
         const before = yield* this.#mappings.lookup(guestCluster + i);
         this.#refuseForeign(before, guestCluster + i);
         overZeros &&= this.#reader.readsAsZeros(guestCluster + i, before);
-        if (before.hostOffset !== 0) update.dropReference(before.hostOffset / clusterBytes);
-        update.addReference(run.first + i);
+        if (own === undefined) {
+          if (before.hostOffset !== 0) update.dropReference(before.hostOffset / clusterBytes);
+          update.addReference(run.first + i);
+        }
         update.setEntry(guestCluster + i, { kind: 'standard', hostOffset: (run.first + i) * clusterBytes });
       }
       yield* update.submit({ required: true, afterData: true, overZeros });
     } catch (error) {
-      this.#allocator.unreserve(run.first, run.count);
+      if (own === undefined) this.#allocator.unreserve(run.first, run.count);
       throw error;
     }
     return run.count;
   }
 
   /**
-   * Give unallocated clusters of a new image host clusters that read as zeros without having been written.
-   * Returns how many; the caller goes on behind them.
+   * Give unallocated clusters of a new image host clusters that read as zeros without having been written; in a raw
+   * data file, the bytes that stand there. Returns how many; the caller goes on behind them.
    */
   *preallocate(guestCluster: number, wanted: number): Task<number> {
     const { clusterBytes, l2Entries } = this.#core;
     yield* this.l2.prepare(guestCluster);
     const inTable = l2Entries - (guestCluster % l2Entries);
-    const run = yield* this.#allocator.allocate(Math.min(wanted, inTable, longestRun));
+    const most = Math.min(wanted, inTable, longestRun);
+    const { data } = this.#core;
+    const own = data.ownRun(guestCluster, most);
+    const run = own ?? (yield* this.#allocator.allocate(most));
     const update = this.update();
     for (let i = 0; i < run.count; i++) {
       const hostOffset = (run.first + i) * clusterBytes;
-      update.addReference(run.first + i);
+      if (own === undefined) update.addReference(run.first + i);
       update.setEntry(
         guestCluster + i,
-        run.fresh ? { kind: 'standard', hostOffset } : { kind: 'zero-allocated', hostOffset },
+        run.fresh || data.isRaw ? { kind: 'standard', hostOffset } : { kind: 'zero-allocated', hostOffset },
       );
     }
     yield* update.submit({ required: true, afterData: true });
     return run.count;
+  }
+
+  /**
+   * Map clusters of a raw data file that are not mapped, to zeros, before anything is written there [DAT-005]. Returns
+   * whether there were any; what comes next waits until that is durable. No more clusters than one change takes.
+   */
+  *mapOverZeros(guestCluster: number, count: number): Task<boolean> {
+    const { clusterBytes, data } = this.#core;
+    const update = this.update();
+    for (let i = 0; i < count; i++) {
+      const cluster = guestCluster + i;
+      const mapping = yield* this.#mappings.lookup(cluster);
+      this.#refuseForeign(mapping, cluster);
+      if (isInPlace(mapping)) continue;
+      yield* this.l2.prepare(cluster);
+      yield* data.writeZeroes(cluster * clusterBytes, clusterBytes, false);
+      update.setEntry(cluster, { kind: 'standard', hostOffset: cluster * clusterBytes });
+    }
+    if (update.isEmpty) return false;
+    yield* update.submit({ required: true, afterData: true });
+    return true;
   }
 
   *#settleNew(
@@ -267,11 +294,9 @@ export class ClusterWriter {
     const { clusterBytes } = this.#core;
     this.#refuseForeign(mapping, guestCluster);
     yield* this.l2.prepare(guestCluster);
-    // A zero cluster that has a host cluster of its own is written there: nobody reads it yet.
-    const reuse = mapping.kind === clusterKind.zeroAllocated && mapping.exclusive;
-    const run: Allocation = reuse
-      ? { first: mapping.hostOffset / clusterBytes, count: 1, fresh: false }
-      : yield* this.#allocator.allocate();
+    // Nobody reads there yet.
+    const own = this.#core.data.ownPlace(guestCluster, mapping);
+    const run = own ?? (yield* this.#allocator.allocate());
     const offset = run.first * clusterBytes;
     try {
       const update = this.update();
@@ -283,7 +308,7 @@ export class ClusterWriter {
       } else {
         yield* this.#fill(guestCluster, mapping, offset, run.fresh, pieces);
       }
-      if (!reuse) {
+      if (own === undefined) {
         update.addReference(run.first);
         if (mapping.hostOffset !== 0) update.dropReference(mapping.hostOffset / clusterBytes);
       }
@@ -292,7 +317,7 @@ export class ClusterWriter {
       const overZeros = run.fresh && this.#reader.readsAsZeros(guestCluster, mapping);
       yield* update.submit({ ...how, afterData: true, overZeros });
     } catch (error) {
-      if (!reuse) this.#allocator.unreserve(run.first, 1);
+      if (own === undefined) this.#allocator.unreserve(run.first, 1);
       throw error;
     }
   }

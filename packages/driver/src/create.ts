@@ -6,6 +6,7 @@
 import { type BlockDevice, run, type Task, wait } from '@qcow2/block-device';
 import {
   encodeBackingFormat,
+  encodeExternalDataFile,
   encodeFeatureNames,
   encodeHeader,
   type HeaderExtension,
@@ -14,7 +15,14 @@ import {
   writeRefcountTableEntry,
 } from '@qcow2/codec';
 import type { Random } from '@qcow2/journal';
-import { compatibleFeatures, featureNames, qcow2Limits, StateError } from '@qcow2/spec';
+import {
+  autoclearFeatures,
+  compatibleFeatures,
+  featureNames,
+  incompatibleFeatures,
+  qcow2Limits,
+  StateError,
+} from '@qcow2/spec';
 import { Qcow2Image } from './image.ts';
 import { openParts } from './open.ts';
 import type { ImageParts, JournalOptions } from './parts.ts';
@@ -32,6 +40,16 @@ export interface CreateOptions {
   /** A name, stored and not followed. */
   readonly backingFile?: string;
   readonly backingFormat?: string;
+  /**
+   * An external data file, which holds the guest's bytes in the image's place: a device of the caller's, and the name
+   * by which the image remembers it, stored and not followed. It is made as long as the disk, where it can be.
+   */
+  readonly dataFile?: {
+    readonly device: BlockDevice;
+    readonly name: string;
+    /** The file alone is a raw image of the disk, at every moment. What it holds by now is what the disk holds. */
+    readonly raw?: boolean;
+  };
   /** `metadata`: every guest cluster gets its host cluster now. */
   readonly preallocation?: 'off' | 'metadata';
   readonly journal?: JournalOptions | false;
@@ -45,13 +63,20 @@ export interface CreateOptions {
  */
 export async function createImage(device: BlockDevice, options: CreateOptions): Promise<void> {
   await run(writeEmpty(device, options));
-  if (options.preallocation === 'metadata' || (options.journal !== undefined && options.journal !== false)) {
+  // A raw data file shows what it has from the first moment: every cluster is mapped [DAT-006].
+  const isRaw = options.dataFile?.raw === true;
+  if (
+    isRaw ||
+    options.preallocation === 'metadata' ||
+    (options.journal !== undefined && options.journal !== false)
+  ) {
     await complete(device, options);
   }
 }
 
 function* writeEmpty(device: BlockDevice, options: CreateOptions): Task<void> {
   const header = plan(options);
+  if (options.dataFile !== undefined) yield* prepareDataFile(options.dataFile.device, options.sizeBytes);
   const clusterBytes = 2 ** header.clusterBits;
   const l1Clusters = Math.ceil((header.l1Entries * 8) / clusterBytes);
   const layout = placeTables(header, l1Clusters);
@@ -78,6 +103,15 @@ function* writeEmpty(device: BlockDevice, options: CreateOptions): Task<void> {
   yield* wait(device.flush({ event: 'flush_metadata' }));
 }
 
+/** As long as the disk, and durable so. @throws INVALID_ARGUMENT where it is shorter and can not grow */
+function* prepareDataFile(device: BlockDevice, sizeBytes: number): Task<void> {
+  const { resize, growable } = device.capabilities;
+  const isShort = device.sizeBytes < sizeBytes;
+  refuse(isShort && !resize && !growable, 'dataFile', 'the data file is shorter than the disk');
+  if (isShort && resize) yield* wait(device.resize(sizeBytes));
+  yield* wait(device.flush({ event: 'flush_data' }));
+}
+
 /** Header, refcount table, refcount blocks, L1 table, in this order; enough blocks to count them all. */
 function placeTables(header: Qcow2Header, l1Clusters: number) {
   const clusterBytes = 2 ** header.clusterBits;
@@ -101,7 +135,10 @@ function plan(options: CreateOptions): Qcow2Header {
   const refcountOrder = checkedPower('refcountBits', options.refcountBits ?? 16, 0, 6);
   refuse(version === 2 && refcountOrder !== 4, 'refcountBits', 'a version 2 image has refcounts of 16 bits');
   refuse(version === 2 && options.lazyRefcounts === true, 'lazyRefcounts', 'version 2 has no lazy refcounts');
-  const { sizeBytes } = options;
+  const { sizeBytes, dataFile } = options;
+  refuse(version === 2 && dataFile !== undefined, 'dataFile', 'a version 2 image has no external data file');
+  const rawOverBacking = dataFile?.raw === true && options.backingFile !== undefined;
+  refuse(rawOverBacking, 'dataFile', 'a raw data file and a backing file exclude each other');
   refuse(!Number.isSafeInteger(sizeBytes) || sizeBytes < 0, 'sizeBytes', 'not a size in bytes');
   const entriesPerTable = 2 ** (clusterBits - 3);
   const l1Entries = Math.ceil(sizeBytes / (2 ** clusterBits * entriesPerTable));
@@ -111,6 +148,7 @@ function plan(options: CreateOptions): Qcow2Header {
   if (options.backingFile !== undefined && options.backingFormat !== undefined) {
     extensions.push(encodeBackingFormat(options.backingFormat));
   }
+  if (dataFile !== undefined && dataFile.name !== '') extensions.push(encodeExternalDataFile(dataFile.name));
   // In a cluster of one or two sectors the names would leave no room for anything else.
   if (version > 2 && clusterBits >= 12) extensions.push(encodeFeatureNames([...featureNames]));
   return {
@@ -126,9 +164,9 @@ function plan(options: CreateOptions): Qcow2Header {
     refcountTableClusters: 0,
     snapshotCount: 0,
     snapshotsOffset: 0,
-    incompatibleFeatures: 0n,
+    incompatibleFeatures: dataFile === undefined ? 0n : incompatibleFeatures.externalDataFile,
     compatibleFeatures: options.lazyRefcounts === true ? compatibleFeatures.lazyRefcounts : 0n,
-    autoclearFeatures: 0n,
+    autoclearFeatures: dataFile?.raw === true ? autoclearFeatures.rawExternalData : 0n,
     refcountOrder,
     headerLengthBytes: version === 2 ? 72 : 112,
     compressionType: 0,
@@ -140,8 +178,12 @@ function plan(options: CreateOptions): Qcow2Header {
 
 async function complete(device: BlockDevice, options: CreateOptions): Promise<void> {
   const random = options.random === undefined ? {} : { random: options.random };
-  const parts = await run(openParts(device, { backing: 'none', lazyRefcounts: false, ...random }));
-  if (options.preallocation === 'metadata') await run(preallocate(parts));
+  const dataFile = options.dataFile === undefined ? {} : { dataFile: options.dataFile.device };
+  const parts = await run(
+    openParts(device, { backing: 'none', lazyRefcounts: false, ...dataFile, ...random }),
+  );
+  const mapsAll = options.preallocation === 'metadata' || options.dataFile?.raw === true;
+  if (mapsAll) await run(preallocate(parts));
   const image = new Qcow2Image(parts);
   await image.quiesce();
   if (options.journal !== undefined && options.journal !== false) await image.enableJournal(options.journal);

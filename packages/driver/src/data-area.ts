@@ -1,26 +1,64 @@
 /**
- * Where guest data stands: every read and write of the bytes of a data cluster goes through here, and nothing else
- * does. Tables, and whatever a mapping never leads to, are the core's.
+ * Where guest data stands: in the image file, or in an external data file. Every read and write of the bytes of a data
+ * cluster goes through here, and nothing else does. Tables, and whatever a mapping never leads to, are the core's.
  *
- * A place is named twice: by its host offset, where the bytes stand, and by the guest offset that a mapping leads there from. Over
- * a range both advance together: who joins clusters into one request joins what is in a row on both sides.
+ * A place is named twice: by its host offset, where the bytes stand, and by the guest offset that a mapping leads
+ * there from. Over a range both advance together: who joins clusters into one request joins what is in a row on both sides.
  *
  * A mapping comes from the image, and is not believed: a write is refused where the image has a table. What is written
  * is noted with the log when it is done, so that the flush before the next mapping covers it.
+ *
+ * In a data file every guest cluster has its place, at its guest offset [FEA-003]: nothing is allocated there, counted,
+ * or copied, and nothing is written behind the disk's end. A raw data file is the disk at every moment, whatever the
+ * tables say: its clusters are mapped before the guest's bytes come, and what is to read as zeros is zeros there
+ * [DAT-004, DAT-005]. Why a crash does no harm is in `data-file.ts`.
  */
-import { isPromise, readPadded, type Task } from '@qcow2/block-device';
+import { type BlockDevice, isPromise, readPadded, type Task, wait } from '@qcow2/block-device';
+import { clusterKind, decodeExternalDataFile, findHeaderExtension, type Qcow2Header } from '@qcow2/codec';
+import {
+  autoclearFeatures,
+  FormatError,
+  headerExtensionTypes,
+  incompatibleFeatures,
+  StateError,
+} from '@qcow2/spec';
+import type { Allocation } from './allocator.ts';
+import { WriteMark } from './data-file.ts';
 import type { ImageCore } from './image-core.ts';
+import type { Mapping } from './mapping.ts';
 
 const readData = { event: 'read_data' } as const;
 const writeData = { event: 'write_data' } as const;
 const writeRest = { event: 'cow_write' } as const;
 
 export class DataArea {
+  /** Guest data stands in a file of its own. */
+  readonly isExternal: boolean;
+  /** Of an external data file: what was written to it and not flushed. */
+  readonly unflushed = new WriteMark();
   readonly #core: ImageCore;
+  /** The data file, where there is one and the caller gave it; the image file where there is none. */
+  readonly #device: BlockDevice | undefined;
   #guestBytesWritten = 0;
+  /** Behind this, a data file was never written to. */
+  #writtenTo: number;
 
-  constructor(core: ImageCore) {
+  /** @param dataFile given for an image that has one; undefined: nothing of it is read */
+  constructor(core: ImageCore, dataFile: BlockDevice | undefined) {
     this.#core = core;
+    this.isExternal = (core.header.incompatibleFeatures & incompatibleFeatures.externalDataFile) !== 0n;
+    this.#device = this.isExternal ? dataFile : core.device;
+    this.#writtenTo = dataFile?.sizeBytes ?? 0;
+  }
+
+  /** The data file alone is a raw image of the disk [FEA-011]. */
+  get isRaw(): boolean {
+    return (this.#core.header.autoclearFeatures & autoclearFeatures.rawExternalData) !== 0n;
+  }
+
+  /** There is a data file, and nobody said which it is: no guest byte can be read. */
+  get isMissing(): boolean {
+    return this.#device === undefined;
   }
 
   /** The guest's bytes that `write` has put in place so far. */
@@ -30,24 +68,27 @@ export class DataArea {
 
   /** Bytes in place at a host range, zeros beyond the end of the file. Synchronous where the device is. */
   read(hostOffset: number, _guestOffset: number, into: Uint8Array): void | Promise<void> {
-    return readPadded(this.#core.device, hostOffset, into, readData);
+    return readPadded(this.#device ?? refuseMissing(this.#core.header), hostOffset, into, readData);
   }
 
-  /**
-   * The source of a copy within the area: bytes as they stand, for a place that another guest offset leads to.
-   */
+  /** The source of a copy within the image: bytes as they stand, for a place that another guest offset leads to. */
   readForCopy(hostOffset: number, into: Uint8Array): void | Promise<void> {
     return this.#core.readPatched(hostOffset, into, { event: 'cow_read' });
   }
 
   /**
-   * Hand bytes to the device, and nothing else: no task, for the usual write. When it is done the caller tells the
-   * log (`noteDeviceWrite`).
+   * Hand bytes to the device, and nothing else: no task, for the usual write. When it is done the caller says so
+   * (`noteWritten`).
    * @throws OVERLAP, TRUNCATED as `write`
    */
   put(hostOffset: number, _guestOffset: number, bytes: Uint8Array): void | Promise<void> {
-    this.#core.refuseMetadata(hostOffset, bytes.length);
-    return this.#core.device.write(hostOffset, bytes, writeData);
+    return this.#put(hostOffset, bytes, writeData);
+  }
+
+  /** What was put there is owed by the next flush. */
+  noteWritten(): void {
+    if (this.isExternal) this.unflushed.set();
+    this.#core.log.noteDeviceWrite();
   }
 
   /**
@@ -59,7 +100,7 @@ export class DataArea {
   *write(hostOffset: number, guestOffset: number, bytes: Uint8Array): Task<void> {
     const done = this.put(hostOffset, guestOffset, bytes);
     if (isPromise(done)) yield done;
-    this.#core.log.noteDeviceWrite();
+    this.noteWritten();
     this.#guestBytesWritten += bytes.length;
   }
 
@@ -73,10 +114,129 @@ export class DataArea {
     yield* this.#writeRest(hostOffset, bytes);
   }
 
-  *#writeRest(hostOffset: number, bytes: Uint8Array): Task<void> {
-    this.#core.refuseMetadata(hostOffset, bytes.length);
-    const done = this.#core.device.write(hostOffset, bytes, writeRest);
-    if (isPromise(done)) yield done;
-    this.#core.log.noteDeviceWrite();
+  /**
+   * A range of a data file reads as zeros from now on; where it may, the device gives the space back. Clipped to the
+   * disk. Not durable on return.
+   */
+  *writeZeroes(guestOffset: number, lengthBytes: number, mayUnmap: boolean): Task<void> {
+    const length = Math.min(lengthBytes, this.#core.header.sizeBytes - guestOffset);
+    if (length <= 0) return;
+    const device = this.#device ?? refuseMissing(this.#core.header);
+    this.#noteReach(guestOffset + length);
+    yield* wait(device.writeZeroes(guestOffset, length, { mayUnmap, event: 'write_data' }));
+    this.noteWritten();
   }
+
+  /** Nothing refers to a range of a data file any more, or will when what was submitted is durable. Clipped to the file. */
+  *discard(guestOffset: number, lengthBytes: number): Task<void> {
+    const device = this.#device ?? refuseMissing(this.#core.header);
+    const length = Math.min(lengthBytes, device.sizeBytes - guestOffset);
+    if (length <= 0 || !device.capabilities.discard) return;
+    yield* wait(device.discard(guestOffset, length, { event: 'write_data' }));
+    this.noteWritten();
+  }
+
+  /** @throws INVALID_ARGUMENT where a data file can not be as long as the disk is to be */
+  refuseGrowth(afterBytes: number): void {
+    const device = this.#device ?? refuseMissing(this.#core.header);
+    const { resize, growable } = device.capabilities;
+    if (resize || growable || device.sizeBytes >= afterBytes) return;
+    const message = 'the data file is shorter than the disk would be';
+    throw new StateError('INVALID_ARGUMENT', message, { field: 'sizeBytes', value: afterBytes });
+  }
+
+  /**
+   * The disk is about to grow: what a data file has behind its end reads as zeros, and a raw one becomes as long as the
+   * disk will be. Not durable on return.
+   */
+  *coverGrowth(beforeBytes: number, afterBytes: number): Task<void> {
+    const device = this.#device ?? refuseMissing(this.#core.header);
+    const stale = Math.min(afterBytes, device.sizeBytes) - beforeBytes;
+    if (stale > 0) yield* wait(device.writeZeroes(beforeBytes, stale, { event: 'write_data' }));
+    if (device.sizeBytes < afterBytes && device.capabilities.resize) yield* wait(device.resize(afterBytes));
+    this.#noteReach(Math.min(afterBytes, device.sizeBytes));
+    this.noteWritten();
+  }
+
+  /**
+   * Where clusters go that the allocator is not to be asked for: to the host cluster that a zero cluster has already,
+   * or to their place in the data file. Nothing is counted for them.
+   */
+  ownPlace(guestCluster: number, mapping: Mapping): Allocation | undefined {
+    if (this.isExternal) return this.ownRun(guestCluster, 1);
+    const isZero = mapping.kind === clusterKind.zeroAllocated && mapping.exclusive;
+    if (!isZero) return undefined;
+    return { first: mapping.hostOffset / this.#core.clusterBytes, count: 1, fresh: false };
+  }
+
+  /** As `ownPlace`, for a row of clusters, whatever they are mapped to. */
+  ownRun(guestCluster: number, count: number): Allocation | undefined {
+    if (!this.isExternal) return undefined;
+    const fresh = guestCluster * this.#core.clusterBytes >= this.#writtenTo;
+    return { first: guestCluster, count, fresh };
+  }
+
+  /** Make durable what was written to a data file; nothing where nothing was. */
+  flush(): void | Promise<void> {
+    if (this.unflushed.take()) return this.#device?.flush({ event: 'flush_data' });
+  }
+
+  /** Of a data file; the image file is its owner's to close. */
+  close(): void | Promise<void> {
+    if (this.isExternal) return this.#device?.close();
+  }
+
+  *#writeRest(hostOffset: number, bytes: Uint8Array): Task<void> {
+    const done = this.#put(hostOffset, bytes, writeRest);
+    if (isPromise(done)) yield done;
+    this.noteWritten();
+  }
+
+  #put(
+    hostOffset: number,
+    bytes: Uint8Array,
+    options: typeof writeData | typeof writeRest,
+  ): void | Promise<void> {
+    if (this.isExternal) return this.#putOutside(hostOffset, bytes, options);
+    this.#core.refuseMetadata(hostOffset, bytes.length);
+    return this.#core.device.write(hostOffset, bytes, options);
+  }
+
+  /** A cluster may reach behind the disk's end, and the file need not. */
+  #putOutside(
+    hostOffset: number,
+    bytes: Uint8Array,
+    options: typeof writeData | typeof writeRest,
+  ): void | Promise<void> {
+    const { header } = this.#core;
+    const device = this.#device ?? refuseMissing(header);
+    const end = Math.min(hostOffset + bytes.length, header.sizeBytes);
+    if (end <= hostOffset) return;
+    this.#noteReach(end);
+    return device.write(hostOffset, bytes.subarray(0, end - hostOffset), options);
+  }
+
+  #noteReach(end: number): void {
+    if (end > this.#writtenTo) this.#writtenTo = end;
+  }
+}
+
+/** @throws BAD_FIELD where an entry leads elsewhere in a data file than to the place of its guest cluster */
+export function checkPlace(hostOffset: number, guestOffset: number, tableOffset: number): void {
+  if (hostOffset === guestOffset) return;
+  const message = 'a cluster of an external data file does not stand at its guest offset';
+  const context = { hostOffset: tableOffset, guestOffset, value: hostOffset, clause: 'FEA-003' };
+  throw new FormatError('BAD_FIELD', message, context);
+}
+
+/** @throws NO_POLICY always */
+export function refuseMissing(header: Qcow2Header): never {
+  const message = 'guest data stands in an external data file, and the caller did not say which';
+  throw new StateError('NO_POLICY', message, { path: dataFileName(header), clause: 'DAT-001' });
+}
+
+/** The name that the image has for its data file, never followed here; undefined where it has none. */
+function dataFileName(header: Qcow2Header): string | undefined {
+  const extension = findHeaderExtension(header.extensions, headerExtensionTypes.externalDataFile);
+  return extension === undefined ? undefined : decodeExternalDataFile(extension);
 }

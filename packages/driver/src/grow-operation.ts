@@ -18,6 +18,8 @@
  * far the tables may have come before they do [JRN-INTENT-023], each section its own part of the way.
  * To give back is to drop tables that lead to no cluster: a crash in between leaves the rest of them, and the intent.
  *
+ * What a data file has behind the end is zeros before all this: it is written over with zeros, and made as long as the disk will be.
+ *
  * Between two sections guests write, below the end. Nothing that they may ask for touches a mapping behind it, and none takes the
  * last cluster away again: a request that ends within it neither unmaps nor replaces it.
  */
@@ -40,6 +42,10 @@ export function* growDisk(parts: ImageParts, sizeBytes: number): Task<void> {
   const { core } = parts;
   l1EntriesNeeded(core.header, sizeBytes);
   const grow = new GrowOperation(parts, core.header.sizeBytes, sizeBytes);
+  if (core.data.isExternal && sizeBytes > core.header.sizeBytes) {
+    core.data.refuseGrowth(sizeBytes);
+    yield* section(parts, () => core.data.coverGrowth(core.header.sizeBytes, sizeBytes));
+  }
   if (sizeBytes <= core.header.sizeBytes || (yield* section(parts, () => grow.atOnce()))) return;
   try {
     yield* grow.begin();
@@ -220,7 +226,8 @@ export class GrowOperation {
 
   *#tailIsZero(): Task<boolean> {
     const { core, mappings, overlay, pending } = this.#parts;
-    if (this.#before % core.clusterBytes === 0) return true;
+    // In a data file it was written over with zeros before.
+    if (core.data.isExternal || this.#before % core.clusterBytes === 0) return true;
     const cluster = Math.floor(this.#before / core.clusterBytes);
     if (pending.get(cluster) !== undefined) return false;
     // Guests write whole sectors below the end: only the one that the end divides may hold something behind it.

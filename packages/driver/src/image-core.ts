@@ -27,6 +27,7 @@ import { FormatError, incompatibleFeatures, StateError } from '@qcow2/spec';
 import { CacheCleaner } from './cache-cleaner.ts';
 import { type CacheOptions, cacheSizes } from './cache-sizes.ts';
 import { DataArea } from './data-area.ts';
+import { ImageBesideData } from './data-file.ts';
 import type { MetadataLog } from './metadata-log.ts';
 import { PendingFills } from './pending-fills.ts';
 
@@ -42,6 +43,8 @@ export interface CoreOptions {
   readonly device: BlockDevice;
   readonly header: Qcow2Header;
   readonly backing: BlockDevice | undefined;
+  /** Of an image with an external data file: that file. Without it no guest byte can be read. */
+  readonly dataFile?: BlockDevice | undefined;
   readonly cache?: CacheOptions | undefined;
   readonly readOnly: boolean;
 }
@@ -53,6 +56,7 @@ export interface ImageCacheCounters {
 }
 
 export class ImageCore {
+  /** The image file. Its flush is one of the data file too, where there is one. */
   readonly device: BlockDevice;
   readonly header: Qcow2Header;
   readonly backing: BlockDevice | undefined;
@@ -85,10 +89,12 @@ export class ImageCore {
 
   constructor(options: CoreOptions) {
     const { header } = options;
-    this.device = options.device;
+    const { dataFile } = options;
+    this.device =
+      dataFile === undefined ? options.device : new ImageBesideData(options.device, () => this.data.flush());
     this.header = header;
     this.backing = options.backing;
-    this.data = new DataArea(this);
+    this.data = new DataArea(this, dataFile);
     this.readOnly = options.readOnly;
     this.clusterBits = header.clusterBits;
     this.clusterBytes = 2 ** header.clusterBits;

@@ -235,6 +235,14 @@ export class ImageWriter {
         yield* this.#writeZeroCluster(cluster);
         continue;
       }
+      if (entry === 'through') {
+        yield* this.#core.data.writeZeroes(
+          cluster * this.#core.clusterBytes,
+          this.#core.clusterBytes,
+          mode.unmap,
+        );
+        continue;
+      }
       if (this.#overlay.get(cluster) !== undefined) {
         update.settled(cluster * this.#core.clusterBytes, this.#core.clusterBytes);
         inOverlay.push(cluster);
@@ -245,7 +253,9 @@ export class ImageWriter {
       yield* this.#writer.l2.prepare(cluster);
       update.setEntry(cluster, entry);
       const keepsCluster = entry.kind === 'zero-allocated';
-      if (mapping.hostOffset !== 0 && !keepsCluster) {
+      if (this.#core.data.isExternal) {
+        if (mode.unmap && mapping.kind !== clusterKind.unallocated) yield* this.#discardPlace(cluster);
+      } else if (mapping.hostOffset !== 0 && !keepsCluster) {
         update.dropReference(mapping.hostOffset / this.#core.clusterBytes);
       }
     }
@@ -257,14 +267,17 @@ export class ImageWriter {
     for (const cluster of pending) this.#writer.pending.drop(cluster);
   }
 
-  /** The entry that a cluster gets; `keep`: it is right as it is; `write`: zeros must be written as data. */
+  /**
+   * The entry that a cluster gets; `keep`: it is right as it is; `write`: zeros must be written as data; `through`: zeros
+   * are written through to a raw data file, and the entry stays [DAT-004].
+   */
   #entryForZeros(
     cluster: number,
     mapping: Mapping,
     held: boolean,
     mode: ZeroMode,
-  ): NewEntry | 'keep' | 'write' {
-    const { header, clusterBytes, backing } = this.#core;
+  ): NewEntry | 'keep' | 'write' | 'through' {
+    const { header, clusterBytes, backing, data } = this.#core;
     const shows = backing !== undefined && cluster * clusterBytes < backing.sizeBytes;
     const zero: NewEntry = header.version > 2 ? { kind: 'zero-plain' } : { kind: 'unallocated' };
     switch (mapping.kind) {
@@ -277,6 +290,8 @@ export class ImageWriter {
         if (mode.discard && !held) return 'keep';
         return header.version > 2 ? zero : 'write';
       default:
+        if (data.isRaw) return 'through';
+        if (data.isExternal) return zero;
         if (header.version === 2 && (shows || !mode.unmap)) return mode.discard && !held ? 'keep' : 'write';
         if (!mode.unmap && mapping.exclusive)
           return { kind: 'zero-allocated', hostOffset: mapping.hostOffset };
@@ -284,8 +299,33 @@ export class ImageWriter {
     }
   }
 
+  /**
+   * The cluster of a data file goes away, and its space with it. Before that is durable: what a crash then shows is the
+   * old bytes or zeros, as of any change that no flush has covered.
+   */
+  *#discardPlace(guestCluster: number): Task<void> {
+    const { clusterBytes, data } = this.#core;
+    yield* data.discard(guestCluster * clusterBytes, clusterBytes);
+  }
+
   *#writeZeroCluster(guestCluster: number): Task<void> {
     yield* this.write(guestCluster * this.#core.clusterBytes, new Uint8Array(this.#core.clusterBytes));
+  }
+
+  /**
+   * Of a raw data file: the clusters of a range are mapped, those that were not to zeros. Returns whether any was not:
+   * then that is made durable before anything is written there.
+   */
+  *mapRange(offset: number, lengthBytes: number): Task<boolean> {
+    const { clusterBytes, l2Entries } = this.#core;
+    const end = Math.ceil((offset + lengthBytes) / clusterBytes);
+    let mapped = false;
+    for (let cluster = Math.floor(offset / clusterBytes); cluster < end; ) {
+      const count = Math.min(end - cluster, l2Entries - (cluster % l2Entries), clustersPerChange);
+      if (yield* this.#writer.mapOverZeros(cluster, count)) mapped = true;
+      cluster += count;
+    }
+    return mapped;
   }
 
   /** Something that was written to the cluster is not found through its mapping yet. */

@@ -26,6 +26,7 @@ import {
 } from '@qcow2/block-device';
 import { clusterKind, type Qcow2Header } from '@qcow2/codec';
 import { InvariantError, Qcow2Error, StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
+import { refuseMissing } from './data-area.ts';
 import { growDisk } from './grow-operation.ts';
 import type { ImageCacheCounters } from './image-core.ts';
 import type { ZeroMode } from './image-writer.ts';
@@ -41,6 +42,12 @@ export interface JournalSizes {
   readonly sizeBytes?: number;
   /** A power of two from 512 to the cluster size. */
   readonly blockBytes?: number;
+}
+
+interface ChangeOptions {
+  readonly fua?: boolean | undefined;
+  /** What is not mapped is mapped to zeros before anything is written there. */
+  readonly mapsFirst?: boolean;
 }
 
 export class Qcow2Image implements BlockDevice {
@@ -113,7 +120,7 @@ export class Qcow2Image implements BlockDevice {
   read(offset: number, into: Uint8Array, _options?: ReadOptions): void | Promise<void> {
     this.#refuseClosed();
     checkRange(offset, into.length, this.sizeBytes);
-    this.#refuseUnsupported();
+    this.#refuseUnreachable();
     return this.#parts.reader.read(offset, into);
   }
 
@@ -131,7 +138,7 @@ export class Qcow2Image implements BlockDevice {
     // The writer is asked for when the lock is held: with the journal it comes and goes.
     const write = (from: number, length: number): Task<void> =>
       parts.writer.write(offset + from, bytes.subarray(from, from + length));
-    return this.#change(offset, bytes.length, write, options);
+    return this.#change(offset, bytes.length, write, { fua: options?.fua, mapsFirst: parts.core.data.isRaw });
   }
 
   writeZeroes(offset: number, lengthBytes: number, options?: WriteZeroesOptions): void | Promise<void> {
@@ -156,7 +163,7 @@ export class Qcow2Image implements BlockDevice {
   extents(offset: number, lengthBytes: number): readonly Extent[] | Promise<readonly Extent[]> {
     this.#refuseClosed();
     checkRange(offset, lengthBytes, this.sizeBytes);
-    this.#refuseUnsupported();
+    this.#refuseUnreachable();
     return run(this.#extents(offset, lengthBytes));
   }
 
@@ -271,7 +278,7 @@ export class Qcow2Image implements BlockDevice {
   }
 
   /**
-   * Bring everything in place, durable, the image clean; let go of the devices, the backing device included.
+   * Bring everything in place, durable, the image clean; let go of the devices, backing and data file included.
    * After a failed write or flush nothing is written: the image stays as recovery will find it.
    */
   async close(): Promise<void> {
@@ -284,6 +291,7 @@ export class Qcow2Image implements BlockDevice {
     } finally {
       this.abandon();
       await this.#parts.core.backing?.close();
+      await this.#parts.core.data.close();
       await this.#parts.core.device.close();
     }
   }
@@ -306,9 +314,9 @@ export class Qcow2Image implements BlockDevice {
     offset: number,
     lengthBytes: number,
     body: (from: number, length: number) => Task<void>,
-    options: WriteOptions | undefined,
+    options: ChangeOptions = {},
   ): void | Promise<void> {
-    return run(this.#guard(this.#changeTask(offset, lengthBytes, body, options?.fua ?? false)));
+    return run(this.#guard(this.#changeTask(offset, lengthBytes, body, options)));
   }
 
   /**
@@ -319,20 +327,27 @@ export class Qcow2Image implements BlockDevice {
     offset: number,
     lengthBytes: number,
     body: (from: number, length: number) => Task<void>,
-    fua: boolean,
+    { fua, mapsFirst }: ChangeOptions,
   ): Task<void> {
     const parts = this.#parts;
     for (let done = 0; done < lengthBytes; ) {
       const from = done;
       const inCluster = (offset + from) % this.clusterBytes;
       const length = Math.min(lengthBytes - from, parts.pieceBytes - inCluster);
+      if (mapsFirst === true) yield* this.#mapFirst(offset + from, length);
       yield* this.#exclusively(() => body(from, length));
       done += length;
       this.#activity++;
       if (parts.overlayIsFull) yield* this.#exclusively(() => parts.settleUnlogged());
       if (parts.mustCommit) yield* this.#commit();
     }
-    if (fua) yield* this.#commit();
+    if (fua === true) yield* this.#commit();
+  }
+
+  /** A raw data file: what is written to is mapped, and durably so [DAT-005]. */
+  *#mapFirst(offset: number, lengthBytes: number): Task<void> {
+    const mapped = yield* this.#exclusively(() => this.#parts.writer.mapRange(offset, lengthBytes));
+    if (mapped) yield* this.#commit();
   }
 
   *#exclusively<T>(body: () => Task<T>): Task<T> {
@@ -360,7 +375,7 @@ export class Qcow2Image implements BlockDevice {
     this.#activity++;
     if (isPromise(pending)) return this.#writtenLater(pending, guestOffset, bytes.length);
     writer.noteInPlace(guestOffset, bytes.length);
-    core.log.noteDeviceWrite();
+    core.data.noteWritten();
   }
 
   async #writtenLater(pending: Promise<void>, guestOffset: number, lengthBytes: number): Promise<void> {
@@ -369,7 +384,7 @@ export class Qcow2Image implements BlockDevice {
     try {
       await pending;
       writer.noteInPlace(guestOffset, lengthBytes);
-      core.log.noteDeviceWrite();
+      core.data.noteWritten();
     } catch (error) {
       throw this.#noted(error);
     } finally {
@@ -494,11 +509,17 @@ export class Qcow2Image implements BlockDevice {
     throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `the image uses ${feature}`, { feature });
   }
 
+  /** What keeps guest bytes from being reached. */
+  #refuseUnreachable(): void {
+    this.#refuseUnsupported();
+    if (this.#parts.core.data.isMissing) refuseMissing(this.header);
+  }
+
   #refuseWrite(offset: number, lengthBytes: number): void {
     this.#refuseClosed();
     if (this.readOnly) throw new StateError('READ_ONLY', 'the image was opened read-only');
     checkRange(offset, lengthBytes, this.sizeBytes);
-    this.#refuseUnsupported();
+    this.#refuseUnreachable();
     this.#refuseFailed();
   }
 }

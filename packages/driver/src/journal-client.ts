@@ -150,11 +150,13 @@ export class OverlaySink implements GuestSink {
   readonly #clusterBytes: number;
   readonly #sequences = new SectorSequences();
 
-  readonly fills: FillSink;
+  readonly fills?: FillSink;
 
-  constructor(overlay: GuestOverlay, clusterBytes: number, fills: PendingFills) {
+  /** @param fills undefined: a log that has copies or fills is refused */
+  constructor(overlay: GuestOverlay, clusterBytes: number, fills: PendingFills | undefined) {
     this.#overlay = overlay;
     this.#clusterBytes = clusterBytes;
+    if (fills === undefined) return;
     this.fills = {
       copy: (target, hostOffset, length, at) => fills.add(target, length, { kind: 'copy', hostOffset }, at),
       fillFromBacking: (target, guestOffset, length, at) =>

@@ -6,12 +6,15 @@ import type { MetadataChange, MetadataLog } from './metadata-log.ts';
 
 export class JournalledLog implements MetadataLog {
   readonly lateFrees = false;
-  readonly takesCopies = true;
-  readonly takesFills = true;
+  readonly takesCopies: boolean;
+  readonly takesFills: boolean;
   readonly engine: JournalEngine;
 
-  constructor(engine: JournalEngine) {
+  /** @param takesParts parts of clusters may be left to it: they name places of the image file [JRN-COPY-010] */
+  constructor(engine: JournalEngine, takesParts: boolean) {
     this.engine = engine;
+    this.takesCopies = takesParts;
+    this.takesFills = takesParts;
   }
 
   get failure(): Qcow2Error | undefined {

@@ -53,7 +53,7 @@ export class L2Allocator {
     if (table === 0 || !this.#mappings.l2TableExclusive(first)) return false;
     for (let i = 0; i < l2Entries; i++) {
       const { kind, hostOffset } = yield* this.#mappings.lookup(first + i);
-      if (hostOffset !== 0 || kind >= clusterKind.compressed) return false;
+      if (hostOffset !== 0 || kind === clusterKind.standard || kind >= clusterKind.compressed) return false;
     }
     const update = new MetadataUpdate(this.#core, this.#mappings, this.#allocator);
     update.clearL1Entry(l1Index);

@@ -16,6 +16,7 @@ import {
   readEntryOffset,
 } from '@qcow2/codec';
 import { InvariantError } from '@qcow2/spec';
+import { checkPlace } from './data-area.ts';
 import type { ImageCore } from './image-core.ts';
 
 export interface Mapping {
@@ -64,7 +65,7 @@ export class MappingTable {
     const entryOffset = table + (guestCluster % this.#core.l2Entries) * this.#core.l2EntryBytes;
     const slice = this.#core.l2Cache.peek(entryOffset);
     if (slice === undefined) return undefined;
-    return this.#read(slice.view, entryOffset - slice.hostOffset, slice.hostOffset);
+    return this.#read(guestCluster, slice.view, entryOffset - slice.hostOffset, slice.hostOffset);
   }
 
   *lookup(guestCluster: number): Task<Mapping> {
@@ -75,15 +76,17 @@ export class MappingTable {
     }
   }
 
-  #read(view: DataView, at: number, sliceOffset: number): Mapping {
+  #read(guestCluster: number, view: DataView, at: number, sliceOffset: number): Mapping {
     const { l2Format } = this.#core;
     checkL2Entry(view, at, l2Format, sliceOffset);
     const kind = classifyL2Entry(view, at, l2Format);
     if (kind === clusterKind.unallocated) return nothing;
-    return {
-      kind,
-      hostOffset: kind === clusterKind.compressed ? 0 : readEntryOffset(view, at),
-      exclusive: readEntryCopied(view, at),
-    };
+    const hostOffset = kind === clusterKind.compressed ? 0 : readEntryOffset(view, at);
+    if (!l2Format.externalData) return { kind, hostOffset, exclusive: readEntryCopied(view, at) };
+    if (kind !== clusterKind.zeroPlain) {
+      checkPlace(hostOffset, guestCluster * this.#core.clusterBytes, sliceOffset + at);
+    }
+    // A place in a data file is one guest cluster's, whatever the flag says.
+    return { kind, hostOffset, exclusive: true };
   }
 }

@@ -34,6 +34,7 @@ import {
   UnsupportedFeatureError,
 } from '@qcow2/spec';
 import type { CacheOptions } from './cache-sizes.ts';
+import { refuseMissing } from './data-area.ts';
 import { draftHostArea, draftRefcounts, isReferenced, refuseSmallRing } from './draft-journal.ts';
 import { writeDraftDirtyBit } from './draft-log.ts';
 import { Qcow2Image } from './image.ts';
@@ -58,6 +59,11 @@ export interface OpenOptions {
    * that names a backing file is refused with NO_POLICY where this is not given. Closed with the image.
    */
   readonly backing?: BlockDevice | 'none';
+  /**
+   * The external data file of an image that has one: a device that the caller opened. Without it metadata can be looked
+   * at; a writer is refused with NO_POLICY at once, a reader when it reads guest bytes. Closed with the image.
+   */
+  readonly dataFile?: BlockDevice;
   /** For salts and ids; default `crypto.getRandomValues`. */
   readonly random?: Random;
   /** How much metadata is held in memory, and for how long; see `CacheOptions` for what is taken without it. */
@@ -298,7 +304,9 @@ function newParts(
     });
   }
   const backing = options.backing === 'none' ? undefined : options.backing;
-  const core = new ImageCore({ device, header, backing, cache: options.cache, readOnly });
+  const { cache, dataFile } = options;
+  checkDataFile(device, header, dataFile, readOnly);
+  const core = new ImageCore({ device, header, backing, dataFile, cache, readOnly });
   const lazy = (header.compatibleFeatures & compatibleFeatures.lazyRefcounts) !== 0n;
   if (options.lazyRefcounts === true && header.version < 3) {
     // No context: QEMU's words.
@@ -357,11 +365,34 @@ function refuseUnknown(header: Qcow2Header): void {
   });
 }
 
+/**
+ * @throws INVALID_ARGUMENT for a data file of an image that has none, or one that is the image itself; READ_ONLY;
+ *   NO_POLICY for a writer that names none
+ */
+function checkDataFile(
+  device: BlockDevice,
+  header: Qcow2Header,
+  dataFile: BlockDevice | undefined,
+  readOnly: boolean,
+): void {
+  const isExternal = (header.incompatibleFeatures & incompatibleFeatures.externalDataFile) !== 0n;
+  if (dataFile === undefined) {
+    if (isExternal && !readOnly) refuseMissing(header);
+    return;
+  }
+  if (!isExternal || dataFile === device) {
+    const message = isExternal ? 'the data file is the image itself' : 'the image has no external data file';
+    throw new StateError('INVALID_ARGUMENT', message, { field: 'dataFile', clause: 'DAT-001' });
+  }
+  if (!readOnly && !dataFile.capabilities.write) {
+    throw new StateError('READ_ONLY', 'the data file can not be written; open the image read-only');
+  }
+}
+
 /** An image-wide feature without which guest bytes can not be read. */
 function unsupportedFeature(header: Qcow2Header): string | undefined {
   if (header.cryptMethod !== 0) return 'encryption';
   const has = (mask: bigint): boolean => (header.incompatibleFeatures & mask) !== 0n;
-  if (has(incompatibleFeatures.externalDataFile)) return 'an external data file';
   if (has(incompatibleFeatures.extendedL2)) return 'extended L2 entries';
   return undefined;
 }
@@ -371,6 +402,15 @@ function refuseForWriting({ core, draftArea, unsupportedFeature: feature }: Imag
     throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `the image uses ${feature}`, { feature });
   }
   const { incompatibleFeatures: mask } = core.header;
+  if (core.data.isExternal && core.header.snapshotCount > 0) {
+    const message = 'an image with an external data file has snapshots; it can be opened read-only';
+    throw new FormatError('BAD_FIELD', message, {
+      hostOffset: 60,
+      field: 'snapshotCount',
+      value: core.header.snapshotCount,
+      clause: 'FEA-003',
+    });
+  }
   if ((mask & incompatibleFeatures.corrupt) !== 0n) {
     throw new FormatError('BAD_FIELD', 'the image is marked as corrupt; it can be opened read-only', {
       hostOffset: 72,
@@ -454,8 +494,8 @@ function* tryRecover(parts: ImageParts, area: { hostOffset: number; lengthBytes:
  */
 function* clearForeignAutoclear(parts: ImageParts): Task<void> {
   const { header } = parts.core;
-  const served = boundJournal(header) === undefined ? 0n : autoclearFeatures.journalValid;
-  const kept = header.autoclearFeatures & served;
+  const journal = boundJournal(header) === undefined ? 0n : autoclearFeatures.journalValid;
+  const kept = header.autoclearFeatures & (journal | autoclearFeatures.rawExternalData);
   if (kept === header.autoclearFeatures) return;
   header.autoclearFeatures = kept;
   yield* parts.writeHeader();

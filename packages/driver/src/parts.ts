@@ -180,8 +180,9 @@ export class ImageParts {
 
   /** Read the log of a dirty image: guest writes into the overlay, host writes to be laid over what is read. */
   *recover(area: HostArea): Task<RecoveredLog> {
-    const { clusterBytes, fills } = this.core;
-    const sink = new OverlaySink(this.overlay, clusterBytes, fills);
+    const { clusterBytes, fills, data } = this.core;
+    // A data file has no copies and fills: they name places of the image file [JRN-COPY-010].
+    const sink = new OverlaySink(this.overlay, clusterBytes, data.isExternal ? undefined : fills);
     this.#replayed = yield* recoverLog(this.core.device, area, sink);
     return this.#replayed;
   }
@@ -220,7 +221,7 @@ export class ImageParts {
     this.core.journalArea = area;
     // What was written in place and not flushed is owed by the new log.
     engine.noteDeviceWrite();
-    this.core.log = new JournalledLog(engine);
+    this.core.log = new JournalledLog(engine, !this.core.data.isExternal);
     const { directWriteBytes, directFlushBytes } = this.tuning;
     this.writer = this.#imageWriter(
       directWriteBytes,
@@ -361,8 +362,17 @@ export class ImageParts {
     return next < area.hostOffset + area.lengthBytes ? next : undefined;
   }
 
+  /** Bit 2 says "external data file" today, and "dirty" in the draft's profile. */
+  #refusalBesideData(profile: JournalProfile): Qcow2Error | undefined {
+    if (profile !== 'draft-2013' || !this.core.data.isExternal) return undefined;
+    const message = 'a journal of the draft of 2013 and an external data file exclude each other';
+    return new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message, { clause: 'JD13-BIND-011' });
+  }
+
   /** Why the header can not name a journal of a profile, known before anything is written; undefined: it can. */
   *journalRefusal(profile: JournalProfile = 'v1'): Task<Qcow2Error | undefined> {
+    const refusal = this.#refusalBesideData(profile);
+    if (refusal !== undefined) return refusal;
     return refusalToReplace(yield* this.#headerCluster(), boundTo(this.core.header, profile));
   }
 
@@ -372,6 +382,7 @@ export class ImageParts {
     delete without.draftJournal;
     unbindJournal(without);
     return (
+      this.#refusalBesideData(profile) ??
       refusalToReplace(yield* this.#headerCluster(), without) ??
       refusalToReplace(encodeHeader(without), boundTo(without, profile))
     );

@@ -19,7 +19,7 @@ export class PendingCluster {
   readonly hostOffset: number;
   /** What is not written reads as zeros in place. */
   readonly fresh: boolean;
-  /** The host cluster is the one of a zero cluster, which refers to it already: it is not reserved. */
+  /** The guest cluster's own place already (`DataArea.ownPlace`): it is neither reserved nor counted. */
   readonly reused: boolean;
   readonly written: SectorMap;
 

@@ -13,7 +13,6 @@
  * Everything here holds the write lock.
  */
 import { isPromise, type Task } from '@qcow2/block-device';
-import { clusterKind } from '@qcow2/codec';
 import { StorageError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
 import type { ClusterReader } from './cluster-reader.ts';
@@ -142,14 +141,11 @@ export class PendingWriter {
     const { clusterBytes } = this.#core;
     // Now, while the writer is there to hear that there is no room for it.
     yield* this.#l2.prepare(guestCluster);
-    // A zero cluster that has a host cluster of its own is written there: nobody reads it yet.
-    if (mapping.kind === clusterKind.zeroAllocated && mapping.exclusive) {
-      const { hostOffset } = mapping;
-      return new PendingCluster({ guestCluster, hostOffset, fresh: false, reused: true }, clusterBytes);
-    }
-    const { first, fresh } = yield* this.#allocator.allocate();
-    const hostOffset = first * clusterBytes;
-    return new PendingCluster({ guestCluster, hostOffset, fresh, reused: false }, clusterBytes);
+    // Nobody reads there yet.
+    const own = this.#core.data.ownPlace(guestCluster, mapping);
+    const { first, fresh } = own ?? (yield* this.#allocator.allocate());
+    const place = { guestCluster, hostOffset: first * clusterBytes, fresh, reused: own !== undefined };
+    return new PendingCluster(place, clusterBytes);
   }
 
   /** In whole sectors: where a sector gets its first bytes and not all of them, the rest is read. */

@@ -22,6 +22,7 @@ import {
   readEntryOffset,
 } from '@qcow2/codec';
 import { autoclearFeatures, headerExtensionTypes } from '@qcow2/spec';
+import { checkPlace } from './data-area.ts';
 import type { ImageParts } from './parts.ts';
 
 /** What refers to a range, in words for people. */
@@ -161,8 +162,18 @@ export class ReferenceWalk {
         continue;
       }
       const offset = readEntryOffset(view, at);
-      if (!l2Format.externalData) this.#visitor.reference('guestCluster', offset, clusterBytes, guestOffset);
+      if (l2Format.externalData) this.#checkPlace(offset, guestOffset, tableOffset + at);
+      else this.#visitor.reference('guestCluster', offset, clusterBytes, guestOffset);
       if (active) this.#visitor.activeCluster?.(offset, false);
+    }
+  }
+
+  /** Clusters of a data file are not counted; what there is to see is that each stands in its place. */
+  #checkPlace(hostOffset: number, guestOffset: number, entryOffset: number): void {
+    try {
+      checkPlace(hostOffset, guestOffset, entryOffset);
+    } catch (error) {
+      this.#visitor.damaged(error, guestOffset);
     }
   }
 

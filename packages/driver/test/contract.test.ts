@@ -25,6 +25,14 @@ async function made(
   return await openImage(below(memory));
 }
 
+async function besideData(sizeBytes: number, raw: boolean, journal: { sizeBytes: number } | false) {
+  const memory = new MemoryDevice();
+  const device = new MemoryDevice();
+  const dataFile = { device, name: 'data', raw };
+  await createImage(memory, { sizeBytes, clusterBytes: 4096, journal, dataFile });
+  return await openImage(memory, { dataFile: device });
+}
+
 const runner = { describe, it, assert };
 const ring = { sizeBytes: 128 * 1024 };
 
@@ -41,5 +49,15 @@ blockDeviceContract(runner, {
 blockDeviceContract(runner, {
   name: 'Qcow2Image with a journal, over a device that is never done at once',
   create: (sizeBytes) => made(sizeBytes, ring, (memory) => new FaultDevice(memory, { mode: 'async' })),
+  capabilities,
+});
+blockDeviceContract(runner, {
+  name: 'Qcow2Image with an external data file and a journal',
+  create: (sizeBytes) => besideData(sizeBytes, false, ring),
+  capabilities,
+});
+blockDeviceContract(runner, {
+  name: 'Qcow2Image with a raw external data file',
+  create: (sizeBytes) => besideData(sizeBytes, true, false),
   capabilities,
 });

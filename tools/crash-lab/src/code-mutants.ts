@@ -8,6 +8,7 @@
  */
 import { copyMutants } from './mutants-copies.ts';
 import { damageMutants } from './mutants-damage.ts';
+import { dataFileMutants } from './mutants-data-file.ts';
 import { draftMutants } from './mutants-draft.ts';
 import { driverMutants } from './mutants-driver.ts';
 import { engineMutants, recordMutants } from './mutants-engine.ts';
@@ -44,6 +45,7 @@ export const codeMutants: readonly CodeMutant[] = [
   ...orderedMutants,
   ...lazyMutants,
   ...damageMutants,
+  ...dataFileMutants,
 ];
 
 export function codeMutant(name: string): CodeMutant | undefined {

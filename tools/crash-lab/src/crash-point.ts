@@ -98,13 +98,22 @@ function eventsOf(timeline: CrashTimeline): TimelineEvent[] {
         });
       }
     } else if (completedAt !== undefined && !operation.failed) {
+      const { range } = operation;
       const covers = (change: DeviceChange) =>
-        change.completedAt !== undefined && change.completedAt < startedAt;
+        change.completedAt !== undefined && change.completedAt < startedAt && isWithin(change, range);
       events.push({ kind: 'durable', at: completedAt, covers, hides: () => false });
     }
   }
   events.sort((left, right) => left.at - right.at);
   return mergeGuestEvents(events, timeline.allowed);
+}
+
+/** Whether a change lies within the range that a flush is for. Of two files on one disk the last one has the length. */
+function isWithin(change: DeviceChange, range: RecordedFlush['range']): boolean {
+  if (range === undefined) return true;
+  const end = range.offset + range.lengthBytes;
+  if (change.kind === 'resize') return end === Number.POSITIVE_INFINITY;
+  return change.offset >= range.offset && endOf(change) <= end;
 }
 
 /** Guest events come before the device events of the same time, and keep their own order. */
@@ -123,9 +132,11 @@ function mergeGuestEvents(events: TimelineEvent[], allowed: readonly AllowedFrom
 function isHidden(older: DeviceChange, newer: DeviceChange): boolean {
   if (older.kind === 'resize' || newer.kind === 'resize') return false;
   if (older.completedAt === undefined || older.completedAt >= newer.startedAt) return false;
-  const end = (change: Exclude<DeviceChange, { kind: 'resize' }>) =>
-    change.offset + (change.kind === 'write' ? change.bytes.length : change.lengthBytes);
-  return older.offset >= newer.offset && end(older) <= end(newer);
+  return older.offset >= newer.offset && endOf(older) <= endOf(newer);
+}
+
+function endOf(change: Exclude<DeviceChange, { kind: 'resize' }>): number {
+  return change.offset + (change.kind === 'write' ? change.bytes.length : change.lengthBytes);
 }
 
 /** Carry a change out on an image, whole. */

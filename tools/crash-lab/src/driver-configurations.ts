@@ -54,6 +54,10 @@ export interface DriverConfiguration {
   readonly sharing: Sharing;
   /** Bytes of backing file, 0 for none. What it does not reach reads as zeros. */
   readonly backingBytes: number;
+  /** Guest data stands in a file of its own; `raw`: which is the disk at every moment. */
+  readonly dataFile?: 'data' | 'raw';
+  /** Before the workload no cluster is mapped, however the image was made. */
+  readonly unmapped?: boolean;
   /** 512 if not given. Larger blocks make a ring of few, which wraps soon. */
   readonly journalBlockBytes?: number;
   readonly tuning?: NonNullable<OpenOptions['journal']>;
@@ -85,6 +89,16 @@ const shapes: Readonly<Record<string, Shape>> = {
   // Growth beyond what one L2 table maps: the L1 table moves. A sub-cluster write is half a sector.
   '+l1': { ...small, clusterBytes: 512, guestBytes: 63 * 512, letters: 'sofgtck' },
 };
+
+/** With an external data file. The draft's journal can not stand beside one. */
+const dataFileShapes: Readonly<Record<string, Shape>> = {
+  '+data': { ...small, letters: 'swxodfugk', dataFile: 'data' },
+  '+data+filled': { ...small, letters: 'swodfuk', dataFile: 'data', filled: true },
+  '+data+backing': { ...small, ...backing, letters: 'sxzdfgk', dataFile: 'data' },
+  '+raw+filled': { ...small, letters: 'sxzdfutgk', dataFile: 'raw', filled: true },
+};
+/** As a disk that something else has discarded: its raw data file is zeros, and nothing is mapped. */
+const unmapped: Shape = { ...small, letters: 'swxzdfk', dataFile: 'raw', unmapped: true };
 
 /** Every write goes in place, as large ones do. */
 const direct = { directWriteBytes: 512, directFlushBytes: 0 } as const;
@@ -158,15 +172,30 @@ const tunedRandom: readonly DriverConfiguration[] = [
 ];
 
 const modeNames = Object.keys(driverModes) as DriverMode[];
+const modesBesideData = modeNames.filter((mode) => mode !== 'draft-2013');
 
-function product(shapesByName: Readonly<Record<string, Shape>>): DriverConfiguration[] {
-  return modeNames.flatMap((mode) =>
+function product(
+  shapesByName: Readonly<Record<string, Shape>>,
+  modes: readonly DriverMode[] = modeNames,
+): DriverConfiguration[] {
+  return modes.flatMap((mode) =>
     Object.entries(shapesByName).map(([suffix, shape]) => ({ ...shape, name: `${mode}${suffix}`, mode })),
   );
 }
 
 /** What every sequence of its letters is tried on. */
-export const exhaustiveConfigurations: readonly DriverConfiguration[] = [...product(shapes), ...tuned];
+export const exhaustiveConfigurations: readonly DriverConfiguration[] = [
+  ...product(shapes),
+  ...product({ ...dataFileShapes, '+raw+unmapped': unmapped }, modesBesideData),
+  ...tuned,
+  { ...dataFileShapes['+data']!, name: 'journal+direct+data', mode: 'journal', tuning: direct },
+  {
+    ...dataFileShapes['+data+backing']!,
+    name: 'journal+direct+data+backing',
+    mode: 'journal',
+    tuning: direct,
+  },
+];
 
 /** What random workloads run on, besides the above. */
 export const randomConfigurations: readonly DriverConfiguration[] = [

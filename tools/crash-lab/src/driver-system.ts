@@ -1,5 +1,6 @@
 /** The qcow2 driver as a system under test, in any configuration of `driver-configurations.ts`. */
 import { type BlockDevice, MemoryDevice } from '@qcow2/block-device';
+import { readEntryOffset } from '@qcow2/codec';
 import {
   type CheckFinding,
   checkImage,
@@ -11,6 +12,7 @@ import {
 import { incompatibleFeatures } from '@qcow2/spec';
 import { type DriverConfiguration, driverModes } from './driver-configurations.ts';
 import { liveLogOf } from './live-log.ts';
+import { Partition } from './partition.ts';
 import { describeDifference } from './recovery.ts';
 import { frozenContent, shareClusters, twinPairs } from './shared-clusters.ts';
 import type {
@@ -20,7 +22,7 @@ import type {
   OpenSystem,
   SystemUnderTest,
 } from './system-under-test.ts';
-import { stampedContent } from './workload.ts';
+import { mostGrownClusters, stampedContent } from './workload.ts';
 
 /** The name by which images name their backing file, for tools that look for it. */
 export const backingFileName = 'backing.raw';
@@ -76,16 +78,22 @@ export class DriverSystem implements SystemUnderTest {
 
   async create(device: BlockDevice, random: FillRandom): Promise<void> {
     const { guestBytes, clusterBytes, mode, filled, sharing, backingBytes } = this.configuration;
-    const { journalBlockBytes = 512 } = this.configuration;
-    await createImage(device, {
+    const { journalBlockBytes = 512, dataFile, unmapped } = this.configuration;
+    const { image: imageFile, data } = this.#files(device);
+    if (data !== undefined) await device.resize(data.sizeBytes);
+    await createImage(imageFile, {
       sizeBytes: guestBytes,
       clusterBytes,
       ...driverModes[mode].create(journalBlockBytes),
       random,
       ...(backingBytes > 0 ? { backingFile: backingFileName, backingFormat: 'raw' } : {}),
+      ...(data === undefined
+        ? {}
+        : { dataFile: { device: data, name: 'guest.data', raw: dataFile === 'raw' } }),
     });
+    if (unmapped === true) await unmapAll(imageFile);
     if (!filled) return;
-    const image = await openImage(device, this.#openOptions(random, false));
+    const image = await openImage(imageFile, this.#openOptions(random, false, data));
     for (const { offset, bytes } of this.#filling()) await image.write(offset, bytes);
     await image.close();
     if (sharing === 'none') return;
@@ -94,7 +102,11 @@ export class DriverSystem implements SystemUnderTest {
   }
 
   async open(device: BlockDevice, options: { random: FillRandom; readOnly: boolean }): Promise<OpenSystem> {
-    const image = await openImage(device, this.#openOptions(options.random, options.readOnly));
+    const files = this.#files(device);
+    const image = await openImage(
+      files.image,
+      this.#openOptions(options.random, options.readOnly, files.data),
+    );
     return {
       guest: image,
       grow: (sizeBytes) => image.grow(sizeBytes),
@@ -107,10 +119,19 @@ export class DriverSystem implements SystemUnderTest {
 
   /** Of a journal v1, where the image is dirty. */
   async liveLog(device: BlockDevice): Promise<LiveLog | undefined> {
-    const { header } = await readImageHeader(device);
+    const { image, data } = this.#files(device);
+    const { header } = await readImageHeader(image);
     if ((header.incompatibleFeatures & incompatibleFeatures.journalDirty) === 0n) return undefined;
-    const { journal } = await checkImage(device);
-    return journal === undefined ? undefined : liveLogOf(device, journal);
+    const { journal } = await checkImage(image);
+    if (journal === undefined) return undefined;
+    const log = await liveLogOf(image, journal);
+    const start = data?.sizeBytes ?? 0;
+    return {
+      ...log,
+      areaOffset: start + log.areaOffset,
+      ringOffset: start + log.ringOffset,
+      slotOffsets: log.slotOffsets.map((offset) => start + offset),
+    };
   }
 
   /**
@@ -119,12 +140,13 @@ export class DriverSystem implements SystemUnderTest {
    */
   async checkCrashed(device: BlockDevice): Promise<readonly string[]> {
     if (this.configuration.mode !== 'lazy') return [];
-    const { findings } = await checkImage(device);
+    const { findings } = await checkImage(this.#files(device).image);
     return findings.filter(({ code }) => code === 'OUT_OF_RANGE').map(({ message }) => message);
   }
 
   async check(device: BlockDevice): Promise<IntegrityReport> {
-    const report = await checkImage(device);
+    const files = this.#files(device);
+    const report = await checkImage(files.image);
     const excused = report.findings.filter((one) => this.#isExcused(one));
     const findings = report.findings
       .filter((one) => !excused.includes(one))
@@ -139,7 +161,34 @@ export class DriverSystem implements SystemUnderTest {
         findings.push(`the snapshot's content changed: ${difference}`);
       }
     }
+    if (this.configuration.dataFile === 'raw' && files.data !== undefined) {
+      const difference = await this.#differenceOfRaw(files.image, files.data);
+      if (difference !== undefined) {
+        errors++;
+        findings.push(`the raw data file is not the disk: ${difference}`);
+      }
+    }
     return { errors, leaks: report.leaks, findings };
+  }
+
+  /** Where the disk, read by its mapping, is not what its raw data file has. */
+  async #differenceOfRaw(image: BlockDevice, data: BlockDevice): Promise<string | undefined> {
+    const disk = await openImage(image, { readOnly: true, dataFile: data });
+    const seen = await allBytes(disk);
+    return describeDifference((await allBytes(data)).subarray(0, seen.length), seen);
+  }
+
+  /** Where the image stands on the disk of the lab. */
+  imageFile(disk: BlockDevice): BlockDevice {
+    return this.#files(disk).image;
+  }
+
+  /** The disk of the lab as the files that the image consists of. */
+  #files(disk: BlockDevice): { readonly image: BlockDevice; readonly data: BlockDevice | undefined } {
+    const { dataFile, guestBytes, clusterBytes } = this.configuration;
+    if (dataFile === undefined) return { image: disk, data: undefined };
+    const lengthBytes = guestBytes + mostGrownClusters * clusterBytes;
+    return { image: new Partition(disk, lengthBytes), data: new Partition(disk, 0, lengthBytes) };
   }
 
   /**
@@ -154,7 +203,7 @@ export class DriverSystem implements SystemUnderTest {
     );
   }
 
-  #openOptions(random: FillRandom, readOnly: boolean): OpenOptions {
+  #openOptions(random: FillRandom, readOnly: boolean, dataFile: BlockDevice | undefined): OpenOptions {
     const { backingBytes, tuning } = this.configuration;
     return {
       readOnly,
@@ -162,6 +211,7 @@ export class DriverSystem implements SystemUnderTest {
       // No timers: what a system does must follow from its requests alone.
       journal: { ...tuning, commitIntervalMs: 0 },
       ...(backingBytes > 0 ? { backing: MemoryDevice.fromBytes(this.backingContent()) } : {}),
+      ...(dataFile === undefined ? {} : { dataFile }),
     };
   }
 
@@ -174,6 +224,17 @@ export class DriverSystem implements SystemUnderTest {
     });
     return [part(0, 3 * clusterBytes), part(5 * clusterBytes, clusterBytes / 2)];
   }
+}
+
+/** Every L2 entry is empty, as where a program that is not this one has discarded the whole disk. */
+async function unmapAll(image: BlockDevice): Promise<void> {
+  const { header } = await readImageHeader(image);
+  const l1 = new Uint8Array(header.l1Entries * 8);
+  await image.read(header.l1Offset, l1);
+  for (let at = 0; at < l1.length; at += 8) {
+    await image.writeZeroes(readEntryOffset(new DataView(l1.buffer), at), 2 ** header.clusterBits);
+  }
+  await image.flush();
 }
 
 async function allBytes(device: BlockDevice): Promise<Uint8Array<ArrayBuffer>> {

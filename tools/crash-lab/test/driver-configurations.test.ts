@@ -11,6 +11,7 @@ import { frozenContent } from '../src/shared-clusters.ts';
 import { labSystems } from '../src/systems.ts';
 
 const modes = ['draft-2013', 'journal', 'ordered', 'lazy'];
+const besideData = ['+data', '+data+filled', '+data+backing', '+raw+filled', '+raw+unmapped'];
 const shapes = ['', '+filled', '+backing', '+backing+filled', '+twins', '+snapshot', '+long', '+l1'];
 
 async function created(name: string) {
@@ -26,6 +27,8 @@ describe('the systems of the lab', () => {
   it('are every mode with every shape, and each is gone through in all lengths', () => {
     const names = labSystems.filter(({ exhaustive }) => exhaustive).map(({ name }) => name);
     for (const mode of modes) for (const shape of shapes) expect(names).toContain(`${mode}${shape}`);
+    for (const mode of modes.slice(1))
+      for (const shape of besideData) expect(names).toContain(`${mode}${shape}`);
     expect(new Set(names).size).toBe(names.length);
     const jobs = jobsOf(defaultCampaign).filter(({ kind }) => kind === 'sequences');
     expect(jobs.length).toBe(3 * names.length);
@@ -36,7 +39,13 @@ describe('the systems of the lab', () => {
     it(`${name}: the image is clean, holds what it says, and comes back from its close as it was`, async () => {
       const { system, device } = await created(name);
       expect(await system.check(device)).toMatchObject({ errors: 0, leaks: 0 });
-      expect(await checkImage(device)).toMatchObject({ corruptions: 0, checkErrors: 0, leaks: 0 });
+      const start = device.sizeBytes - system.imageFile(device).sizeBytes;
+      expect(start > 0).toBe(name.includes('+data') || name.includes('+raw'));
+      expect(await checkImage(system.imageFile(device))).toMatchObject({
+        corruptions: 0,
+        checkErrors: 0,
+        leaks: 0,
+      });
       const random = new SeededRandom(2);
       const open = await system.open(device, { random: (into) => random.fill(into), readOnly: false });
       const content = new Uint8Array(open.guest.sizeBytes);
