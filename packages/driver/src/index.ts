@@ -1,4 +1,14 @@
 export { type CacheOptions, type CacheSizes, cacheSizes } from './cache-sizes.ts';
+export {
+  type ChainOptions,
+  type FileReference,
+  type FileResolver,
+  type FoundFile,
+  openChain,
+  type ResolvedChain,
+  type ResolveOptions,
+  resolveChain,
+} from './chain.ts';
 export { type CheckFinding, type CheckOptions, type CheckReport, checkImage } from './check.ts';
 export { type CreateOptions, createImage } from './create.ts';
 export { defaultDraftBlockBytes, minNewDraftBlocks } from './draft-journal.ts';

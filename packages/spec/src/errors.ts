@@ -53,6 +53,11 @@ export const errorCodes = {
     nbd: 'EIO',
     meaning: 'a journal record that was durable can not be read back',
   },
+  CHAIN_LOOP: {
+    class: 'format',
+    nbd: 'EIO',
+    meaning: 'a chain of files comes back to one that is in it already',
+  },
   // unsupported: legal, but not served here
   UNSUPPORTED_FEATURE: {
     class: 'unsupported',
