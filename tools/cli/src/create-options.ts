@@ -7,6 +7,7 @@ import { isUsableGeometry, journalGeometry } from '@qcow2/codec';
 import { defaultDraftBlockBytes, type JournalProfile, minNewDraftBlocks } from '@qcow2/driver';
 import { journalV1Limits } from '@qcow2/spec';
 import { CommandFailure } from './failures.ts';
+import { protocolOf } from './file-name.ts';
 import { escapeCommas, type ListedOption, type OptionValues } from './option-list.ts';
 
 const notYet = 'not supported yet';
@@ -34,8 +35,12 @@ export const qcow2Options: readonly ListedOption[] = [
   { name: 'compat', type: 'string', help: 'Compatibility level (v2 [0.10] or v3 [1.1])' },
   { name: 'backing_file', type: 'string', help: 'File name of a base image' },
   { name: 'backing_fmt', type: 'string', help: 'Image format of the base image' },
-  refusedText('data_file', 'string'),
-  refusedText('data_file_raw', 'bool', ['off', 'no', 'false', 'n']),
+  { name: 'data_file', type: 'string', help: 'File name of an external data file' },
+  {
+    name: 'data_file_raw',
+    type: 'bool',
+    help: 'The external data file must stay valid as a raw image',
+  },
   { name: 'lazy_refcounts', type: 'bool', help: 'Postpone refcount updates', defaultText: 'off' },
   {
     name: 'refcount_bits',
@@ -116,6 +121,8 @@ export interface Qcow2CreateSettings {
   readonly sizeBytes: number;
   readonly backingFile?: string;
   readonly backingFormat?: string;
+  /** The name as given, and whether the file is to be a raw image. */
+  readonly dataFile?: { readonly name: string; readonly raw: boolean };
   readonly journal: false | JournalSettings;
 }
 
@@ -158,6 +165,7 @@ export function qcow2Settings(values: OptionValues, subject: string): Qcow2Creat
     );
   }
   const refcountBits = refcountBitsOf(values, version, refuse);
+  const dataFile = dataFileOf(values, version, refuse);
   return {
     version,
     clusterBytes: Number(clusterBytes),
@@ -167,6 +175,7 @@ export function qcow2Settings(values: OptionValues, subject: string): Qcow2Creat
     sizeBytes: sizeBytesOf(values, clusterBytes, refuse),
     ...(backingFile === undefined ? {} : { backingFile }),
     ...(backingFormat === undefined ? {} : { backingFormat }),
+    ...(dataFile === undefined ? {} : { dataFile }),
     journal: journalOf(values, version, Number(clusterBytes), refuse),
   };
 }
@@ -207,6 +216,27 @@ function refcountBitsOf(values: OptionValues, version: 2 | 3, refuse: Refuse): n
     );
   }
   return Number(value);
+}
+
+function dataFileOf(
+  values: OptionValues,
+  version: 2 | 3,
+  refuse: Refuse,
+): Qcow2CreateSettings['dataFile'] | undefined {
+  const name = textOf(values, 'data_file');
+  const raw = values.get('data_file_raw')?.value === true;
+  if (raw && textOf(values, 'backing_file') !== undefined) {
+    refuse('Backing file and data-file-raw cannot be used at the same time');
+  }
+  if (raw && name === undefined) refuse('data-file-raw requires data-file');
+  if (name === undefined) return undefined;
+  if (version < 3) {
+    refuse(
+      'External data files are only supported with compatibility level 1.1 and above (use version=v3 or greater)',
+    );
+  }
+  if (protocolOf(name) !== undefined) refuse(`A data file is named by a path, not as '${name}'`);
+  return { name, raw };
 }
 
 function sizeBytesOf(values: OptionValues, clusterBytes: bigint, refuse: Refuse): number {

@@ -1,14 +1,15 @@
 /**
  * From a name to a device: the file, its format, and, where an image is opened for its data, the files behind
- * it. Following the names that stand in images is this command's decision, not the library's: only to local
- * files, resolved beside the image that names them, and read-only.
+ * it. Following the names that stand in images is this command's decision, not the library's (`follow.ts`).
  */
 import { existsSync, realpathSync, statSync } from 'node:fs';
 import type { BlockDevice } from '@qcow2/block-device';
+import type { FileReference, FoundFile, ResolvedChain } from '@qcow2/driver';
 import { type FileDevice, openFile } from '@qcow2/fs';
 import { Qcow2Error, StateError } from '@qcow2/spec';
 import { CommandFailure, describeOpenFailure } from './failures.ts';
-import { localPath } from './file-name.ts';
+import { besideImage, localPath } from './file-name.ts';
+import { type FollowPolicy, followName, guessedFailure, localFiles } from './follow.ts';
 import { gatherFacts, readHeader } from './gather-facts.ts';
 import type { ImageFacts } from './image-facts.ts';
 import { probeFormat, type ServedFormat, servedFormat } from './image-format.ts';
@@ -33,7 +34,6 @@ export interface OpenFileChoice {
 }
 
 const sectorBytes = 512;
-const maxChainLength = 200;
 
 /**
  * Open a file and find its format, unless given. The caller closes it.
@@ -110,91 +110,106 @@ export async function imageFacts(
   }
 }
 
-/** An opened chain: the device on top, and what stands below it. */
+/** An opened chain: the device on top, and what stands below and beside it. */
 export interface OpenedChain {
   readonly top: OpenedFile;
   /** What the top image's unallocated ranges read from; undefined without a backing file. */
   readonly backing: BlockDevice | undefined;
+  /** Where the top image's guest data stands, if not in itself. */
+  readonly dataFile: BlockDevice | undefined;
   /** Close everything that is still open, below the top file and at last that. */
   close(): Promise<void>;
 }
 
-/** Names read from images, each with its format and the image that named it. */
-interface BackingReference {
-  readonly name: string;
-  readonly format: string | undefined;
+export interface ChainChoice {
+  readonly format?: string | undefined;
+  readonly readOnly: boolean;
+  /** What is done about names that stand in images; local files are followed if not given. */
+  readonly follow?: FollowPolicy | undefined;
 }
 
 /**
- * Open an image for its data, with the chain of backing files below it.
- * @throws CommandFailure: for a missing, foreign or circular backing file too
+ * Open an image for its data, with the chain of backing files below it, and its data file.
+ * @throws CommandFailure: for a missing, foreign or circular file too, and for one that is not to be followed
  */
-export async function openChain(
-  name: string,
-  options: { readonly format?: string | undefined; readonly readOnly: boolean },
-): Promise<OpenedChain> {
+export async function openChain(name: string, options: ChainChoice): Promise<OpenedChain> {
   const top = await openImageFile(name, options);
-  const below: BlockDevice[] = [];
   try {
-    const backing = await explainingOpen(name, () =>
-      openBacking(top, below, new Set([realpathSync(top.path)])),
-    );
-    const close = async (): Promise<void> => {
-      await closeAll(below);
-      await top.close();
+    const { backing, dataFile, close } = await explainingOpen(name, () => openBelow(top, options));
+    return {
+      top,
+      backing,
+      dataFile,
+      close: async () => {
+        await close();
+        await top.close();
+      },
     };
-    return { top, backing, close };
   } catch (error) {
-    await closeAll(below);
     await top.close();
     throw error;
   }
 }
 
-async function openBacking(
-  image: OpenedFile,
-  below: BlockDevice[],
-  seen: Set<string>,
-): Promise<BlockDevice | undefined> {
-  const reference = await backingOf(image);
-  if (reference === undefined) return undefined;
-  if (seen.size >= maxChainLength) throw new CommandFailure('The backing chain is too long');
+/** What the image names, all the way down. Every file but the top one is only read, and the top one's data file. */
+async function openBelow(
+  top: OpenedFile,
+  { readOnly, follow = localFiles }: ChainChoice,
+): Promise<ResolvedChain> {
+  if (top.format === 'raw') return { backing: undefined, dataFile: undefined, close: async () => undefined };
+  const { resolveChain } = await import('@qcow2/driver');
+  const images = new Map([[realpathSync(top.path), { path: top.path, guessed: false }]]);
+  const opened: OpenedFile[] = [];
+  const resolve = async (reference: FileReference): Promise<FoundFile> => {
+    const { role, namedBy, depth } = reference;
+    const image = images.get(namedBy)!;
+    const explain = (error: unknown) => namedFailure(role, besideImage(image.path, reference.name), error);
+    try {
+      if (image.guessed) throw guessedFailure(image.path, reference.name);
+      const { path, format } = followName(reference, image.path, follow);
+      const id = existsSync(path) ? realpathSync(path) : path;
+      // Before it is opened: a file that is in the chain already is locked by us.
+      if (images.has(id)) throw new CommandFailure(`The backing chain contains '${path}' twice`);
+      const wanted = role === 'data' ? 'raw' : (reference.format ?? format);
+      const file = await openPlainly(path, {
+        format: wanted,
+        readOnly: role === 'backing' || readOnly || depth > 1,
+      });
+      opened.push(file);
+      images.set(id, { path, guessed: file.probed && role === 'backing' });
+      return { device: file.device, format: file.format, id, explain };
+    } catch (error) {
+      throw explain(error);
+    }
+  };
+  const release = async (): Promise<void> => {
+    for (const file of opened) await file.close();
+  };
   try {
-    const path = localPath(reference.name);
-    // Before it is opened: a file that is in the chain already is locked by us.
-    const real = existsSync(path) ? realpathSync(path) : path;
-    if (seen.has(real)) throw new CommandFailure(`The backing chain contains '${path}' twice`);
-    seen.add(real);
-    const opened = await openForReading(reference.name, reference.format);
-    below.unshift(opened.device);
-    const backing = await openBacking(opened, below, seen);
-    if (opened.format === 'raw') return opened.device;
-    const { openImage } = await import('@qcow2/driver');
-    const device = await openImage(opened.device, { readOnly: true, backing: backing ?? 'none' });
-    below.unshift(device);
-    return device;
+    const chain = await resolveChain(top.device, { id: realpathSync(top.path), resolve });
+    return {
+      ...chain,
+      close: async () => {
+        await chain.close();
+        await release();
+      },
+    };
   } catch (error) {
-    if (error instanceof CommandFailure && error.message.startsWith('Could not open backing file'))
-      throw error;
-    // A missing file is "Could not open" already.
-    const missing = error instanceof Qcow2Error && error.code === 'NOT_FOUND';
-    const reason = missing
-      ? `Could not open '${reference.name}': No such file or directory`
-      : describeOpenFailure(reference.name, error);
-    throw new CommandFailure(`Could not open backing file: ${reason}`, { cause: error });
+    await release();
+    throw error;
   }
 }
 
-async function backingOf(image: OpenedFile): Promise<BackingReference | undefined> {
-  if (image.format === 'raw') return undefined;
-  const facts = await gatherFacts(image.device, image.path);
-  return facts.fullBackingFile === undefined
-    ? undefined
-    : { name: facts.fullBackingFile, format: facts.backingFormat };
-}
-
-async function closeAll(devices: readonly BlockDevice[]): Promise<void> {
-  for (const device of devices) await device.close();
+/** In QEMU's words: why a file that an image names could not be opened. */
+function namedFailure(role: FileReference['role'], name: string, error: unknown): CommandFailure {
+  if (error instanceof CommandFailure && /^Could not open (backing|data) file/.test(error.message))
+    return error;
+  // A missing file is "Could not open" already.
+  const missing = error instanceof Qcow2Error && error.code === 'NOT_FOUND';
+  const reason = missing
+    ? `Could not open '${error.context.path ?? name}': No such file or directory`
+    : describeOpenFailure(name, error);
+  return new CommandFailure(`Could not open ${role} file: ${reason}`, { cause: error });
 }
 
 /** @throws CommandFailure in place of what `action` throws, beginning with "Could not open '…'" */

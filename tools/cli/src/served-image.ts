@@ -2,6 +2,7 @@
 import type { BlockDevice } from '@qcow2/block-device';
 import { type CacheOptions, openImage } from '@qcow2/driver';
 import { CommandFailure } from './failures.ts';
+import type { FollowPolicy } from './follow.ts';
 import { journalSummary } from './journal-summary.ts';
 import { explainingOpen, openChain } from './open-image.ts';
 
@@ -25,6 +26,8 @@ export interface ServedImageOptions {
   readonly format?: string | undefined;
   readonly readOnly: boolean;
   readonly journal: JournalMode;
+  /** What is done about names that stand in images. */
+  readonly follow?: FollowPolicy | undefined;
   readonly cache?: CacheOptions;
   readonly lazyRefcounts?: boolean | undefined;
   /** Seconds without a request after which the image is made clean; 0: never. */
@@ -37,7 +40,7 @@ export async function openServedImage(name: string, options: ServedImageOptions)
     throw new CommandFailure(`--journal ${options.journal} changes the image, which --read-only forbids`);
   }
   const chain = await openChain(name, options);
-  const { top, backing } = chain;
+  const { top, backing, dataFile } = chain;
   if (top.format === 'raw') {
     try {
       refuseGuessedRaw(name, top.probed, options);
@@ -52,6 +55,7 @@ export async function openServedImage(name: string, options: ServedImageOptions)
       openImage(top.device, {
         readOnly: options.readOnly,
         backing: backing ?? 'none',
+        ...(dataFile === undefined ? {} : { dataFile }),
         journal: { idleMs: (options.idleSeconds ?? defaultIdleSeconds) * 1000 },
         ...(options.cache === undefined ? {} : { cache: options.cache }),
         ...(options.lazyRefcounts === undefined ? {} : { lazyRefcounts: options.lazyRefcounts }),

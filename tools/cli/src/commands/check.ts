@@ -4,6 +4,7 @@ import type { ParsedArguments } from '../arguments.ts';
 import { checkExitCode, checkExitCodes, checkJson, checkText } from '../check-report.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
+import { followOptions, followPolicy } from '../follow.ts';
 import { readHeader } from '../gather-facts.ts';
 import { jsonText } from '../json-text.ts';
 import { explainingOpen, openImageFile } from '../open-image.ts';
@@ -16,6 +17,7 @@ export const check: Command = {
     outputOption,
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
     { name: 'force-share', short: 'U', help: 'also if somebody may be writing to it' },
+    ...followOptions,
     { name: 'repair', short: 'r', argument: 'leaks|all', refused: 'check does not repair yet' },
     { name: 'cache', short: 'T', argument: 'CACHE', refused: 'files are read through the page cache' },
     { name: 'object', argument: 'OBJECT', refused: 'there are no secrets yet' },
@@ -23,6 +25,7 @@ export const check: Command = {
   ],
   notes:
     'A journal that is to be replayed is looked through: the result is that of the image after recovery.\n' +
+    'No name that stands in the image is followed, with those options and without: its tables are all that is looked at.\n' +
     'Exit codes: 0 sound, 1 the check could not be done, 2 corruptions, 3 leaks only,\n' +
     '63 a format without checks.',
   run: runCheck,
@@ -32,6 +35,7 @@ async function runCheck(args: ParsedArguments, context: CommandContext): Promise
   const output = outputFormat(args);
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
+  followPolicy(args);
   const opened = await openImageFile(name, {
     format: args.value('format'),
     readOnly: true,

@@ -3,7 +3,7 @@
  * wrong option never costs the file that stands there; a failure after that removes what was begun.
  */
 import { realpathSync, statSync, unlinkSync } from 'node:fs';
-import { createImage } from '@qcow2/driver';
+import { type CreateOptions, createImage } from '@qcow2/driver';
 import { openFile } from '@qcow2/fs';
 import { Qcow2Error } from '@qcow2/spec';
 import type { ParsedArguments } from '../arguments.ts';
@@ -219,10 +219,30 @@ async function createRaw(path: string, values: OptionValues, name: string): Prom
 }
 
 async function createQcow2(path: string, values: OptionValues, name: string): Promise<void> {
-  const settings = qcow2Settings(values, name);
+  const { dataFile, ...settings } = qcow2Settings(values, name);
+  const dataPath = dataFile === undefined ? undefined : besideImage(name, dataFile.name);
+  if (dataPath !== undefined && sameFile(name, dataPath)) {
+    throw new CommandFailure(`${name}: The data file is the image itself`);
+  }
+  // QEMU's order: the data file is made first, and empty, like the image.
+  const data = dataPath === undefined ? undefined : await openTarget(localPath(dataPath), name);
+  try {
+    await writeQcow2(path, name, {
+      ...settings,
+      ...(dataFile === undefined || data === undefined
+        ? {}
+        : { dataFile: { ...dataFile, device: data.device } }),
+    });
+  } finally {
+    data?.device.close();
+    data?.lock?.release();
+  }
+}
+
+async function writeQcow2(path: string, name: string, options: CreateOptions): Promise<void> {
   const { device, lock } = await openTarget(path, name);
   try {
-    await createImage(device, settings);
+    await createImage(device, options);
     await device.close();
   } catch (error) {
     await device.close();

@@ -1,8 +1,17 @@
 /** `info`: what an image is, from its metadata alone. Works for images that can not be opened for data. */
+import { realpathSync } from 'node:fs';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
-import type { ImageFacts } from '../image-facts.ts';
+import {
+  type FollowedName,
+  type FollowPolicy,
+  followName,
+  followOptions,
+  followPolicy,
+  guessedFailure,
+} from '../follow.ts';
+import type { ImageFacts, Qcow2Facts } from '../image-facts.ts';
 import { imageJson, imageText } from '../image-report.ts';
 import { jsonText } from '../json-text.ts';
 import { imageFacts } from '../open-image.ts';
@@ -14,6 +23,7 @@ export const info: Command = {
     { name: 'format', short: 'f', argument: 'FMT', help: 'qcow2 or raw; found by itself if not given' },
     outputOption,
     { name: 'backing-chain', help: 'also the backing file, its backing file, and so on' },
+    ...followOptions,
     { name: 'force-share', short: 'U', help: 'also if somebody may be writing to it' },
     { name: 'object', argument: 'OBJECT', refused: 'there are no secrets yet' },
     { name: 'image-opts', refused: 'not yet' },
@@ -25,7 +35,11 @@ async function runInfo(args: ParsedArguments, context: CommandContext): Promise<
   const output = outputFormat(args);
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
-  const choice = { whole: args.has('backing-chain'), shared: args.has('force-share') };
+  const choice = {
+    whole: args.has('backing-chain'),
+    shared: args.has('force-share'),
+    follow: followPolicy(args),
+  };
   const chain = await chainFacts(name, args.value('format'), choice);
   if (output === 'human') {
     context.out(chain.map(imageText).join('\n'));
@@ -37,23 +51,30 @@ async function runInfo(args: ParsedArguments, context: CommandContext): Promise<
   return 0;
 }
 
+/** No file but those of the chain is opened, and a data file is none of them. */
 async function chainFacts(
   name: string,
   format: string | undefined,
-  choice: { readonly whole: boolean; readonly shared: boolean },
+  choice: { readonly whole: boolean; readonly shared: boolean; readonly follow: FollowPolicy },
 ): Promise<ImageFacts[]> {
   const chain: ImageFacts[] = [];
   const seen = new Set<string>();
-  let next: { name: string; format: string | undefined } | undefined = { name, format };
+  let next: (FollowedName & { readonly guessed?: boolean }) | undefined = { path: name, format };
   while (next !== undefined) {
-    if (seen.has(next.name)) {
-      throw new CommandFailure(`Backing file '${next.name}' creates an infinite loop.`);
-    }
-    seen.add(next.name);
-    const facts: ImageFacts = await imageFacts(next.name, { format: next.format, shared: choice.shared });
+    const facts: ImageFacts = await imageFacts(next.path, { format: next.format, shared: choice.shared });
+    const real = realpathSync(facts.path);
+    if (seen.has(real)) throw new CommandFailure(`Backing file '${next.path}' creates an infinite loop.`);
+    seen.add(real);
     chain.push(facts);
-    const backing = choice.whole ? facts.qcow2?.fullBackingFile : undefined;
-    next = backing === undefined ? undefined : { name: backing, format: facts.qcow2?.backingFormat };
+    if (!choice.whole || facts.qcow2?.backingFile === undefined) break;
+    if (next.guessed === true) throw guessedFailure(next.path, facts.qcow2.backingFile);
+    next = nextOf(facts.path, facts.qcow2, facts.qcow2.backingFile, choice.follow);
   }
   return chain;
+}
+
+function nextOf(path: string, { backingFormat }: Qcow2Facts, name: string, follow: FollowPolicy) {
+  const followed = followName({ role: 'backing', name }, path, follow);
+  const format = backingFormat ?? followed.format;
+  return { ...followed, format, guessed: format === undefined };
 }

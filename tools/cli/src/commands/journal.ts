@@ -228,19 +228,24 @@ async function replayJournal(name: string, args: ParsedArguments, context: Comma
 
 /**
  * Open an image for writing and close it. A dirty one is replayed, which may complete clusters with what the
- * backing file has there: so then the chain is opened too. A clean one needs no backing file for its journal.
+ * backing file has there: so then the chain is opened too. A clean one needs no backing file for its journal. What has a
+ * data file is not opened for writing without it.
  */
 async function withImage(
   name: string,
   action: (image: Awaited<ReturnType<typeof openImage>>) => Promise<void>,
 ): Promise<void> {
-  const dirty = (await imageFacts(name)).qcow2?.journal?.state === 'dirty';
-  const opened = dirty ? await openChain(name, { readOnly: false }) : await withoutChain(name);
+  const { journal: found, dataFileRaw } = (await imageFacts(name)).qcow2 ?? {};
+  const whole = found?.state === 'dirty' || dataFileRaw !== undefined;
+  const opened = whole ? await openChain(name, { readOnly: false }) : await withoutChain(name);
   let image: Awaited<ReturnType<typeof openImage>>;
   try {
     requireQcow2(opened.top, 'journal');
     image = await explainingOpen(name, () =>
-      openImage(opened.top.device, { backing: opened.backing ?? 'none' }),
+      openImage(opened.top.device, {
+        backing: opened.backing ?? 'none',
+        ...(opened.dataFile === undefined ? {} : { dataFile: opened.dataFile }),
+      }),
     );
   } catch (error) {
     await opened.close();
@@ -256,7 +261,7 @@ async function withImage(
 
 async function withoutChain(name: string): Promise<OpenedChain> {
   const top = await openImageFile(name, { readOnly: false });
-  return { top, backing: undefined, close: () => top.close() };
+  return { top, backing: undefined, dataFile: undefined, close: () => top.close() };
 }
 
 function sizeOption(args: ParsedArguments, name: string): number | undefined {

@@ -8,6 +8,7 @@
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
+import { followOptions, followPolicy } from '../follow.ts';
 import type { JournalMode, ServedImage, ServedImageOptions } from '../served-image.ts';
 
 export const serve: Command = {
@@ -32,6 +33,7 @@ export const serve: Command = {
       argument: 'SECONDS',
       help: 'write back and mark the image as clean after so long without requests (default 5; 0: never)',
     },
+    ...followOptions,
     { name: 'verbose', short: 'v', help: 'say how to connect, who comes and goes, what fails' },
     { name: 'offset', short: 'o', argument: 'OFFSET', refused: 'not yet' },
     { name: 'allocation-depth', short: 'A', refused: 'not yet' },
@@ -74,11 +76,12 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
   const readOnly = args.has('read-only');
   const journal = journalMode(args);
   const idleSeconds = integerOption(args, 'journal-idle', 0, 86400);
+  const follow = followPolicy(args);
   // Asked for early: a signal that comes while the image is being opened is not lost.
   const { stop } = context;
 
   const { createNbdServer, nbdUri } = await import('@qcow2/nbd');
-  const image = await openNamed(args, name, { readOnly, journal, idleSeconds }, context);
+  const image = await openNamed(args, name, { readOnly, journal, idleSeconds, follow }, context);
   const verbose = args.has('verbose');
   const say = (line: string): void => {
     if (verbose) context.err(`${context.programName}: ${line}\n`);
@@ -119,7 +122,7 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
 async function openNamed(
   args: ParsedArguments,
   name: string,
-  how: Pick<ServedImageOptions, 'readOnly' | 'journal' | 'idleSeconds'>,
+  how: Pick<ServedImageOptions, 'readOnly' | 'journal' | 'idleSeconds' | 'follow'>,
   context: CommandContext,
 ): Promise<ServedImage> {
   const { openServedImage } = await import('../served-image.ts');

@@ -23,7 +23,7 @@ describeWith(['qemu-img'], 'create beside qemu-img', () => {
     for (const options of [
       'cluster_size=3000',
       'journal=on,compat=0.10',
-      'data_file=x',
+      'data_file=json:x',
       'journal=on,journal_size=2G',
     ]) {
       writeFileSync(file, 'precious');

@@ -199,7 +199,7 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'python3-libnbd'], 'serve', () =
     [['serve', '--tls-creds', 'x', 'disk.qcow2'], "option '--tls-creds' is not supported"],
     [['serve', 'guessed.raw'], 'say so with -f raw'],
     [['serve', 'orphan.qcow2'], "Could not open backing file: Could not open 'gone': No such file"],
-    [['serve', 'remote.qcow2'], "Protocol 'nbd' is not supported"],
+    [['serve', 'remote.qcow2'], 'not followed to the network without --allow-remote'],
     [['serve', 'loop.qcow2'], 'twice'],
     [['serve', '-f', 'qcow2', 'guessed.raw'], "Could not open 'guessed.raw': Image is not in qcow2 format"],
     [['journal'], 'Expecting journal info, dump, enable, convert, disable, resize or replay'],
