@@ -366,7 +366,7 @@ export class ImageParts {
   #refusalBesideData(profile: JournalProfile): Qcow2Error | undefined {
     if (profile !== 'draft-2013' || !this.core.data.isExternal) return undefined;
     const message = 'a journal of the draft of 2013 and an external data file exclude each other';
-    return new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message, { clause: 'JD13-BIND-011' });
+    return new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message, { clause: 'JD13-BIND-012' });
   }
 
   /** Why the header can not name a journal of a profile, known before anything is written; undefined: it can. */

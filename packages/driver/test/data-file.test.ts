@@ -343,8 +343,8 @@ test('a disk does not grow beyond a data file that can not', async () => {
 });
 
 describe('journals beside a data file', () => {
-  test('[JD13-BIND-011] the draft of 2013 has another use for the bit', async () => {
-    const refused = { code: 'UNSUPPORTED_OPERATION', context: { clause: 'JD13-BIND-011' } };
+  test('[JD13-BIND-012] the draft of 2013 has another use for the bit', async () => {
+    const refused = { code: 'UNSUPPORTED_OPERATION', context: { clause: 'JD13-BIND-012' } };
     await expect(made('ordered', false, { journal: { profile: 'draft-2013' } })).rejects.toMatchObject(
       refused,
     );
