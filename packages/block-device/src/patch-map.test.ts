@@ -11,6 +11,35 @@ describe('PatchMap', () => {
     expect(map.setBytes).toBe(8);
   });
 
+  it('gives the runs within a range, cut to it, however long the range is beside the map', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.record({ at: fc.nat(2000), bytes: fc.uint8Array({ minLength: 1, maxLength: 200 }) }), {
+          minLength: 1,
+          maxLength: 8,
+        }),
+        fc.nat(2200),
+        fc.oneof(fc.nat(100), fc.nat(2200), fc.constant(2 ** 40)),
+        (writes, offset, lengthBytes) => {
+          const map = new PatchMap();
+          for (const { at, bytes } of writes) map.set(at, bytes);
+          const expected = [...map.runs()].flatMap((run) => {
+            const from = Math.max(run.offset, offset);
+            const to = Math.min(run.offset + run.bytes.length, offset + lengthBytes);
+            return from < to
+              ? [{ offset: from, bytes: run.bytes.slice(from - run.offset, to - run.offset) }]
+              : [];
+          });
+          const found = [...map.runsWithin(offset, lengthBytes)].map((run) => ({
+            offset: run.offset,
+            bytes: run.bytes.slice(),
+          }));
+          expect(found).toEqual(expected);
+        },
+      ),
+    );
+  });
+
   it('agrees with a plain array of bytes under random set, delete and apply', () => {
     const step = fc.record({
       kind: fc.constantFrom('set', 'delete'),

@@ -110,15 +110,41 @@ export class PatchMap {
    * runs: what is deleted meanwhile is not given, what is added in a new place may not be.
    */
   *runs(maxBytes = 65536): Generator<PatchRun, void, undefined> {
-    const order = [...this.#pieces.keys()].sort((a, b) => a - b);
+    yield* this.#runsOf([...this.#pieces.keys()].sort(ascending), 0, Number.POSITIVE_INFINITY, maxBytes);
+  }
+
+  /** The same for what is set within a range, cut to it. Takes as long as the range, or the map, whichever is shorter. */
+  *runsWithin(offset: number, lengthBytes: number, maxBytes = 65536): Generator<PatchRun, void, undefined> {
+    if (this.#setBytes === 0 || lengthBytes === 0) return;
+    const end = offset + lengthBytes;
+    const first = Math.floor(offset / pieceBytes);
+    const last = Math.floor((end - 1) / pieceBytes);
+    const order: number[] = [];
+    if (last - first > this.#pieces.size) {
+      for (const index of this.#pieces.keys()) if (index >= first && index <= last) order.push(index);
+      order.sort(ascending);
+    } else {
+      for (let index = first; index <= last; index++) if (this.#pieces.has(index)) order.push(index);
+    }
+    yield* this.#runsOf(order, offset, end, maxBytes);
+  }
+
+  /** Runs of the pieces with these indices, which ascend, cut to [from, to). */
+  *#runsOf(
+    order: readonly number[],
+    from: number,
+    to: number,
+    maxBytes: number,
+  ): Generator<PatchRun, void, undefined> {
     let offset = 0;
     let parts: Uint8Array[] = [];
     let length = 0;
     for (const index of order) {
       const piece = this.#pieces.get(index);
       if (piece === undefined) continue;
+      const within = bitsWithin(index * pieceBytes, from, to);
       for (let i = 0; i < pieceBytes; ) {
-        const rest = piece.mask >>> i;
+        const rest = (piece.mask & within) >>> i;
         if (rest === 0) break;
         const unset = lowestBit(rest);
         if (unset > 0) {
@@ -177,6 +203,16 @@ function applyPiece(piece: Piece, at: number, offset: number, into: Uint8Array):
 /** `count` bits (at least one) from bit `start` on. */
 function bits(start: number, count: number): number {
   return (-1 >>> (pieceBytes - count)) << start;
+}
+
+/** The bits of the bytes of a piece, which stands at `at`, that lie in [from, to), which it touches. */
+function bitsWithin(at: number, from: number, to: number): number {
+  const start = Math.max(0, from - at);
+  return bits(start, Math.min(pieceBytes, to - at) - start);
+}
+
+function ascending(a: number, b: number): number {
+  return a - b;
 }
 
 /** The place of the lowest bit that is set; 32 where none is. */

@@ -21,7 +21,7 @@ import type { ClusterReader } from './cluster-reader.ts';
 import { type GuestOverlay, type OverlayCluster, sectorBytes } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
 import { L2Allocator } from './l2-allocation.ts';
-import { gapsBetween, joinedRanges, leaveRest, mayLeave, rangesWithout } from './later-parts.ts';
+import { gapsBetween, joinedRanges, leaveRest, mayAdd, mayLeave, rangesWithout } from './later-parts.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
 import { MetadataUpdate } from './metadata-update.ts';
 import type { PendingClusters } from './pending-clusters.ts';
@@ -103,7 +103,10 @@ export class ClusterWriter {
     yield* this.pending.write(guestCluster, mapping, piece);
   }
 
-  /** Into a cluster of the image's own. What the log was to bring there is ended, by whole sectors. */
+  /**
+   * Into a cluster of the image's own. What the log was to bring there is ended, by whole sectors. Where that would cut a part
+   * in two and there are too many, all of the cluster is.
+   */
   *#writeOwn(guestCluster: number, mapping: Mapping, { inCluster, bytes }: Piece): Task<void> {
     const { fills, clusterBytes } = this.#core;
     const base = guestCluster * clusterBytes;
@@ -123,7 +126,11 @@ export class ClusterWriter {
     }
     yield* this.#core.data.write(mapping.hostOffset + start, base + start, sectors);
     const update = this.update();
-    update.endFills(mapping.hostOffset + start, end - start);
+    if (mayAdd(this.#core, 2)) update.endFills(mapping.hostOffset + start, end - start);
+    else {
+      yield* this.#bringIn(mapping.hostOffset / clusterBytes, [{ start, end }]);
+      update.endFills(mapping.hostOffset, clusterBytes);
+    }
     yield* update.submit({ required: true, afterData: true });
   }
 
@@ -140,10 +147,27 @@ export class ClusterWriter {
     yield* update.submit({ required: false, afterData: true });
   }
 
-  /** Write what stands elsewhere still of a host cluster, except where there is something newer. */
-  *#bringIn(hostCluster: number, except: readonly ClusterRange[]): Task<void> {
+  /**
+   * As `finishFill`, where the log ends copies by itself: what was added up to a time is brought in, and nothing is submitted.
+   * Returns how many bytes were.
+   */
+  *makeCopies(hostCluster: number, until: number): Task<number> {
+    const { fills, clusterBytes } = this.#core;
+    const base = hostCluster * clusterBytes;
+    const parts = fills.unfilledIn(hostCluster, until);
+    yield* this.#bringIn(hostCluster, [], until);
+    let bytes = 0;
+    for (const { start, end } of parts) {
+      fills.written(base + start, end - start);
+      bytes += end - start;
+    }
+    return bytes;
+  }
+
+  /** Write what stands elsewhere still of a host cluster, up to a time, except where there is something newer. */
+  *#bringIn(hostCluster: number, except: readonly ClusterRange[], until?: number): Task<void> {
     const base = hostCluster * this.#core.clusterBytes;
-    for (const part of this.#core.fills.unfilledIn(hostCluster)) {
+    for (const part of this.#core.fills.unfilledIn(hostCluster, until)) {
       for (const { start, end } of rangesWithout(part, except)) {
         const bytes = new Uint8Array(end - start);
         const done = this.#reader.readSource(movedSource(part.source, start - part.start), bytes);

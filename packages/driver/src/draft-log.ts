@@ -8,14 +8,20 @@ import { encodeDraftFeatures, type Qcow2Header } from '@qcow2/codec';
 import type { DraftClient, DraftEngine } from '@qcow2/journal';
 import type { Qcow2Error } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
+import type { ClusterWriter } from './cluster-writer.ts';
 import type { ImageCore } from './image-core.ts';
 import type { MetadataChange, MetadataLog } from './metadata-log.ts';
 
 /** Byte offset of the feature masks in the header (HDR-015). */
 const featuresAt = 72;
+/** Recovery bounds what it holds at most: a log of ours stays far below [JD13-DESC-018]. */
+const mostLiveParts = 4096;
 
 export class DraftLog implements MetadataLog {
   readonly lateFrees = false;
+  /** Of fills from the backing file the draft knows nothing. */
+  readonly takesCopies = true;
+  readonly mostLiveParts = mostLiveParts;
   readonly engine: DraftEngine;
   readonly #commitIntervalMs: number;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -53,9 +59,16 @@ export class DraftLog implements MetadataLog {
 
   /** Ranges of settled guest writes mean nothing here: this log holds none. */
   submit(change: MetadataChange): void {
-    const { writes, revokes, required, afterData, onDurable } = change;
-    const common = { hostWrites: writes, revokes, required, afterData };
-    this.engine.submit(onDurable === undefined ? common : { ...common, onDurable });
+    const { writes, revokes, copies, required, afterData, onDurable, onRetired } = change;
+    this.engine.submit({
+      hostWrites: writes,
+      revokes,
+      required,
+      afterData,
+      ...(copies === undefined || copies.length === 0 ? {} : { copies }),
+      ...(onDurable === undefined ? {} : { onDurable }),
+      ...(onRetired === undefined ? {} : { onRetired }),
+    });
     this.#startTimer();
   }
 
@@ -97,14 +110,51 @@ export class DraftLog implements MetadataLog {
   }
 }
 
-/** The image as the draft engine's client: the dirty bit, and the length of the file. */
+/**
+ * The image as the draft engine's client: the dirty bit, the length of the file, and the copies that the log holds. These are made
+ * under the write lock, of what is still to be brought then: where a guest has written meanwhile, nothing is copied over it.
+ */
 export class ImageDraftClient implements DraftClient {
   readonly #core: ImageCore;
   readonly #allocator: Allocator;
+  readonly #writer: ClusterWriter;
+  /** Host clusters with parts to be brought in, last to be done first. */
+  #round: { readonly hostCluster: number; readonly bytes: number }[] = [];
+  #roundBytes = 0;
+  /** Only what was committed when the round began [JD13-TXN-008]. */
+  #until = 0;
 
-  constructor(core: ImageCore, allocator: Allocator) {
+  constructor(core: ImageCore, allocator: Allocator, writer: ClusterWriter) {
     this.#core = core;
     this.#allocator = allocator;
+    this.#writer = writer;
+  }
+
+  get roundBytes(): number {
+    return this.#roundBytes;
+  }
+
+  beginRound(): number {
+    const { fills } = this.#core;
+    this.#until = fills.durableTime;
+    this.#round = fills.unfilled(this.#until).reverse();
+    this.#roundBytes = this.#round.reduce((sum, { bytes }) => sum + bytes, 0);
+    return this.#roundBytes;
+  }
+
+  *stepRound(maxBytes: number): Task<number> {
+    return yield* this.#core.writeLock.exclusive(() => this.#stepLocked(maxBytes));
+  }
+
+  *#stepLocked(maxBytes: number): Task<number> {
+    let copied = 0;
+    while (copied < maxBytes) {
+      const next = this.#round.pop();
+      if (next === undefined) break;
+      copied += yield* this.#writer.makeCopies(next.hostCluster, this.#until);
+      this.#roundBytes -= next.bytes;
+    }
+    return copied;
   }
 
   *markDirty(): Task<void> {

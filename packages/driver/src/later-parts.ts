@@ -16,8 +16,13 @@ import type { ClusterRange } from './sector-map.ts';
 const mostParts = 8;
 
 /** Whether so many parts may be left to the log now. */
-export function mayLeave({ log }: ImageCore, parts: number): boolean {
-  return parts <= mostParts && !log.isBacklogged;
+export function mayLeave(core: ImageCore, parts: number): boolean {
+  return parts <= mostParts && !core.log.isBacklogged && mayAdd(core, parts);
+}
+
+/** Whether so many parts more may be live: a reader of the log has its bounds. */
+export function mayAdd({ log, fills }: ImageCore, parts: number): boolean {
+  return log.mostLiveParts === undefined || fills.liveParts + parts <= log.mostLiveParts;
 }
 
 /**

@@ -39,6 +39,8 @@ export interface MetadataChange {
   readonly intentDone?: number | undefined;
   /** Called when the change is durable: what it freed may be used again. */
   readonly onDurable?: () => void;
+  /** Called, by a log that ends copies without a revoke, when no replay makes those of this change any more. */
+  readonly onRetired?: () => void;
 }
 
 export interface MetadataLog {
@@ -53,6 +55,8 @@ export interface MetadataLog {
   readonly changeBytes: number;
   /** Copies within the image may be left to the log (`copies`). */
   readonly takesCopies?: boolean;
+  /** So many parts of clusters may be left to it at a time; without it, as many as it has room for. */
+  readonly mostLiveParts?: number;
   /** Bytes of the backing device may be left to it (`fills`). */
   readonly takesFills?: boolean;
   /** Nothing waits and nothing is under way: another log may take this one's place. */

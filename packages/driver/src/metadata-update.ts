@@ -138,6 +138,7 @@ export class MetadataUpdate {
     this.#endFillsOfEntries();
     this.#applyEntries(tables, writes);
     this.#applyL1(writes);
+    let addedUntil = endedAt;
     this.#core.log.submit({
       writes: joined(writes),
       revokes: this.#revokes,
@@ -151,13 +152,27 @@ export class MetadataUpdate {
         if (late) this.#allocator.freeLater(this.#dropped);
         else this.#allocator.release(freed);
         for (const { hostOffset, lengthBytes } of this.#ended) fills.end(hostOffset, lengthBytes, endedAt);
+        if (this.#later.length > 0) fills.becameDurable(addedUntil);
         options.onDurable?.();
       },
+      ...this.#retiring(() => addedUntil),
     });
     for (const { hostOffset, lengthBytes } of this.#ended) fills.written(hostOffset, lengthBytes);
     for (const { hostOffset, lengthBytes, source } of this.#later) {
       fills.add(hostOffset, lengthBytes, source, hostOffset);
     }
+    addedUntil = fills.now;
+  }
+
+  /** What is to be done when the log can not ask for its copies any more, if it has any. */
+  #retiring(addedUntil: () => number): { onRetired?: () => void } {
+    if (this.#later.length === 0) return {};
+    const onRetired = (): void => {
+      for (const { hostOffset, lengthBytes } of this.#later) {
+        this.#core.fills.end(hostOffset, lengthBytes, addedUntil());
+      }
+    };
+    return { onRetired };
   }
 
   /** Returns the clusters that nobody refers to any more. */

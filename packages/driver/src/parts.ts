@@ -236,7 +236,7 @@ export class ImageParts {
     this.#draft = new DraftEngine({
       device: core.device,
       area,
-      client: new ImageDraftClient(core, this.allocator),
+      client: new ImageDraftClient(core, this.allocator, this.clusterWriter),
       last,
       commitDataBytes: tuning.commitDataBytes,
       writeBackAt: tuning.writeBackAt,

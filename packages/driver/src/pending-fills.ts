@@ -13,8 +13,11 @@
  * clusters are pinned, and the allocator hands out none of them before the last part that is copied from them is
  * gone. The bytes of a source are therefore the same at every replay, and replay may be repeated.
  *
+ * A log may end copies by itself: when it can not ask for one any more, the change's parts are gone (`onRetired`), however they
+ * stand in place. Until then they are live, and a guest's write to one is revoked all the same.
+ *
  * Invariants: parts of a cluster are whole sectors, in order, and do not overlap; a live part that is not unfilled
- * has a revoke on its way; no source is a target.
+ * has a revoke on its way, or ends with its change; no source is a target.
  *
  * A recovered log is not trusted: what no writer may ask for is refused by clause. So a cluster has at most one
  * part for each sector, however long the log is.
@@ -60,6 +63,8 @@ export class PendingFills {
   /** By source cluster, the target clusters that pin it. */
   readonly #pinned = new Map<number, Set<number>>();
   #time = 0;
+  #durableTime = 0;
+  #liveParts = 0;
   #pins: SourcePins | undefined;
 
   constructor(clusterBytes: number) {
@@ -74,6 +79,11 @@ export class PendingFills {
 
   get isEmpty(): boolean {
     return this.#targets.size === 0;
+  }
+
+  /** How many parts are live. */
+  get liveParts(): number {
+    return this.#liveParts;
   }
 
   /** Whether bytes of the cluster are still to be copied from there. */
@@ -91,11 +101,12 @@ export class PendingFills {
     return part !== undefined && part.start < start + lengthBytes;
   }
 
-  /** Host clusters with unfilled parts, in order, with how many bytes are unfilled. */
-  unfilled(): { readonly hostCluster: number; readonly bytes: number }[] {
+  /** Host clusters with unfilled parts that were added up to `time`, in order, with how many bytes are unfilled. */
+  unfilled(time = this.#time): { readonly hostCluster: number; readonly bytes: number }[] {
     const found: { hostCluster: number; bytes: number }[] = [];
     for (const [hostCluster, { parts }] of this.#targets) {
-      const bytes = parts.reduce((sum, part) => sum + (part.unfilled ? part.end - part.start : 0), 0);
+      const wanted = parts.filter((part) => part.unfilled && part.time <= time);
+      const bytes = wanted.reduce((sum, part) => sum + part.end - part.start, 0);
       if (bytes > 0) found.push({ hostCluster, bytes });
     }
     return found.sort((a, b) => a.hostCluster - b.hostCluster);
@@ -150,18 +161,22 @@ export class PendingFills {
       target = { parts: [], pins: new Set() };
       this.#targets.set(hostCluster, target);
     }
-    replace(target.parts, start, end, () => undefined);
+    this.#replace(target.parts, start, end, () => undefined);
     const part = { start, end, source, unfilled: true, time: ++this.#time };
     target.parts.splice(firstBehind(target.parts, start), 0, part);
+    this.#liveParts++;
     if (source.kind === 'copy') this.#pin(hostCluster, target, source.hostOffset, lengthBytes);
   }
 
-  /** The range, whole sectors of one cluster, stands in place now. Whoever wrote it submits a revoke. */
+  /**
+   * The range, whole sectors of one cluster, stands in place now. Whoever wrote other bytes there than those of the source submits
+   * a revoke; so does who wrote those, unless the log ends copies by itself.
+   */
   written(hostOffset: number, lengthBytes: number): void {
     const start = hostOffset % this.#clusterBytes;
     const target = this.#targets.get((hostOffset - start) / this.#clusterBytes);
     if (target === undefined) return;
-    replace(target.parts, start, start + lengthBytes, (part) => ({ ...part, unfilled: false }));
+    this.#replace(target.parts, start, start + lengthBytes, (part) => ({ ...part, unfilled: false }));
   }
 
   /** For `end`: a revoke that is submitted now ends what was added until now. */
@@ -169,10 +184,19 @@ export class PendingFills {
     return this.#time;
   }
 
-  /** A revoke of the range is durable, which was submitted at `time`. */
+  /** What was added up to this time is durable in the log. Changes become durable in the order in which they were submitted. */
+  get durableTime(): number {
+    return this.#durableTime;
+  }
+
+  becameDurable(time: number): void {
+    this.#durableTime = time;
+  }
+
+  /** A revoke of the range is durable, which was submitted at `time`; or the log has ended by itself what was added until then. */
   end(hostOffset: number, lengthBytes: number, time = this.#time): void {
     this.#eachTarget(hostOffset, lengthBytes, (cluster, target, start, end) => {
-      replace(target.parts, start, end, (part) => (part.time > time ? part : undefined));
+      this.#replace(target.parts, start, end, (part) => (part.time > time ? part : undefined));
       if (target.parts.length > 0) return;
       this.#targets.delete(cluster);
       for (const source of target.pins) this.#unpin(source, cluster);
@@ -193,6 +217,12 @@ export class PendingFills {
       }
     });
     this.end(hostOffset, lengthBytes);
+  }
+
+  #replace(parts: Part[], start: number, end: number, by: (part: Part) => Part | undefined): void {
+    const before = parts.length;
+    replace(parts, start, end, by);
+    this.#liveParts += parts.length - before;
   }
 
   /** The targets that a range of any length touches, with its part in their clusters. */

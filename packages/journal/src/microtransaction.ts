@@ -55,8 +55,8 @@ export interface LoggedIntent {
 export interface Microtransaction {
   readonly hostWrites?: readonly HostWrite[];
   /**
-   * To be made when the microtransaction is durable. Nobody changes the source before it is made. The engine of v1 leaves
-   * it to the client, who ends each with a revoke of its target when that stands in place; so with fills.
+   * To be made when the microtransaction is durable, by the client, in a round. Nobody changes the source before it is made and
+   * has ended: with v1, as fills do, by a revoke of its target; with draft-2013 by a revoke or by `onRetired`.
    */
   readonly copies?: readonly HostCopy[];
   readonly fills?: readonly BackingFill[];
@@ -77,6 +77,8 @@ export interface Microtransaction {
   readonly afterData: boolean;
   /** Called once, synchronously, when the record that holds it is durable. */
   readonly onDurable?: () => void;
+  /** Profile draft-2013: called once, synchronously, when a durable header has passed it: no replay executes it any more. */
+  readonly onRetired?: () => void;
 }
 
 /**

@@ -148,6 +148,17 @@ const tuned: readonly DriverConfiguration[] = [
 ];
 
 const tunedRandom: readonly DriverConfiguration[] = [
+  // Rounds make copies all the time, into clusters that the guest goes on writing to.
+  {
+    ...small,
+    name: 'draft-2013+eager+twins',
+    mode: 'draft-2013',
+    letters: 'g',
+    filled: true,
+    sharing: 'twins',
+    tuning: eager,
+  },
+  { ...fewLarge, name: 'draft-2013-4k+eager+twins', mode: 'draft-2013', sharing: 'twins', tuning: eager },
   { ...fewLarge, name: 'journal-4k+direct+backing+twins', mode: 'journal', sharing: 'twins', tuning: direct },
   {
     ...fewLarge,

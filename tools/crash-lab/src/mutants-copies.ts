@@ -70,8 +70,8 @@ export const copyMutants: readonly CodeMutant[] = [
     edits: [
       {
         file: driver('cluster-writer.ts'),
-        find: '    update.endFills(mapping.hostOffset + start, end - start);\n',
-        replace: '',
+        find: 'update.endFills(mapping.hostOffset + start, end - start);',
+        replace: '{}',
       },
     ],
     system: 'journal-4k+direct+backing+twins',

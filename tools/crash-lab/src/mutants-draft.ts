@@ -177,4 +177,74 @@ export const draftMutants: readonly CodeMutant[] = [
     system: 'draft-2013+l1',
     workload: 'sfgfofc',
   },
+  {
+    name: 'draft-rest-left-to-nobody',
+    clause: 'JD13-DESC-017',
+    protection: 'the transaction that maps a cluster in part names where the rest stands',
+    edits: [
+      {
+        file: 'packages/driver/src/draft-log.ts',
+        find: '      ...(copies === undefined || copies.length === 0 ? {} : { copies }),\n',
+        replace: '',
+      },
+    ],
+    system: 'draft-2013+snapshot',
+    workload: 'sf',
+  },
+  {
+    name: 'draft-source-not-pinned',
+    clause: 'JD13-DESC-013',
+    protection: 'the source of a copy that a replay may make is not handed out',
+    edits: [
+      {
+        file: 'packages/driver/src/allocator.ts',
+        find: '    if (this.#pinned.has(cluster)) return false;\n',
+        replace: '',
+      },
+    ],
+    system: 'draft-2013+eager+twins',
+    workload: 'r1.0',
+  },
+  {
+    name: 'draft-source-let-go-when-copied',
+    clause: 'JD13-DESC-013',
+    protection: 'a copy that is made keeps its source until a durable header has passed it',
+    edits: [
+      {
+        file: 'packages/driver/src/cluster-writer.ts',
+        find: '      fills.written(base + start, end - start);\n      bytes',
+        replace: '      fills.end(base + start, end - start);\n      bytes',
+      },
+    ],
+    system: 'draft-2013+eager+twins',
+    workload: 'r1.2',
+  },
+  {
+    name: 'draft-written-target-not-revoked',
+    clause: 'JD13-DESC-016',
+    protection: 'who writes where a copy is to write revokes it',
+    edits: [
+      {
+        file: 'packages/driver/src/cluster-writer.ts',
+        find: 'update.endFills(mapping.hostOffset + start, end - start);',
+        replace: '{}',
+      },
+    ],
+    system: 'draft-2013-4k+eager+twins',
+    workload: 'r1.6',
+  },
+  {
+    name: 'draft-header-before-copies',
+    clause: 'JD13-TXN-002',
+    protection: 'a round makes the copies before the header passes them',
+    edits: [
+      {
+        file: 'packages/driver/src/draft-log.ts',
+        find: '      copied += yield* this.#writer.makeCopies(next.hostCluster, this.#until);\n',
+        replace: '',
+      },
+    ],
+    system: 'draft-2013+snapshot',
+    workload: 'sfc',
+  },
 ];

@@ -2,9 +2,8 @@
  * What was submitted and is in no transaction yet, in order, and what it takes of the ring at most: by that a commit is cut into
  * batches, and a client is told to commit before it submits more.
  */
-import type { HostCopy, Microtransaction } from '../microtransaction.ts';
+import type { Microtransaction } from '../microtransaction.ts';
 import { blocksBound, dataBlocksBound, descriptorBytesBound } from './batch.ts';
-import { CopyList } from './copy-list.ts';
 
 export class DraftQueue {
   readonly #blockBytes: number;
@@ -73,34 +72,11 @@ export class DraftQueue {
     }
   }
 
-  addCopiesTo(list: CopyList): void {
-    for (const { copies } of this.#changes) for (const copy of copies ?? []) list.add(copy);
-  }
-
-  /** Nothing of it is to be copied to the range any more. */
-  deleteCopies(hostOffset: number, lengthBytes: number): void {
-    this.#changes = this.#changes.map((change) => {
-      if (change.copies === undefined) return change;
-      this.#count(change, -1);
-      const cut = { ...change, copies: without(change.copies, hostOffset, lengthBytes) };
-      this.#count(cut, 1);
-      return cut;
-    });
-  }
-
   #count(change: Microtransaction, sign: 1 | -1): void {
     this.#dataBlocks += sign * dataBlocksBound(change, this.#blockBytes);
     this.#descriptorBytes += sign * descriptorBytesBound(change);
     for (const { bytes } of change.hostWrites ?? []) this.#bytes += sign * bytes.length;
   }
-}
-
-/** Copies without what goes to the range. */
-function without(copies: readonly HostCopy[], hostOffset: number, lengthBytes: number): HostCopy[] {
-  const list = new CopyList();
-  for (const copy of copies) list.add(copy);
-  list.delete(hostOffset, lengthBytes);
-  return [...list.all()];
 }
 
 /** Copy the part of `bytes` (standing at `at`) that overlaps `into` (standing at `start`). */

@@ -73,14 +73,6 @@ export class CopyList {
     return found;
   }
 
-  /** Whether bytes of the range are still to be copied elsewhere: they must stay as they are. */
-  pins(hostOffset: number, lengthBytes: number): boolean {
-    const end = hostOffset + lengthBytes;
-    return this.#copies.some(
-      ({ sourceHostOffset: source, lengthBytes: length }) => source < end && hostOffset < source + length,
-    );
-  }
-
   clear(): void {
     this.#copies = [];
   }

@@ -22,8 +22,9 @@
  *    before any header commits anything. It is cleared when a header with nothing to replay is durable.
  *  - A failed write or flush ends it: the error goes to all who wait, later calls are refused, nothing is retried.
  *
- * A copy's source stays as it is until the copy is made and retired: who owns the image asks `isPinned`, and frees
- * nothing that is. Who changes a target before its copy is made calls `settleCopies` first, and revokes the range.
+ * Copies are logged here and made by the client, in rounds (`DraftClient.stepRound`). Their sources stay as they are until a
+ * durable header has passed them (`onRetired`) or a revoke of the target is committed. Who writes a target in place before that
+ * submits such a revoke: the first flush of its commit covers the bytes.
  *
  * Concurrency: commits and execution run under one mutex; flushes that arrive meanwhile share the next commit.
  * `submit` is synchronous and may come at any time.
@@ -32,18 +33,17 @@ import { type BlockDevice, isPromise, Mutex, type Task } from '@qcow2/block-devi
 import { draftReplayCount } from '@qcow2/codec/journal/draft-2013';
 import { InvariantError, Qcow2Error, StateError, StorageError } from '@qcow2/spec';
 import { FlushClock } from '../flush-clock.ts';
-import type { HostCopy, Microtransaction } from '../microtransaction.ts';
+import type { Microtransaction } from '../microtransaction.ts';
 import type { RingGeometry } from '../ring.ts';
 import type { DraftArea } from './area.ts';
 import { mergeMicrotransactions } from './batch.ts';
 import { DraftQueue } from './change-queue.ts';
 import type { DraftClient } from './client.ts';
-import { CopyList } from './copy-list.ts';
 import { type DraftCounters, type DraftUse, newDraftCounters } from './counters.ts';
 import { Execution } from './execution.ts';
 import { HeaderWriter } from './header-writer.ts';
 import { PendingEffects } from './pending-effects.ts';
-import { SourcePins } from './source-pins.ts';
+import { Retirement } from './retirement.ts';
 import { DraftSpace, type PlacedTransaction } from './space.ts';
 import { TransactionWriter, totalBytes } from './transaction-writer.ts';
 
@@ -78,7 +78,7 @@ export class DraftEngine {
   readonly #clock = new FlushClock();
   readonly #counters = newDraftCounters();
   readonly #effects = new PendingEffects();
-  readonly #pins = new SourcePins();
+  readonly #retirement = new Retirement();
   readonly #queue: DraftQueue;
   readonly #space: DraftSpace;
   readonly #transactions: TransactionWriter;
@@ -108,6 +108,7 @@ export class DraftEngine {
     this.#header = new HeaderWriter({ ...parts, area, beginsAnew: options.last === undefined });
     this.#execution = new Execution({
       ...parts,
+      client: options.client,
       effects: this.#effects,
       ring: area.ring,
       startAt: options.writeBackAt ?? 0.25,
@@ -170,13 +171,13 @@ export class DraftEngine {
 
   /**
    * Queue a microtransaction. Nothing is durable on return; a `commit` begun from now on carries it if it
-   * is required. Its host writes and what it copies are the engine's.
+   * is required. Its host writes are the engine's. A host write to a place that a copy is still to be brought to comes with a
+   * revoke of it, or behind one: which copies are made, the client knows.
    * @throws FAILED_EARLIER
    */
   submit(transaction: Microtransaction): void {
     this.#refuseFailed();
     this.#queue.add(transaction);
-    this.#pins.submitted(transaction);
     this.#counters.microtransactions++;
   }
 
@@ -184,39 +185,6 @@ export class DraftEngine {
   patch(hostOffset: number, into: Uint8Array): void {
     this.#effects.patch(hostOffset, into);
     this.#queue.patch(hostOffset, into);
-  }
-
-  /** Copies to the range that are not made yet: who reads there reads their sources. In order of the target. */
-  pendingCopies(hostOffset: number, lengthBytes: number): HostCopy[] {
-    const all = new CopyList();
-    this.#effects.addCopiesTo(all);
-    this.#queue.addCopiesTo(all);
-    return all.within(hostOffset, lengthBytes);
-  }
-
-  /** Whether bytes of the range are the source of a copy that is not made, or made and not retired. */
-  isPinned(hostOffset: number, lengthBytes: number): boolean {
-    return this.#pins.has(hostOffset, lengthBytes);
-  }
-
-  /**
-   * Make the copies to the range now, in place, so that it may be written to. The caller revokes the range in a
-   * required microtransaction, submitted when its own bytes are written: until that is committed a replay would
-   * copy over them, and they are not durable before it.
-   */
-  *settleCopies(hostOffset: number, lengthBytes: number): Task<void> {
-    yield* this.#mutex.exclusive(() => this.#settleCopies(hostOffset, lengthBytes));
-  }
-
-  *#settleCopies(hostOffset: number, lengthBytes: number): Task<void> {
-    this.#refuseFailed();
-    try {
-      for (const copy of this.pendingCopies(hostOffset, lengthBytes)) yield* this.#execution.makeCopy(copy);
-      this.#effects.deleteCopies(hostOffset, lengthBytes);
-      this.#queue.deleteCopies(hostOffset, lengthBytes);
-    } catch (error) {
-      throw this.#fail(error);
-    }
   }
 
   /**
@@ -275,7 +243,11 @@ export class DraftEngine {
 
   #isDrained(): boolean {
     return (
-      !this.#execution.isUnderWay && this.#queue.isEmpty && this.#effects.isAllDraining && this.#space.isEmpty
+      !this.#execution.isUnderWay &&
+      this.#queue.isEmpty &&
+      this.#effects.isAllDraining &&
+      this.#space.isEmpty &&
+      this.#retirement.isEmpty
     );
   }
 
@@ -311,7 +283,7 @@ export class DraftEngine {
     this.#effects.addLogged(merged);
     this.#counters.submittedBytes += merged.submittedBytes;
     yield* this.#transactions.append(transactions);
-    this.#pins.appended(taken, this.#space.headLog);
+    this.#retirement.appended(taken, this.#space.headLog);
     yield* this.#flush('journal_flush');
     this.#header.commitThrough(this.#transactions.lastSequence);
     yield* this.#header.write();
@@ -346,7 +318,7 @@ export class DraftEngine {
     if (isPromise(done)) yield done;
     this.#clock.complete(number);
     this.#space.flushed(number);
-    this.#pins.retired(this.#space.retiredLog);
+    this.#retirement.passed(this.#space.retiredLog);
     this.#execution.flushed(number);
   }
 

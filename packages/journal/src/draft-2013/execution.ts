@@ -1,27 +1,28 @@
 /**
  * Execution in place: rounds that do what committed transactions say, so that the header can pass them.
  *
- * A round takes what was committed when it began (its *cut* is the head of the log then). When all of it is done, the next flush
+ * A round takes what was committed when it began (its *cut* is the head of the log then): the client makes the copies, under its own
+ * lock and around what a guest has written since, and the host writes are written here. When all of it is done, the next flush
  * that begins makes it durable, and the transactions up to the cut are synced [JD13-TXN-002].
  *
  * Crash argument. In-place bytes are written only from committed transactions [JD13-TXN-008]: a crash in between leaves
- * any mix of old and new sectors there, and replay writes the new ones again. How much a step does, and when, moves no
+ * any mix of old and new sectors there, and replay writes the new ones again; what it copies has not changed, for a source is
+ * pinned until a durable header has passed the copy. How much a step does, and when, moves no
  * order.
  *
  * Everything here runs under the engine's mutex.
  */
 import { type BlockDevice, isPromise, type PatchRun, type Task } from '@qcow2/block-device';
 import type { FlushClock } from '../flush-clock.ts';
-import type { HostCopy } from '../microtransaction.ts';
 import type { RingGeometry } from '../ring.ts';
-import type { CopyList } from './copy-list.ts';
+import type { DraftClient } from './client.ts';
 import type { DraftCounterCells } from './counters.ts';
 import type { PendingEffects } from './pending-effects.ts';
-import { copyInPlace } from './recovery.ts';
 import type { DraftSpace } from './space.ts';
 
 export interface ExecutionOptions {
   readonly device: BlockDevice;
+  readonly client: DraftClient;
   readonly effects: PendingEffects;
   readonly space: DraftSpace;
   readonly clock: FlushClock;
@@ -34,9 +35,9 @@ export interface ExecutionOptions {
 interface Round {
   /** Transactions up to this log offset are synced when the round is done. */
   readonly cutLog: number;
-  readonly copies: CopyList;
   readonly runs: Iterator<PatchRun>;
   readonly workBytes: number;
+  copied: boolean;
   drained: boolean;
   /** The flush after which they are synced; 0 until everything is written. */
   doneAtFlush: number;
@@ -92,39 +93,31 @@ export class Execution {
     this.#round = undefined;
   }
 
-  /** Make a copy in place. Not durable on return. */
-  *makeCopy(copy: HostCopy): Task<void> {
-    const { device, effects, clock, counters } = this.#options;
-    yield* copyInPlace(device, copy, (at, into) => effects.patchCommitted(at, into));
-    clock.noteWrite();
-    counters.copiedBytes += copy.lengthBytes;
-  }
-
   #begin(): void {
-    const { effects, space, counters } = this.#options;
-    const { writes, copies } = effects.beginDraining();
+    const { client, effects, space, counters } = this.#options;
+    const writes = effects.beginDraining();
+    const copyBytes = client.beginRound();
     this.#paceStart = space.headLog;
     counters.rounds++;
     this.#round = {
       cutLog: space.headLog,
-      copies,
       runs: writes.runs(),
-      workBytes: writes.setBytes + copies.pendingBytes,
+      workBytes: writes.setBytes + copyBytes,
+      copied: copyBytes === 0,
       drained: false,
       doneAtFlush: 0,
     };
   }
 
   *#step(budgetBytes: number): Task<void> {
-    const { device, effects, clock, counters } = this.#options;
+    const { device, client, clock, counters } = this.#options;
     const round = this.#round!;
     let left = budgetBytes;
-    // First what is copied: a source may have bytes of its own that are to be written.
-    while (left > 0 && !round.copies.isEmpty) {
-      const copy = round.copies.all()[0]!;
-      yield* this.makeCopy(copy);
-      effects.drained(copy);
-      left -= copy.lengthBytes;
+    while (left > 0 && !round.copied) {
+      const copied = yield* client.stepRound(left);
+      counters.copiedBytes += copied;
+      left -= copied;
+      round.copied = client.roundBytes === 0;
     }
     while (left > 0 && !round.drained) {
       const next = round.runs.next();
@@ -139,6 +132,6 @@ export class Execution {
       counters.writtenBackBytes += bytes.length;
       left -= Math.max(bytes.length, 512);
     }
-    if (round.drained && round.copies.isEmpty && round.doneAtFlush === 0) round.doneAtFlush = clock.next;
+    if (round.drained && round.copied && round.doneAtFlush === 0) round.doneAtFlush = clock.next;
   }
 }

@@ -13,7 +13,7 @@ import { type BlockDevice, readPadded, type Task, wait } from '@qcow2/block-devi
 import { blockIndexAt, type DraftArea, withHeader, writeDraftHeader } from './area.ts';
 import { type FoundTransaction, walkDraftChain } from './chain.ts';
 import type { PendingCopy } from './copy-list.ts';
-import { DraftEffects } from './effects.ts';
+import { DraftEffects, ResolveBudget } from './effects.ts';
 
 export interface RecoveredDraftLog {
   readonly area: DraftArea;
@@ -48,11 +48,14 @@ export function* replayDraftLog(device: BlockDevice, area: DraftArea): Task<Draf
   yield* wait(device.flush({ event: 'journal_flush' }));
   const revokes = yield* revokesOf(device, area);
   let now = area;
-  let effects = new DraftEffects();
+  const budget = new ResolveBudget();
+  let effects = new DraftEffects(budget);
   let last: FoundTransaction | undefined;
   const executeUpTo = function* (found: FoundTransaction): Task<void> {
+    const blockHostOffset = found.place.hostOffset;
+    budget.spend(revokes.length, blockHostOffset);
     for (const { index, hostOffset, lengthBytes } of revokes) {
-      if (index >= visited) effects.revoke(hostOffset, lengthBytes);
+      if (index >= visited) effects.revoke(hostOffset, lengthBytes, blockHostOffset);
     }
     yield* execute(device, effects);
     yield* wait(device.flush({ event: 'flush_data' }));
@@ -63,7 +66,7 @@ export function* replayDraftLog(device: BlockDevice, area: DraftArea): Task<Draf
     });
     yield* writeDraftHeader(device, now);
     yield* wait(device.flush({ event: 'journal_flush' }));
-    effects = new DraftEffects();
+    effects = new DraftEffects(budget);
   };
   let visited = 0;
   yield* walkDraftChain(device, area, function* (found) {

@@ -1,5 +1,5 @@
 /** The draft's engine on devices that fail, and on one that answers late. */
-import { MemoryDevice, RecordingDevice, run, type Task, wait } from '@qcow2/block-device';
+import { MemoryDevice, RecordingDevice, run } from '@qcow2/block-device';
 import { hostOffset, StorageError } from '@qcow2/spec';
 import { describe, expect, it } from 'vitest';
 import {
@@ -10,6 +10,7 @@ import {
   readDraftArea,
   replayDraftLog,
 } from '../../src/index.ts';
+import { DraftCopier } from '../support/draft-copier.ts';
 
 const journalAt = 65536;
 const blockBytes = 512;
@@ -18,6 +19,7 @@ interface Bench {
   readonly memory: MemoryDevice;
   readonly device: RecordingDevice;
   readonly engine: DraftEngine;
+  readonly copier: DraftCopier;
 }
 
 async function bench(ringBlocks: number, writeBackAt: number): Promise<Bench> {
@@ -26,12 +28,10 @@ async function bench(ringBlocks: number, writeBackAt: number): Promise<Bench> {
   await run(formatDraftArea(memory, { hostOffset: journalAt, lengthBytes }, blockBytes));
   const area = await run(readDraftArea(memory, journalAt, 4096));
   const device = new RecordingDevice(memory);
-  const nothing = function* (): Task<void> {
-    yield* wait(undefined);
-  };
-  const client = { markDirty: nothing, markClean: nothing, beforeFlush: nothing };
+  const copier = new DraftCopier(device);
   const last = await run(lastSynced(memory, area));
-  return { memory, device, engine: new DraftEngine({ device, area, client, last, writeBackAt }) };
+  const engine = new DraftEngine({ device, area, client: copier, last, writeBackAt });
+  return { memory, device, copier, engine };
 }
 
 function write(at: number, value: number): Microtransaction {
@@ -42,11 +42,7 @@ function write(at: number, value: number): Microtransaction {
   };
 }
 
-const copy: Microtransaction = {
-  copies: [{ targetHostOffset: 8192, sourceHostOffset: 4096, lengthBytes: 512 }],
-  required: true,
-  afterData: false,
-};
+const copy = { targetHostOffset: 8192, sourceHostOffset: 4096, lengthBytes: 512 };
 
 /** What stands there when the journal has been replayed. */
 async function recovered(memory: MemoryDevice): Promise<Uint8Array> {
@@ -56,7 +52,7 @@ async function recovered(memory: MemoryDevice): Promise<Uint8Array> {
 }
 
 describe('a write that fails', () => {
-  const events = ['journal_append', 'journal_header', 'journal_write_back', 'journal_copy'];
+  const events = ['journal_append', 'journal_header', 'journal_write_back', 'cow_write'];
   for (const event of events) {
     for (const kind of ['none', 'half'] as const) {
       it(`(${event}, ${kind} of it arrived) ends writing, and costs nothing that was committed`, async () => {
@@ -77,7 +73,7 @@ describe('a write that fails', () => {
         for (let i = 0; i < 40 && failure === undefined; i++) {
           try {
             it.engine.submit(write(8 * i, i + 1));
-            if (i % 4 === 0) it.engine.submit(copy);
+            if (i % 4 === 0) it.copier.submit(it.engine, { ...copy });
             await run(it.engine.commit());
             committed.push(i);
           } catch (error) {

@@ -1,5 +1,5 @@
 /** The draft's engine on a device that is written down: what is written when, and what waits for which flush. */
-import { MemoryDevice, RecordingDevice, run, type Task, wait } from '@qcow2/block-device';
+import { MemoryDevice, RecordingDevice, run } from '@qcow2/block-device';
 import { decodeDraftTransaction, peekDraftBlock } from '@qcow2/codec/journal/draft-2013';
 import { hostOffset, StorageError } from '@qcow2/spec';
 import { describe, expect, it } from 'vitest';
@@ -14,6 +14,7 @@ import {
   recoverDraftLog,
   replayDraftLog,
 } from '../../src/index.ts';
+import { DraftCopier } from '../support/draft-copier.ts';
 
 const journalAt = 65536;
 const blockBytes = 512;
@@ -22,6 +23,7 @@ interface Bench {
   readonly memory: MemoryDevice;
   readonly device: RecordingDevice;
   readonly engine: DraftEngine;
+  readonly copier: DraftCopier;
   readonly acts: string[];
 }
 
@@ -37,17 +39,10 @@ async function open(memory: MemoryDevice, options: Partial<DraftEngineOptions> =
   const device = new RecordingDevice(memory);
   const acts: string[] = [];
   const area = await run(readDraftArea(memory, journalAt, 4096));
-  const note = function* (act: string): Task<void> {
-    acts.push(act);
-    yield* wait(undefined);
-  };
-  const client = {
-    markDirty: () => note('dirty'),
-    markClean: () => note('clean'),
-    beforeFlush: () => note('flush'),
-  };
+  const copier = new DraftCopier(device, (act) => acts.push(act));
   const last = await run(lastSynced(memory, area));
-  return { memory, device, acts, engine: new DraftEngine({ device, area, client, last, ...options }) };
+  const engine = new DraftEngine({ device, area, client: copier, last, ...options });
+  return { memory, device, acts, copier, engine };
 }
 
 function write(at: number, ...bytes: number[]): Microtransaction {
@@ -213,32 +208,64 @@ describe('execution in place', () => {
 
 describe('copies', () => {
   const copy = { targetHostOffset: 8192, sourceHostOffset: 4096, lengthBytes: 1024 };
-  const submitted: Microtransaction = { copies: [copy], required: true, afterData: false };
 
-  it('[JD13-DESC-006, JD13-DESC-013] are logged, pin their source, and are made when they are executed', async () => {
+  it('[JD13-DESC-006, JD13-DESC-013] are logged, and live until the header that passed them is durable', async () => {
     const it = await bench(32);
     it.memory.write(4096, new Uint8Array(1024).fill(5));
-    it.engine.submit(submitted);
+    it.copier.submit(it.engine, copy);
     await run(it.engine.commit());
-    expect(it.engine.pendingCopies(8192, 4096)).toEqual([copy]);
-    expect(it.engine.isPinned(5119, 1)).toBe(true);
-    expect(it.engine.isPinned(5120, 1)).toBe(false);
+    expect(await at(it.memory, 8192, 1024)).toEqual(new Array(1024).fill(0));
     const recovered = it.memory.clone();
     await run(replayDraftLog(recovered, await areaOf(recovered)));
     expect(await at(recovered, 8192, 1024)).toEqual(new Array(1024).fill(5));
+    const synced: number[] = [];
+    const flush = it.device.flush.bind(it.device);
+    it.device.flush = (options) => {
+      const done = flush(options);
+      // Told of no earlier than the flush that makes the header durable has completed.
+      if (it.copier.live.size > 0) synced.push(it.device.log.length);
+      return done;
+    };
     await run(it.engine.quiesce());
+    expect(it.copier.live.size).toBe(0);
+    expect(events(it).slice(4)).toEqual([
+      'write cow_write',
+      'flush flush_data',
+      'write journal_header',
+      'flush journal_flush',
+    ]);
+    expect(synced).toHaveLength(2);
     expect(await at(it.memory, 8192, 1024)).toEqual(new Array(1024).fill(5));
-    expect(it.engine.isPinned(4096, 1024)).toBe(false);
   });
 
-  it('are settled before somebody writes to their target, and do not come over it later', async () => {
+  it('[JD13-TXN-008] are made in rounds, in steps, and only when they are committed', async () => {
+    const it = await bench(64, { writeBackAt: 0.05 });
+    it.memory.write(4096, new Uint8Array(1024).fill(5));
+    it.copier.submit(it.engine, copy);
+    await run(it.engine.commit());
+    for (let i = 0; it.copier.live.size > 0; i++) {
+      expect(i).toBeLessThan(40);
+      it.engine.submit(write(8 * i, i + 1));
+      await run(it.engine.commit());
+      const recovered = it.memory.clone();
+      await run(replayDraftLog(recovered, await areaOf(recovered)));
+      expect(await at(recovered, 8192, 1024)).toEqual(new Array(1024).fill(5));
+    }
+    const committedAt = it.device.log.findIndex(({ event }) => event === 'journal_header') + 1;
+    const madeAt = it.device.log.findIndex(({ event }) => event === 'cow_write');
+    expect(it.device.log[committedAt]).toMatchObject({ kind: 'flush' });
+    expect(madeAt).toBeGreaterThan(committedAt);
+    expect(it.engine.counters.copiedBytes).toBe(1024);
+    expect(await at(it.memory, 8192, 1024)).toEqual(new Array(1024).fill(5));
+  });
+
+  it('[JD13-DESC-016] do not come over what was written to their target and revoked, in no replay', async () => {
     const it = await bench(32);
     it.memory.write(4096, new Uint8Array(1024).fill(5));
-    it.engine.submit(submitted);
+    it.copier.submit(it.engine, copy);
     await run(it.engine.commit());
-    await run(it.engine.settleCopies(8192, 512));
-    expect(it.engine.pendingCopies(8192, 1024)).toMatchObject([{ targetHostOffset: 8704, lengthBytes: 512 }]);
-    it.memory.write(8192, new Uint8Array(512).fill(6));
+    it.copier.forget(copy);
+    it.memory.write(8192, new Uint8Array(1024).fill(6));
     it.engine.noteDeviceWrite();
     it.engine.submit({
       revokes: [{ hostOffset: hostOffset(8192), lengthBytes: 512 }],
@@ -250,7 +277,27 @@ describe('copies', () => {
     await run(replayDraftLog(recovered, await areaOf(recovered)));
     expect(await at(recovered, 8191 + 512, 2)).toEqual([6, 5]);
     await run(it.engine.quiesce());
-    expect(await at(it.memory, 8191 + 512, 2)).toEqual([6, 5]);
+    expect(await at(it.memory, 8191 + 512, 2)).toEqual([6, 6]);
+  });
+
+  it('[JD13-DESC-012, JD13-DESC-018] in thousands are resolved by a reader, whose costs follow what they copy', async () => {
+    const it = await bench(2000);
+    // Many places written, none of which is copied from; and as many copies as a writer may keep live.
+    for (let i = 0; i < 500; i++) it.engine.submit(write(3 * 2 ** 19 + 64 * i, 1));
+    for (let i = 0; i < 4096; i++) {
+      it.copier.submit(it.engine, {
+        targetHostOffset: 2 ** 22 + 1024 * i,
+        sourceHostOffset: 2 ** 21,
+        lengthBytes: 512,
+      });
+    }
+    it.memory.resize(2 ** 22 + 1024 * 4096);
+    it.memory.write(2 ** 21, new Uint8Array(512).fill(5));
+    await run(it.engine.commit());
+    const { effects } = await run(recoverDraftLog(it.memory, await areaOf(it.memory)));
+    expect(effects.copies.count).toBe(4096);
+    await run(replayDraftLog(it.memory, await areaOf(it.memory)));
+    expect(await at(it.memory, 2 ** 22 + 1024 * 4095 + 511, 2)).toEqual([5, 0]);
   });
 });
 
