@@ -73,8 +73,31 @@ describe('pending fills', () => {
         const touched = Array.from({ length: 3 * sectors }, (_, sector) => fills.touches(sector * 512, 512));
         expect(touched).toEqual(Array.from(touched, (_, sector) => model.has(sector)));
         expect(fills.isEmpty).toBe(model.size === 0);
+        expect(fills.liveParts).toBeLessThanOrEqual(model.size);
+        expect(fills.liveParts > 0).toBe(model.size > 0);
       }
     }
+  });
+
+  it('tell what was added up to a time from what came later, and count their parts', () => {
+    const fills = new PendingFills(clusterBytes);
+    fills.add(0, 1536, { kind: 'copy', hostOffset: 5 * clusterBytes }, 0);
+    const then = fills.now;
+    fills.add(2048, 512, { kind: 'copy', hostOffset: 6 * clusterBytes }, 0);
+    fills.add(clusterBytes, 512, { kind: 'copy', hostOffset: 7 * clusterBytes }, 0);
+    expect(fills.unfilled()).toEqual([
+      { hostCluster: 0, bytes: 2048 },
+      { hostCluster: 1, bytes: 512 },
+    ]);
+    expect(fills.unfilled(then)).toEqual([{ hostCluster: 0, bytes: 1536 }]);
+    expect(fills.liveParts).toBe(3);
+    fills.written(512, 512);
+    expect(fills.liveParts).toBe(5);
+    expect(fills.unfilled(then)).toEqual([{ hostCluster: 0, bytes: 1024 }]);
+    fills.end(0, clusterBytes, then);
+    expect(fills.liveParts).toBe(2);
+    fills.end(0, 2 * clusterBytes);
+    expect(fills.liveParts).toBe(0);
   });
 
   it('pin the clusters that they copy from until the last part is gone', () => {

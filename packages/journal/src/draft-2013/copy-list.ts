@@ -22,11 +22,6 @@ export class CopyList {
     return this.#copies.length;
   }
 
-  /** Bytes that are still to be copied. */
-  get pendingBytes(): number {
-    return this.#copies.reduce((sum, copy) => sum + copy.lengthBytes, 0);
-  }
-
   all(): readonly PendingCopy[] {
     return this.#copies;
   }
@@ -71,10 +66,6 @@ export class CopyList {
       if (piece !== undefined) found.push(piece);
     }
     return found;
-  }
-
-  clear(): void {
-    this.#copies = [];
   }
 
   #firstEndingBehind(hostOffset: number): number {

@@ -102,19 +102,14 @@ function* execute(device: BlockDevice, { writes, copies }: DraftEffects): Task<v
   }
 }
 
-/**
- * Make a copy within the image, piece by piece. Not durable on return.
- * @param patch lays over what was read what is newer in memory
- */
-export function* copyInPlace(
+/** Make a copy within the image, piece by piece. Not durable on return. */
+function* copyInPlace(
   device: BlockDevice,
   { targetHostOffset, sourceHostOffset, lengthBytes }: PendingCopy,
-  patch?: (hostOffset: number, into: Uint8Array) => void,
 ): Task<void> {
   for (let done = 0; done < lengthBytes; ) {
     const piece = new Uint8Array(Math.min(lengthBytes - done, pieceBytes));
     yield* wait(readPadded(device, sourceHostOffset + done, piece, { event: 'journal_copy' }));
-    patch?.(sourceHostOffset + done, piece);
     yield* wait(device.write(targetHostOffset + done, piece, { event: 'journal_copy' }));
     done += piece.length;
   }
