@@ -156,8 +156,8 @@ export const draftMutants: readonly CodeMutant[] = [
     edits: [
       {
         file: draft('effects.ts'),
-        find: 'if (lengthBytes === 0) return;\n    this.writes.delete',
-        replace: 'if (lengthBytes > 0) return;\n    this.writes.delete',
+        find: 'if (lengthBytes === 0) return;\n    this.#budget',
+        replace: 'if (lengthBytes > 0) return;\n    this.#budget',
       },
     ],
     system: 'draft-2013+l1',
