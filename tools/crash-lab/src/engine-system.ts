@@ -1,7 +1,7 @@
 /**
  * The journal engine alone as a system under test: the smallest client that uses all of it.
  *
- * The point is the small ring (14 blocks): it wraps every few flushes, so that the meeting of ring wrap, slot
+ * The point is the small ring (14 blocks, or 62): it wraps every few flushes, so that the meeting of ring wrap, slot
  * update, write-back and reuse of ring space, which takes an image thousands of writes, happens within a
  * short workload. What the client does is what the driver does, reduced to sectors: guest
  * sectors are found through a map; a sector is settled into a place that nothing durable refers to, and
@@ -43,6 +43,7 @@ export interface EngineConfiguration {
   readonly name: string;
   readonly directBytes: number;
   readonly writeBackAt: number;
+  readonly blockBytes: number;
 }
 
 const guestSectors = 8;
@@ -50,15 +51,17 @@ const placeCount = 48;
 const mapOffset = sectorBytes;
 const placesOffset = 2 * sectorBytes;
 const areaOffset = placesOffset + placeCount * sectorBytes;
-/** The smallest area with the largest blocks that it may have: 14 of them. */
 const area = { hostOffset: areaOffset, lengthBytes: 64 * 1024 } as const;
+/** The largest blocks that the smallest area may have: 14 of them. */
 const blockBytes = 4096;
 const magic = 0x6d696e69;
 
 export const engineConfigurations: readonly EngineConfiguration[] = [
-  { name: 'engine', directBytes: 4096, writeBackAt: 0.25 },
-  { name: 'engine+eager', directBytes: 4096, writeBackAt: 0.01 },
-  { name: 'engine+direct', directBytes: 0, writeBackAt: 0.25 },
+  { name: 'engine', directBytes: 4096, writeBackAt: 0.25, blockBytes },
+  { name: 'engine+eager', directBytes: 4096, writeBackAt: 0.01, blockBytes },
+  { name: 'engine+direct', directBytes: 0, writeBackAt: 0.25, blockBytes },
+  // Rounds that end when more than half of the ring is live, and so many blocks that the head can come near to what is freed.
+  { name: 'engine+late', directBytes: 4096, writeBackAt: 0.35, blockBytes: 1024 },
 ];
 
 export class EngineSystem implements SystemUnderTest {
@@ -79,7 +82,7 @@ export class EngineSystem implements SystemUnderTest {
   async create(device: BlockDevice, random: FillRandom): Promise<void> {
     await device.write(0, headerSector(false));
     await device.write(mapOffset, new Uint8Array(sectorBytes));
-    await run(formatArea(device, area, blockBytes, random));
+    await run(formatArea(device, area, this.#configuration.blockBytes, random));
     await device.flush();
   }
 

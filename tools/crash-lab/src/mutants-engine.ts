@@ -79,6 +79,27 @@ export const engineMutants: readonly CodeMutant[] = [
     workload: 'r1.1',
   },
   {
+    // The slot that frees space is written by the commit that follows, and few commits could reach so far before it: what
+    // writes slots in time stands before this protection, and goes with it. Alone it changes nothing but when slots are written.
+    name: 'space-free-before-slot-is-durable',
+    clause: 'JRN-WB-004',
+    protection: 'ring space is reused only when the slot that frees it is durable (and a commit writes that slot)',
+    edits: [
+      {
+        file: journal('log-space.ts'),
+        find: 'this.#ring.blockBytes - (this.#headLog - this.#freedLog);',
+        replace: 'this.#ring.blockBytes - (this.#headLog - this.#tail.endLog);',
+      },
+      {
+        file: journal('engine.ts'),
+        find: '    if (this.#space.slotDue && !this.#space.slotUnderWay) yield* this.#writeSlot();\n',
+        replace: '',
+      },
+    ],
+    system: 'engine+late',
+    workload: 'of.60',
+  },
+  {
     name: 'tail-passed-by-head',
     clause: 'JRN-WB-005',
     protection: 'a record takes no more than the free part of the ring',

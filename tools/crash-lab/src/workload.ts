@@ -33,7 +33,10 @@ export type GuestOperation =
   | { readonly kind: 'kill' };
 
 export interface Workload {
-  /** How the workload is written in an id: letters of the alphabet, or `r` or `g` and the random workload's seed and number. */
+  /**
+   * How the workload is written in an id: letters of the alphabet, with `.N` behind them N times over; or `r` or `g` and the
+   * random workload's seed and number.
+   */
   readonly name: string;
   readonly operations: readonly GuestOperation[];
   /** How many guest requests may be under way at once. */
@@ -132,7 +135,8 @@ export function namedWorkload(geometry: Geometry, name: string): Workload {
     return randomWorkload(geometry, Number(seed), Number(number), kind as RandomKind);
   }
   const letters = alphabet(geometry);
-  const operations = [...name].map((letter) => {
+  const [, word = name, times = '1'] = /^([a-z]+)\.(\d{1,3})$/.exec(name) ?? [];
+  const operations = [...word.repeat(Number(times))].map((letter) => {
     const operation = letters.get(letter);
     if (operation === undefined) {
       throw new StateError('INVALID_ARGUMENT', 'not a workload', { field: 'workload', value: name });
