@@ -43,6 +43,7 @@ import { checkIntents, resolveIntents } from './intent-handlers.ts';
 import {
   areaIsOurs,
   boundJournal,
+  defaultJournalBytes,
   formerBlockBytes,
   hasOtherJournals,
   isJournalDirty,
@@ -470,7 +471,10 @@ function* prepareForWriting(
     // The old range may belong to somebody now: it is not touched, and not spared either.
     core.journalArea = undefined;
     const blockBytes = yield* formerBlockBytes(core, bound);
-    yield* parts.makeJournal({ sizeBytes: bound.lengthBytes, blockBytes });
+    // An area behind the file's end is nobody's: who opens does not write as much as a damaged header says [JRN-BIND-025].
+    const isHeld = bound.hostOffset + bound.lengthBytes <= core.device.sizeBytes;
+    const sizeBytes = isHeld ? bound.lengthBytes : Math.min(bound.lengthBytes, defaultJournalBytes);
+    yield* parts.makeJournal({ sizeBytes, blockBytes });
   } else {
     parts.useJournal(bound, log, false);
   }

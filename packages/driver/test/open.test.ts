@@ -177,6 +177,18 @@ describe('the journal of a clean image', () => {
     image.abandon();
   });
 
+  it('[JRN-BIND-025] is made anew no larger than the default where the file does not have the one that is named', async () => {
+    const memory = await made({ journal: ring });
+    changeHeader(memory, (header) => {
+      const extension = header.extensions.find(({ type }) => type === headerExtensionTypes.journal)!;
+      new DataView(extension.data.buffer, extension.data.byteOffset).setBigUint64(24, 1n << 30n);
+    });
+    const image = await openImage(memory);
+    expect(image.journalStatus()).toMatchObject({ state: 'clean', lengthBytes: 16 << 20 });
+    expect(memory.sizeBytes).toBeLessThan(17 << 20);
+    image.abandon();
+  });
+
   it('[JRN-BIND-022] counts for nothing where the extension has a version that is not known', async () => {
     const memory = await made({ journal: ring });
     changeHeader(memory, (header) => {

@@ -47,6 +47,21 @@ describe('the space of a log', () => {
     expect(() => space.reserve(512)).toThrow(expect.objectContaining({ code: 'INVARIANT' }));
   });
 
+  it('[JRN-RECOV-018] is wanting by the fault of the log as long as records live that recovery found', () => {
+    const found = { ...emptyLog(), records: [{ ...record(7), endLog: 512 + 8 * 512 }] };
+    const space = new LogSpace(ring, found);
+    expect(space.roomBytes).toBe(512);
+    expect(() => space.reserve(1024)).toThrow(
+      expect.objectContaining({
+        code: 'JOURNAL_DAMAGED',
+        context: { hostOffset: 8192 + 512, clause: 'JRN-RECOV-018' },
+      }),
+    );
+    space.append(record(8), 512);
+    space.passThrough(7);
+    expect(() => space.reserve(512)).toThrow(expect.objectContaining({ code: 'INVARIANT' }));
+  });
+
   it('[JRN-WB-004] is free only when the slot that moved the tail is durable', () => {
     const space = new LogSpace(ring, emptyLog());
     space.append(record(7), 1024);

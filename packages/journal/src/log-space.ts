@@ -11,7 +11,7 @@
  * durable slot calls durable than `maxUnclaimedBytes` [JRN-SLOT-018], so recovery knows how far to look for one.
  */
 import type { JournalSlot } from '@qcow2/codec/journal/v1';
-import { InvariantError, journalV1Limits } from '@qcow2/spec';
+import { FormatError, InvariantError, journalV1Limits } from '@qcow2/spec';
 import type { LiveRecord, RecoveredLog } from './recovery.ts';
 import type { RingGeometry } from './ring.ts';
 
@@ -29,6 +29,8 @@ export class LogSpace {
   #liveMs: number[];
   #highWaterBytes: number;
   #headLog: number;
+  /** Where the head stood when the log was found. */
+  readonly #foundLog: number;
   #freedLog: number;
   /** End of the record that the newest durable slot calls durable. */
   #claimedLog: number;
@@ -49,6 +51,7 @@ export class LogSpace {
     this.#live = [...log.records];
     this.#liveMs = this.#live.map(() => Date.now());
     this.#headLog = this.last.endLog;
+    this.#foundLog = this.#headLog;
     this.#freedLog = this.#tail.endLog;
     this.#claimedLog = this.#endOf(log.slot.durableSequence);
     this.#claimedBySlot = this.#claimedLog;
@@ -107,9 +110,17 @@ export class LogSpace {
     return this.#slotAtFlush !== 0;
   }
 
-  /** @throws INVARIANT where the record does not fit: space is reserved before anything is changed */
+  /**
+   * @throws INVARIANT where the record does not fit: space is reserved before anything is changed. JOURNAL_DAMAGED as long as
+   *   records are live that recovery found: then it is they that leave no room, and no writer left them so [JRN-RECOV-018]
+   */
   reserve(lengthBytes: number): void {
-    if (lengthBytes > this.roomBytes) throw new InvariantError('the journal ring is full');
+    if (lengthBytes <= this.roomBytes) return;
+    if (this.#tail.endLog >= this.#foundLog) throw new InvariantError('the journal ring is full');
+    throw new FormatError('JOURNAL_DAMAGED', 'the journal leaves no room to settle what it holds', {
+      hostOffset: this.#ring.hostOffset + (this.#tail.endLog % this.#ring.lengthBytes),
+      clause: 'JRN-RECOV-018',
+    });
   }
 
   append(record: Omit<LiveRecord, 'endLog'>, lengthBytes: number): void {
