@@ -204,6 +204,8 @@ export function belongingJson(piece: Belonging): JsonObject {
       };
     case 'refcounts':
       return { kind: piece.kind, 'first-cluster': piece.firstCluster, 'last-cluster': piece.lastCluster };
+    case 'guest-range':
+      return { kind: piece.kind, 'guest-offset': piece.guestOffset, size: piece.lengthBytes };
     case 'host-range':
       return { kind: piece.kind, 'host-offset': piece.hostOffset, size: piece.lengthBytes };
   }

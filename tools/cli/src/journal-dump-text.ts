@@ -119,6 +119,11 @@ function descriptorText({ descriptor, belongsTo }: NamedDescriptor): string {
       return `${name} of ${count(descriptor.bytes.length, 'byte')} at ${hex(descriptor.hostOffset)}: ${owner}`;
     case 'write-payload':
       return `${name} of ${count(descriptor.lengthBytes, 'byte')} at ${hex(descriptor.hostOffset)}: ${owner}`;
+    case 'copy': {
+      const { sourceHostOffset, targetHostOffset, lengthBytes } = descriptor;
+      const fill = owner === '' ? '' : `fill of ${owner} from `;
+      return `${name}: ${fill}host range ${range(sourceHostOffset, lengthBytes)} to ${range(targetHostOffset, lengthBytes)}`;
+    }
     default:
       return `${name}: ${otherText(descriptor)}`;
   }
@@ -134,13 +139,9 @@ function otherText(descriptor: JournalDescriptor): string {
     }
     case 'revoke':
       return `host range ${range(descriptor.hostOffset, descriptor.lengthBytes)}`;
-    case 'copy': {
-      const { sourceHostOffset, targetHostOffset, lengthBytes } = descriptor;
-      return `host range ${range(sourceHostOffset, lengthBytes)} to ${range(targetHostOffset, lengthBytes)}`;
-    }
     case 'fill-from-backing': {
       const { guestOffset, targetHostOffset, lengthBytes } = descriptor;
-      return `guest range ${range(guestOffset, lengthBytes)} to host range ${range(targetHostOffset, lengthBytes)}`;
+      return `fill of guest range ${range(guestOffset, lengthBytes)} to host range ${range(targetHostOffset, lengthBytes)}`;
     }
     case 'intent':
       return intentText(descriptor);
@@ -174,6 +175,8 @@ export function belongingText(piece: Belonging): string {
       return `L2 ${piece.count === 1 ? 'entry' : 'entries'} of guest range ${range(piece.guestOffset, piece.lengthBytes)}`;
     case 'refcounts':
       return several('refcount of cluster', 'refcount of clusters', piece.firstCluster, piece.lastCluster);
+    case 'guest-range':
+      return `guest range ${range(piece.guestOffset, piece.lengthBytes)}`;
     case 'host-range':
       return `host range ${range(piece.hostOffset, piece.lengthBytes)}`;
   }

@@ -20,7 +20,7 @@ import { type Belonging, MetadataMap } from './metadata-map.ts';
 /** A descriptor, and what can be said of it only with the rest of the image and its record at hand. */
 export interface NamedDescriptor {
   readonly descriptor: JournalDescriptor;
-  /** What the host range that it writes belongs to; empty where it writes none. */
+  /** What the host range that it writes, or copies to, belongs to; empty where it writes none, or nobody knows. */
   readonly belongsTo: readonly Belonging[];
   /** The bytes that it brings; undefined where they are not asked for, or it brings none. */
   readonly bytes?: Uint8Array | undefined;
@@ -62,9 +62,15 @@ export async function dumpJournal(source: DumpSource, printer: DumpPrinter): Pro
 }
 
 async function noteWrites(map: MetadataMap, record: JournalRecord): Promise<void> {
+  for (const { hostOffset, bytes } of hostWrites(record)) await map.note(hostOffset, bytes);
+  // An L2 table may have come to its place with an entry that stands further on.
+  for (const { hostOffset, bytes } of hostWrites(record)) map.noteEntries(hostOffset, bytes);
+}
+
+function* hostWrites(record: JournalRecord): Generator<{ hostOffset: number; bytes: Uint8Array }> {
   for (const descriptor of record.descriptors) {
     const bytes = bytesOf(record, descriptor);
-    if (bytes !== undefined && 'hostOffset' in descriptor) await map.note(descriptor.hostOffset, bytes);
+    if (bytes !== undefined && 'hostOffset' in descriptor) yield { hostOffset: descriptor.hostOffset, bytes };
   }
 }
 
@@ -75,10 +81,19 @@ function* named(
 ): Generator<NamedDescriptor> {
   for (const descriptor of record?.descriptors ?? []) {
     const bytes = record === undefined ? undefined : bytesOf(record, descriptor);
-    const writes = bytes !== undefined && 'hostOffset' in descriptor;
-    const belongsTo = writes ? map.name(descriptor.hostOffset, bytes.length) : [];
-    yield { descriptor, belongsTo, bytes: payload ? bytes : undefined };
+    yield { descriptor, belongsTo: belongsTo(map, descriptor, bytes), bytes: payload ? bytes : undefined };
   }
+}
+
+function belongsTo(
+  map: MetadataMap,
+  descriptor: JournalDescriptor,
+  bytes: Uint8Array | undefined,
+): readonly Belonging[] {
+  if (descriptor.type === 'copy') return map.nameData(descriptor.targetHostOffset, descriptor.lengthBytes);
+  return bytes !== undefined && 'hostOffset' in descriptor
+    ? map.name(descriptor.hostOffset, bytes.length)
+    : [];
 }
 
 function bytesOf(record: JournalRecord, descriptor: JournalDescriptor): Uint8Array | undefined {

@@ -7,12 +7,14 @@
  * A table that moves is read again from its new place, which a writer makes durable before it logs the move.
  *
  * Held are the places of the L2 tables and refcount blocks, which the format's limits bound (an L1 table has at
- * most 32 MiB, a refcount table 8 MiB). What cannot be believed is left out: then a range is just a range. L2
- * tables of snapshots are not looked for.
+ * most 32 MiB, a refcount table 8 MiB), and the guest clusters of the L2 entries that the log has written, which its ring
+ * bounds. What cannot be believed is left out: then a range is just a range. L2 tables of snapshots are not looked for.
  */
 import {
   checkL1Entry,
   checkRefcountTableEntry,
+  classifyL2Entry,
+  clusterKind,
   decodeDraftImageHeader,
   decodeHeader,
   fieldBytes,
@@ -38,6 +40,7 @@ export type Belonging =
     }
   | { readonly kind: 'refcount-table-entries'; readonly first: number; readonly last: number }
   | { readonly kind: 'refcounts'; readonly firstCluster: number; readonly lastCluster: number }
+  | { readonly kind: 'guest-range'; readonly guestOffset: number; readonly lengthBytes: number }
   | { readonly kind: 'host-range'; readonly hostOffset: number; readonly lengthBytes: number };
 
 /** Fill `into` with what stands at the host offset, zeros behind the file's end. */
@@ -101,6 +104,8 @@ export class MetadataMap {
   #header: Qcow2Header;
   #l1: EntryTable;
   #refcountTable: EntryTable;
+  /** Guest offset of the cluster that an entry of the log maps to a host cluster. */
+  readonly #mapped = new Map<number, number>();
 
   private constructor(
     read: ReadBytes,
@@ -154,6 +159,31 @@ export class MetadataMap {
     if (moved || header.refcountTableClusters !== before.refcountTableClusters) {
       this.#refcountTable = await loadRefcountTable(this.#read, header);
     }
+  }
+
+  /** Of the same bytes, once all of their record is noted: which guest clusters they map. */
+  noteEntries(hostOffset: number, bytes: Uint8Array): void {
+    const clusterBytes = 2 ** this.#header.clusterBits;
+    const format = l2FormatOf(this.#header);
+    const width = l2EntryBytes(format);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    for (let at = (width - (hostOffset % width)) % width; at + width <= bytes.length; at += width) {
+      const inCluster = (hostOffset + at) % clusterBytes;
+      const table = this.#l1.indexOf(hostOffset + at - inCluster);
+      if (table === undefined) continue;
+      const kind = classifyL2Entry(view, at, format);
+      if (kind !== clusterKind.standard && kind !== clusterKind.mixed) continue;
+      const guestCluster = table * l2EntriesPerTable(format) + inCluster / width;
+      this.#mapped.set(readEntryOffset(view, at), guestCluster * clusterBytes);
+    }
+  }
+
+  /** The guest range that stands in a host range, which lies within a cluster; none where the log does not say. */
+  nameData(hostOffset: number, lengthBytes: number): Belonging[] {
+    const inCluster = hostOffset % 2 ** this.#header.clusterBits;
+    const guestOffset = this.#mapped.get(hostOffset - inCluster);
+    if (guestOffset === undefined) return [];
+    return [{ kind: 'guest-range', guestOffset: guestOffset + inCluster, lengthBytes }];
   }
 
   /** The pieces of a host range, in its order; neighbours that belong to nothing are one. */
