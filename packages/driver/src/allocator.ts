@@ -102,6 +102,11 @@ export class Allocator implements SourcePins {
       let block = Math.floor(first / refcountsPerBlock);
       while (block <= lastBlock && this.#hasBlock(block)) block++;
       if (block > lastBlock) {
+        const used = yield* this.#lastUsed(first, count);
+        if (used !== undefined) {
+          this.#freshFrom = used + 1;
+          continue;
+        }
         for (let i = 0; i < count; i++) this.#reserved.add(first + i);
         this.noteUse(first, count);
         return first;
@@ -109,6 +114,17 @@ export class Allocator implements SourcePins {
       if (block >= this.core.refcountTable.byteLength / 8) yield* growRefcountTable(this, block);
       else yield* addRefcountBlockElsewhere(this, block);
     }
+  }
+
+  /**
+   * The last cluster of a range that counts as used. Behind the file's end there may be some: without a journal a crash can lose the
+   * length of the file and keep the refcounts that were written for it.
+   */
+  *#lastUsed(first: number, count: number): Task<number | undefined> {
+    for (let cluster = first + count - 1; cluster >= first; cluster--) {
+      if ((yield* this.refcount(cluster)) !== 0) return cluster;
+    }
+    return undefined;
   }
 
   /** Make the refcount blocks that a range of clusters needs and does not have, elsewhere. Holds: the write lock. */

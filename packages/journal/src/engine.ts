@@ -251,7 +251,7 @@ export class JournalEngine {
       yield* this.#ensureDirty();
       // What recovery found is valid, but durable only after a flush: nothing is written in place before.
       yield* this.#flush('flush_data');
-      while (!this.#isDrained()) yield* this.#driveRound();
+      while (!this.#isDrained()) yield* this.#drain();
       yield* this.#renewSlot();
       yield* this.#client.markClean();
       this.#dirty = false;
@@ -259,6 +259,12 @@ export class JournalEngine {
     } catch (error) {
       throw this.#fail(error);
     }
+  }
+
+  /** A guest may go on meanwhile: what it wrote since is in no record, and no round settles it. */
+  *#drain(): Task<void> {
+    yield* this.#client.settleUnlogged();
+    yield* this.#driveRound();
   }
 
   #isDrained(): boolean {

@@ -63,7 +63,8 @@ async function replay(task: Extract<WorkerTask, { kind: 'replay' }>, tell: Tell)
   const id = parseStateId(task.state);
   const system = labSystem(id.system).make();
   const explorer = new Explorer(system, { ...task.options, mutation: mutationNamed(id.mutation) });
-  const story = await explorer.replay(namedWorkload(system, id.workload), id.steps);
+  const later = id.later && { workload: namedWorkload(system, id.later.workload), steps: id.later.steps };
+  const story = await explorer.replay(namedWorkload(system, id.workload), id.steps, later);
   for (const failure of explorer.failures) tell({ kind: 'failure', failure });
   tell({ kind: 'done', tally: explorer.tally, jobsLeft: 0, story });
 }

@@ -12,6 +12,7 @@ import { dataFileMutants } from './mutants-data-file.ts';
 import { draftMutants } from './mutants-draft.ts';
 import { driverMutants } from './mutants-driver.ts';
 import { engineMutants, recordMutants } from './mutants-engine.ts';
+import { growthMutants } from './mutants-growth.ts';
 import { lazyMutants, orderedMutants } from './mutants-others.ts';
 
 export interface MutantEdit {
@@ -41,6 +42,7 @@ export const codeMutants: readonly CodeMutant[] = [
   ...recordMutants,
   ...driverMutants,
   ...copyMutants,
+  ...growthMutants,
   ...draftMutants,
   ...orderedMutants,
   ...lazyMutants,

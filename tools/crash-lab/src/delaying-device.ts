@@ -21,12 +21,15 @@ import type { SeededRandom } from './random.ts';
 export class DelayingDevice implements BlockDevice {
   readonly #below: BlockDevice;
   readonly #random: SeededRandom;
-  readonly #waiting: (() => void)[] = [];
+  readonly #readsLast: boolean;
+  readonly #waiting: { readonly perform: () => void; readonly isRead: boolean }[] = [];
   #pumping = false;
 
-  constructor(below: BlockDevice, random: SeededRandom) {
+  /** @param readsLast a read that waits is passed by whatever else waits: what it is to read is changed before, if anybody dares */
+  constructor(below: BlockDevice, random: SeededRandom, readsLast = false) {
     this.#below = below;
     this.#random = random;
+    this.#readsLast = readsLast;
   }
 
   get capabilities(): DeviceCapabilities {
@@ -40,7 +43,7 @@ export class DelayingDevice implements BlockDevice {
   read(offset: number, into: Uint8Array, options?: ReadOptions): void | Promise<void> {
     // A read that overtakes is no hazard of its own: mostly answered at once, as from the page cache.
     if (!this.#random.chance(4)) return this.#below.read(offset, into, options);
-    return this.#later(() => this.#below.read(offset, into, options));
+    return this.#later(() => this.#below.read(offset, into, options), true);
   }
 
   write(offset: number, bytes: Uint8Array, options?: WriteOptions): void | Promise<void> {
@@ -80,15 +83,16 @@ export class DelayingDevice implements BlockDevice {
     return this.#below.close();
   }
 
-  #later(perform: () => void | Promise<void>): Promise<void> {
+  #later(body: () => void | Promise<void>, isRead = false): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push(() => {
+      const perform = () => {
         try {
-          resolve(perform());
+          resolve(body());
         } catch (error) {
           reject(error);
         }
-      });
+      };
+      this.#waiting.push({ perform, isRead });
       this.#pump();
     });
   }
@@ -98,8 +102,11 @@ export class DelayingDevice implements BlockDevice {
     this.#pumping = true;
     setImmediate(() => {
       this.#pumping = false;
-      const [next] = this.#waiting.splice(this.#random.below(this.#waiting.length), 1);
-      next?.();
+      const others = this.#readsLast ? this.#waiting.filter(({ isRead }) => !isRead) : [];
+      const from = others.length > 0 ? others : this.#waiting;
+      const next = from[this.#random.below(from.length)];
+      if (next !== undefined) this.#waiting.splice(this.#waiting.indexOf(next), 1);
+      next?.perform();
       if (this.#waiting.length > 0) this.#pump();
     });
   }

@@ -20,7 +20,7 @@ export interface DriverModeTraits {
   readonly weight: number;
 }
 
-const journalBytes = 64 * 1024;
+export const journalBytes = 64 * 1024;
 
 export const driverModes: Readonly<Record<DriverMode, DriverModeTraits>> = {
   journal: {
@@ -86,6 +86,14 @@ const shapes: Readonly<Record<string, Shape>> = {
   '+snapshot': { ...small, filled: true, sharing: 'snapshot' },
   // Growth over a backing file that is longer than the disk: what the disk's end hid must stay hidden.
   '+long': { ...small, backingBytes: 21 * 1024, letters: 'swzdfgtck' },
+  // Growth over a longer backing file into what a second L2 table maps: an operation of several records, undone if it is not ended.
+  '+l1+long': {
+    ...small,
+    clusterBytes: 512,
+    guestBytes: 63 * 512,
+    backingBytes: 70 * 512,
+    letters: 'sfgtck',
+  },
   // Growth beyond what one L2 table maps: the L1 table moves. A sub-cluster write is half a sector.
   '+l1': { ...small, clusterBytes: 512, guestBytes: 63 * 512, letters: 'sofgtck' },
 };
@@ -126,6 +134,8 @@ const randomShapes: Readonly<Record<string, Shape>> = { '-512': manySmall, '-4k+
 const tuned: readonly DriverConfiguration[] = [
   { ...small, name: 'journal+direct+filled', mode: 'journal', filled: true, tuning: direct },
   { ...shapes['+l1']!, name: 'journal+direct+l1', mode: 'journal', tuning: direct },
+  // It comes to rest in between, and is written again.
+  { ...small, name: 'journal+rest+filled', mode: 'journal', filled: true, letters: 'swodfqck' },
   // What is mapped before it is copied: fills from the backing file, copies out of shared clusters.
   { ...small, ...backing, name: 'journal+direct+backing', mode: 'journal', tuning: direct },
   {
@@ -159,6 +169,8 @@ const tunedRandom: readonly DriverConfiguration[] = [
     tuning: eager,
   },
   { ...fewLarge, name: 'draft-2013-4k+eager+twins', mode: 'draft-2013', sharing: 'twins', tuning: eager },
+  // The journal is replaced by one of another size: to lay one out is many writes, and each crash point beyond the bound.
+  { ...small, name: 'journal+resized+filled', mode: 'journal', filled: true, letters: 'swofjqck' },
   { ...fewLarge, name: 'journal-4k+direct+backing+twins', mode: 'journal', sharing: 'twins', tuning: direct },
   {
     ...fewLarge,

@@ -231,6 +231,11 @@ class SectorMapImage implements OpenSystem, BlockDevice, JournalClient {
 
   resize(): void {}
   settle(): void {}
+
+  rest(): void | Promise<void> {
+    return run(this.#writable().quiesce());
+  }
+
   abandon(): void {}
 
   close(): void | Promise<void> {

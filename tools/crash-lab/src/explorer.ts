@@ -13,7 +13,8 @@
  *   start are looked at, as long as the shorter sequences are explored too.
  *
  * A recovery is crashed in its turn (G4): at its own crash points, and what the second recovery gives must be
- * what the first gave.
+ * what the first gave. And now and then there is a second life: the guest goes on after a recovery, and the machine crashes
+ * once more. What the recovery gave is durable then, and the rest is as in a first life.
  */
 import { randomChoice, structuredChoices } from './choices.ts';
 import { type CrashPoint, crashPoints } from './crash-point.ts';
@@ -37,9 +38,9 @@ import {
 } from './recovery.ts';
 import { SectorDevice } from './sector-device.ts';
 import { SectorImage } from './sector-image.ts';
-import { type CrashStep, formatStateId } from './state-id.ts';
+import { type CrashStep, formatStateId, type LifeSteps } from './state-id.ts';
 import type { SystemUnderTest } from './system-under-test.ts';
-import { describeOperation, type Workload } from './workload.ts';
+import { describeOperation, laterWorkload, type Workload } from './workload.ts';
 
 export interface Failure {
   readonly id: string;
@@ -62,6 +63,8 @@ export interface Tally {
   secondCrashes: number;
   /** Of the states, those of a crash in the recovery of a process that was killed. */
   afterKills: number;
+  /** Recoveries after which the guest went on. */
+  secondLives: number;
   /** Crash points whose space was too large to go through. */
   pointsSampled: number;
   /** Different images that were recovered. */
@@ -80,6 +83,7 @@ export function emptyTally(): Tally {
     sampled: 0,
     secondCrashes: 0,
     afterKills: 0,
+    secondLives: 0,
     pointsSampled: 0,
     distinct: 0,
     qemuChecks: 0,
@@ -98,6 +102,8 @@ export interface ExplorerOptions {
   readonly secondCrashOneIn: number;
   /** At one crash point in so many of other workloads, the process is killed instead; 0 for none. */
   readonly killOneIn: number;
+  /** After the recovery of one image in so many the guest goes on, and is crashed again; 0 for none. */
+  readonly secondLifeOneIn: number;
   readonly mutation?: DeviceMutation | undefined;
   readonly qemu?: QemuCheck | undefined;
   readonly onFailure?: (failure: Failure) => void;
@@ -114,8 +120,19 @@ export interface WorkloadPlan {
   readonly secondCrashes: 'all' | 'some';
 }
 
+/** Drawn states of each crash point of a second life. */
+const statesPerLaterPoint = 2;
+
+/** An image, and what the guest sees on it once it is recovered. */
+interface LifeStart {
+  readonly image: SectorImage;
+  readonly content: Uint8Array;
+}
+
 interface Scene {
   readonly workload: Workload;
+  /** Where this is a second life: the first one, and the crash that ended it. */
+  readonly before?: LifeSteps;
   readonly plan: WorkloadPlan;
   readonly random: SeededRandom;
 }
@@ -142,11 +159,11 @@ export class Explorer {
   }
 
   async explore(workload: Workload, plan: WorkloadPlan): Promise<void> {
-    const recording = await this.#record(workload);
-    if (recording === undefined) return;
-    this.tally.workloads++;
     const random = new SeededRandom(hashText(`${this.#system.name}/${workload.name}`), this.#options.seed);
     const scene = { workload, plan, random };
+    const recording = await this.#record(scene);
+    if (recording === undefined) return;
+    this.tally.workloads++;
     const from = recording.operationTimes[plan.fromOperation] ?? 0;
     for (const point of crashPoints(recording)) {
       if (point.deviceTime < from) continue;
@@ -156,17 +173,43 @@ export class Explorer {
     }
   }
 
-  /** Make one state again, judge it in full, and tell its story. */
-  async replay(workload: Workload, steps: readonly CrashStep[]): Promise<string[]> {
-    const recording = await this.#record(workload);
-    if (recording === undefined) return [];
-    const story = workload.operations.map((operation, index) => `op${index} ${describeOperation(operation)}`);
+  /** Make one state again, judge it in full, and tell its story. `later`: the second life that the state is of. */
+  async replay(
+    workload: Workload,
+    steps: readonly CrashStep[],
+    later?: { readonly workload: Workload; readonly steps: readonly CrashStep[] },
+  ): Promise<string[]> {
+    const story: string[] = [];
+    const end = await this.#replayLife(story, { workload }, steps, undefined);
+    if (later === undefined || end?.recovery?.content === undefined) return story;
+    story.push('the guest goes on after this recovery');
+    const before = { workload: workload.name, steps };
+    const start = { image: end.image, content: end.recovery.content };
+    await this.#replayLife(story, { workload: later.workload, before }, later.steps, start);
+    return story;
+  }
+
+  /** @returns the last state that was recovered, and what came of it */
+  async #replayLife(
+    story: string[],
+    scene: Pick<Scene, 'workload' | 'before'>,
+    steps: readonly CrashStep[],
+    start: LifeStart | undefined,
+  ): Promise<{ image: SectorImage; recovery: Recovery | undefined } | undefined> {
+    const recording = await this.#record(scene, start);
+    if (recording === undefined) return undefined;
+    const { operations } = scene.workload;
+    story.push(...operations.map((operation, index) => `op${index} ${describeOperation(operation)}`));
     let timeline: Parameters<typeof crashPoints>[0] = recording;
+    let end: { image: SectorImage; recovery: Recovery | undefined } | undefined;
     let expected: Recovery | undefined;
     let allowed: AllowedContent | undefined;
     for (const [index, { point: wanted, state }] of steps.entries()) {
       const point = [...crashPoints(timeline)][wanted];
-      if (point === undefined) return [...story, `there is no crash point ${wanted}`];
+      if (point === undefined) {
+        story.push(`there is no crash point ${wanted}`);
+        return undefined;
+      }
       if (index === 0) allowed = point.allowed;
       if (state === 'killed') {
         story.push(`the process is killed at crash point ${wanted} of device time ${point.deviceTime}`);
@@ -177,33 +220,40 @@ export class Explorer {
       const space = new CrashSpace(point);
       const choice = space.decode(state);
       const image = space.image(choice);
-      story.push(
-        `crash point ${wanted} of device time ${point.deviceTime}, state ${state} of ${space.total}`,
-      );
+      const time = `device time ${point.deviceTime}`;
+      story.push(`crash point ${wanted} of ${time}, state ${state} of ${space.total}`);
       story.push(...space.describe(choice).map((line) => `  ${line}`));
       const recovery = await recover(this.#system, image, fullDepth);
-      const id = this.#id(workload, steps.slice(0, index + 1));
-      this.#report(workload, id, recovery.problems);
+      const id = this.#id(scene, steps.slice(0, index + 1));
+      this.#report(scene.workload, id, recovery.problems);
       const violation = recovery.content && allowed?.firstViolation(recovery.content);
-      if (violation) this.#report(workload, id, [describeViolation(violation)]);
+      if (violation) this.#report(scene.workload, id, [describeViolation(violation)]);
       const difference = expected && describeDifference(expected.content, recovery.content);
-      if (difference) this.#report(workload, id, [secondCrashProblem(difference)]);
+      if (difference) this.#report(scene.workload, id, [secondCrashProblem(difference)]);
       expected = recovery;
+      end = { image, recovery };
       timeline = { base: image, log: this.#mutated(recovery), allowed: [] };
     }
-    return story;
+    return end;
   }
 
-  async #record(workload: Workload): Promise<Recording | undefined> {
+  async #record(
+    scene: Pick<Scene, 'workload' | 'before'>,
+    start?: LifeStart,
+  ): Promise<Recording | undefined> {
     try {
-      const base = await this.#baseImage();
-      return await record(this.#system, base, workload, {
-        baseContent: this.#system.initialContent(),
+      const { image, content } = start ?? {
+        image: await this.#baseImage(),
+        content: this.#system.initialContent(),
+      };
+      return await record(this.#system, image, scene.workload, {
+        baseContent: content,
         mutation: this.#options.mutation,
+        isLater: start !== undefined,
       });
     } catch (error) {
       const problem: Problem = { guarantee: 'run', message: describeError(error) };
-      this.#report(workload, this.#id(workload, [{ point: 0, state: 0n }]), [problem]);
+      this.#report(scene.workload, this.#id(scene, [{ point: 0, state: 0n }]), [problem]);
       return undefined;
     }
   }
@@ -267,7 +317,7 @@ export class Explorer {
     const recovery = await recover(this.#system, live, shallowDepth);
     const killed: CrashStep = { point: point.index, state: 'killed' };
     if (recovery.content === undefined) {
-      return this.#report(scene.workload, this.#id(scene.workload, [killed]), recovery.problems);
+      return this.#report(scene.workload, this.#id(scene, [killed]), recovery.problems);
     }
     const verdicts = new Set<number>();
     for (const next of crashPoints(killTimeline(point, this.#mutated(recovery)))) {
@@ -301,7 +351,7 @@ export class Explorer {
     verdicts.add(content);
     const violation = allowed?.firstViolation(this.#contents[content]!);
     if (violation !== undefined) {
-      this.#report(scene.workload, this.#id(scene.workload, steps()), [describeViolation(violation)]);
+      this.#report(scene.workload, this.#id(scene, steps()), [describeViolation(violation)]);
     }
   }
 
@@ -326,12 +376,35 @@ export class Explorer {
     this.#recovered.set(key, number);
     if (recovery.leaks > 0) this.tally.leakedImages++;
     if (recovery.problems.length > 0) {
-      this.#report(scene.workload, this.#id(scene.workload, steps()), recovery.problems);
+      this.#report(scene.workload, this.#id(scene, steps()), recovery.problems);
     }
     await this.#askQemu(scene, recovery, high, steps);
     if (number !== -1 && mayCrashAgain)
       await this.#crashRecovery(scene, image, recovery, number, high, steps);
+    if (recovery.content !== undefined)
+      await this.#liveOn(scene, { image, content: recovery.content }, steps);
     return number;
+  }
+
+  /** The guest goes on after a recovery, with a few operations that follow from the image; at each of their crash points it crashes. */
+  async #liveOn(scene: Scene, start: LifeStart, steps: () => readonly CrashStep[]): Promise<void> {
+    const { secondLifeOneIn } = this.#options;
+    const { low, high } = start.image.hash();
+    if (scene.before !== undefined || secondLifeOneIn === 0 || high % secondLifeOneIn !== 0) return;
+    const random = new SeededRandom(hashText('second life'), low, high);
+    const later: Scene = {
+      workload: laterWorkload(this.#system, random),
+      before: { workload: scene.workload.name, steps: steps() },
+      plan: { fromOperation: 0, states: statesPerLaterPoint, secondCrashes: 'some' },
+      random,
+    };
+    const recording = await this.#record(later, start);
+    if (recording === undefined) return;
+    this.tally.secondLives++;
+    for (const point of crashPoints(recording)) {
+      if (this.#isOver()) return;
+      await this.#explorePoint(later, point);
+    }
   }
 
   async #crashRecovery(
@@ -361,9 +434,7 @@ export class Explorer {
         const content = await this.#contentAfterRecovery(scene, space.image(choice), path, third);
         if (content === expected || content === -1) continue;
         const difference = describeDifference(this.#contents[expected], this.#contents[content]);
-        this.#report(scene.workload, this.#id(scene.workload, path()), [
-          secondCrashProblem(difference ?? ''),
-        ]);
+        this.#report(scene.workload, this.#id(scene, path()), [secondCrashProblem(difference ?? '')]);
       }
     }
   }
@@ -381,9 +452,7 @@ export class Explorer {
     const noLeaks = leaksAreFailures && leaksForStrangers !== true;
     const complaint = await qemu.check(recovery.closed.toBytes(), noLeaks);
     if (complaint === undefined) return;
-    this.#report(scene.workload, this.#id(scene.workload, steps()), [
-      { guarantee: 'G3', message: complaint },
-    ]);
+    this.#report(scene.workload, this.#id(scene, steps()), [{ guarantee: 'G3', message: complaint }]);
   }
 
   #numberOf(content: Uint8Array): number {
@@ -403,13 +472,10 @@ export class Explorer {
     return this.#options.isOver?.() ?? false;
   }
 
-  #id(workload: Workload, steps: readonly CrashStep[]): string {
-    return formatStateId({
-      system: this.#system.name,
-      mutation: this.#options.mutation?.name,
-      workload: workload.name,
-      steps,
-    });
+  #id({ workload, before }: Pick<Scene, 'workload' | 'before'>, steps: readonly CrashStep[]): string {
+    const here = { workload: workload.name, steps };
+    const lives = before === undefined ? here : { ...before, later: here };
+    return formatStateId({ system: this.#system.name, mutation: this.#options.mutation?.name, ...lives });
   }
 
   #report(workload: Workload, id: string, problems: readonly Problem[]): void {

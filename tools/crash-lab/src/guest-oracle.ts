@@ -42,6 +42,13 @@ interface SizeCandidate {
 
 export type WriteToken = GuestWrite;
 
+/** A read under way, and what each of its sectors held since it began. */
+export interface ReadToken {
+  readonly offset: number;
+  readonly lengthBytes: number;
+  readonly held: Map<number, readonly Sector[]>;
+}
+
 /** What each sector may hold at one moment; a copy that later events do not change. */
 export interface AllowedContent {
   /** A number that is the same for equal states of one oracle and different for others. */
@@ -64,6 +71,7 @@ export class GuestOracle {
   /** What the sector holds if nothing crashes; several after a discard or writes that overlap in time. */
   readonly #current: (readonly Sector[])[] = [];
   #sizes: readonly SizeCandidate[];
+  readonly #reads = new Set<ReadToken>();
   #now = 0;
   #version = 0;
 
@@ -123,6 +131,35 @@ export class GuestOracle {
     this.#sizes = [...this.#sizes.filter((one) => one.sizeBytes <= before), { write, sizeBytes }];
     this.#version++;
     return write;
+  }
+
+  /** A read is about to be asked for. */
+  beginRead(offset: number, lengthBytes: number): ReadToken {
+    const held = new Map<number, readonly Sector[]>();
+    const read: ReadToken = { offset, lengthBytes, held };
+    this.#forEachSector(offset, lengthBytes, (index) => {
+      const list = this.#candidates[index]!;
+      // What a write under way is to replace can be seen yet.
+      const isChanging = list.some(({ write }) => write.endedAt === Infinity);
+      held.set(index, isChanging ? list.map(({ sector }) => sector) : this.#current[index]!);
+    });
+    this.#reads.add(read);
+    return read;
+  }
+
+  /** @returns the first sector that held at no time meanwhile what was read of it */
+  endRead(read: ReadToken, content: Uint8Array): { sector: number; bytes: Uint8Array } | undefined {
+    this.#reads.delete(read);
+    let bad: { sector: number; bytes: Uint8Array } | undefined;
+    this.#forEachSector(read.offset, read.lengthBytes, (index, start, from, count) => {
+      const bytes = content.subarray(from, from + count);
+      const list = read.held.get(index)!.map((sector) => sector.bytes.subarray(start, start + count));
+      if (bad !== undefined || list.some((one) => equalBytes(one, bytes))) return;
+      // It may have seen part of a write that was under way.
+      const mixed = list.length > 1 && bytes.every((byte, at) => list.some((one) => one[at] === byte));
+      if (!mixed) bad = { sector: index, bytes };
+    });
+    return bad;
   }
 
   endGrow(token: WriteToken): void {
@@ -187,6 +224,10 @@ export class GuestOracle {
   #add(index: number, write: GuestWrite, sectors: readonly Sector[], partial: boolean): void {
     this.#version++;
     const added = sectors.map((sector) => ({ write, sector, partial }));
+    for (const { held } of this.#reads) {
+      const before = held.get(index);
+      if (before !== undefined) held.set(index, [...before, ...sectors]);
+    }
     this.#candidates[index] = [...this.#candidates[index]!, ...added];
   }
 

@@ -83,7 +83,8 @@ export const engineMutants: readonly CodeMutant[] = [
     // writes slots in time stands before this protection, and goes with it. Alone it changes nothing but when slots are written.
     name: 'space-free-before-slot-is-durable',
     clause: 'JRN-WB-004',
-    protection: 'ring space is reused only when the slot that frees it is durable (and a commit writes that slot)',
+    protection:
+      'ring space is reused only when the slot that frees it is durable (and a commit writes that slot)',
     edits: [
       {
         file: journal('log-space.ts'),
@@ -142,7 +143,7 @@ export const engineMutants: readonly CodeMutant[] = [
     edits: [
       {
         file: journal('engine.ts'),
-        find: 'while (!this.#isDrained()) yield* this.#driveRound();',
+        find: 'while (!this.#isDrained()) yield* this.#drain();',
         replace: '',
       },
     ],

@@ -43,7 +43,12 @@ export interface RecordOptions {
   /** The guest's content in `base`. */
   readonly baseContent: Uint8Array;
   readonly mutation?: DeviceMutation | undefined;
+  /** A second life of `base`: it has bytes and salts of its own. */
+  readonly isLater?: boolean;
 }
+
+/** Operations of a second life count from here: what they write is not what an earlier life wrote. */
+const laterStamp = 0x1000;
 
 /** @throws what the system throws: a workload without faults must not fail */
 export async function record(
@@ -66,7 +71,8 @@ class Run {
   readonly #oracle: GuestOracle;
   readonly #allowed: AllowedFrom[] = [];
   readonly #operationTimes: number[] = [];
-  readonly #random = new SeededRandom(hashText('recording'));
+  readonly #random: SeededRandom;
+  readonly #firstStamp: number;
   #growing: Promise<void> | undefined;
 
   constructor(system: SystemUnderTest, base: SectorImage, workload: Workload, options: RecordOptions) {
@@ -76,8 +82,15 @@ class Run {
     this.#options = options;
     const disk: BlockDevice = new SectorDevice(base.clone());
     const order = new SeededRandom(hashText('order'), hashText(workload.name));
-    this.#device = new RecordingDevice(workload.disturbed ? new DelayingDevice(disk, order) : disk);
+    this.#device = new RecordingDevice(
+      workload.disturbed ? new DelayingDevice(disk, order, workload.isWatched) : disk,
+    );
     this.#oracle = new GuestOracle(options.baseContent);
+    const later = options.isLater ? base.hash() : undefined;
+    this.#random = later
+      ? new SeededRandom(hashText('later'), later.low, later.high)
+      : new SeededRandom(hashText('recording'));
+    this.#firstStamp = options.isLater ? laterStamp : 0;
     this.#note(false);
   }
 
@@ -139,10 +152,27 @@ class Run {
 
   /** A clean close makes durable what was written, as a flush does. */
   async #close(system: OpenSystem): Promise<void> {
+    await this.#makeDurable(() => system.close());
+  }
+
+  /** Whatever was written before is durable when this is done. */
+  async #makeDurable(what: () => void | Promise<void>): Promise<void> {
     const startedAt = this.#oracle.beginFlush();
-    await system.close();
+    await what();
     this.#oracle.endFlush(startedAt);
     this.#note(true);
+  }
+
+  /** Each sector holds something that it held while the read was under way. @throws INVARIANT */
+  async #read(guest: BlockDevice, offset: number, lengthBytes: number): Promise<void> {
+    const content = new Uint8Array(lengthBytes);
+    const token = this.#oracle.beginRead(offset, lengthBytes);
+    await guest.read(offset, content);
+    const found = this.#oracle.endRead(token, content);
+    if (found === undefined) return;
+    throw new InvariantError(
+      `a read of guest sector ${found.sector} gave ${showBytes(found.bytes)} before any crash`,
+    );
   }
 
   #kill(system: OpenSystem): void {
@@ -162,14 +192,15 @@ class Run {
       const { lengthBytes } = operation;
       return this.#write(guest, guest.sizeBytes - lengthBytes, lengthBytes, index, false);
     }
-    if (operation.kind === 'flush') {
-      const startedAt = this.#oracle.beginFlush();
-      await guest.flush();
-      this.#oracle.endFlush(startedAt);
-      this.#note(true);
-      return;
+    if (operation.kind === 'flush') return this.#makeDurable(() => guest.flush());
+    if (operation.kind === 'rest') return this.#makeDurable(() => system.rest());
+    if (operation.kind === 'resize-journal') {
+      if (system.resizeJournal === undefined)
+        throw new InvariantError('a workload resizes the journal of a system that has none');
+      return this.#makeDurable(() => system.resizeJournal?.());
     }
     const { kind, offset, lengthBytes } = operation;
+    if (kind === 'read') return this.#read(guest, offset, lengthBytes);
     if (kind === 'discard') {
       const token = this.#oracle.beginDiscard(offset, lengthBytes);
       this.#note(false);
@@ -191,7 +222,7 @@ class Run {
     index: number,
     fua: boolean,
   ): Promise<void> {
-    const bytes = contentOf(index, offset, lengthBytes);
+    const bytes = contentOf(this.#firstStamp + index, offset, lengthBytes);
     const token = this.#oracle.beginWrite(offset, lengthBytes, bytes);
     this.#note(false);
     await guest.write(offset, bytes, { fua });

@@ -93,6 +93,18 @@ class ImageBytes {
   }
 }
 
+/** L2 tables of the active disk that lie wholly behind its end. */
+export function tablesBehindEnd(bytes: Uint8Array<ArrayBuffer>): number {
+  const image = new ImageBytes(bytes);
+  const { header, clusterBytes } = image;
+  const tableBytes = (clusterBytes / l2EntryBytes(l2FormatOf(header))) * clusterBytes;
+  let count = 0;
+  for (let index = Math.ceil(header.sizeBytes / tableBytes); index < header.l1Entries; index++) {
+    if (readEntryOffset(image.view, header.l1Offset + index * 8) !== 0) count++;
+  }
+  return count;
+}
+
 /** @returns the image with clusters shared; `bytes` itself may be changed */
 export function shareClusters(
   bytes: Uint8Array<ArrayBuffer>,

@@ -20,6 +20,10 @@ export interface OpenSystem {
   readonly guest: BlockDevice;
   /** Make the disk larger; durable after a flush. Absent where the system's letters have no growth. */
   grow?(sizeBytes: number): void | Promise<void>;
+  /** Come to rest: everything in place and durable, clean, and open still. */
+  rest(): void | Promise<void>;
+  /** Another log in place of the one that there is, everything durable on return. Absent where the system's letters have no such thing. */
+  resizeJournal?(): void | Promise<void>;
   /** Wait until the system has nothing more to do on its own. */
   settle(): void | Promise<void>;
   /** A clean end: everything that was written is durable on return. */

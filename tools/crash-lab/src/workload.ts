@@ -27,6 +27,12 @@ export type GuestOperation =
   | { readonly kind: 'grow'; readonly clusters: number }
   /** Write the last bytes of the disk, wherever it ends by then. */
   | { readonly kind: 'tail'; readonly lengthBytes: number }
+  /** See what stands there, while other requests are under way. */
+  | { readonly kind: 'read'; readonly offset: number; readonly lengthBytes: number }
+  /** Everything comes in place and the image is clean, as after a while without requests; it stays open. */
+  | { readonly kind: 'rest' }
+  /** Another journal in place of the one that there is: twice as large, or half. */
+  | { readonly kind: 'resize-journal' }
   /** A clean close, and open. */
   | { readonly kind: 'reopen' }
   /** The process dies, the machine does not: open again on the device as it is, with nothing lost and nothing durable. */
@@ -34,7 +40,7 @@ export type GuestOperation =
 
 export interface Workload {
   /**
-   * How the workload is written in an id: letters of the alphabet, with `.N` behind them N times over; or `r` or `g` and the
+   * How the workload is written in an id: letters of the alphabet, with `.N` behind them N times over; or `r`, `g` or `m` and the
    * random workload's seed and number.
    */
   readonly name: string;
@@ -43,6 +49,8 @@ export interface Workload {
   readonly concurrency: number;
   /** The device answers late and out of order (`DelayingDevice`). */
   readonly disturbed: boolean;
+  /** It reads while other requests are under way: a device that answers late answers reads last. */
+  readonly isWatched?: boolean;
 }
 
 export interface Geometry {
@@ -80,6 +88,8 @@ export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation
     ['t', { kind: 'tail', lengthBytes: half }], // the second half of the disk's last cluster
     // All of the disk but its first 8 clusters: more than the file runs ahead, where the disk is large.
     ['b', write(8 * cluster, geometry.guestBytes - 8 * cluster)],
+    ['q', { kind: 'rest' }],
+    ['j', { kind: 'resize-journal' }],
     ['c', { kind: 'reopen' }],
     ['k', { kind: 'kill' }],
   ]);
@@ -98,8 +108,8 @@ export function* sequences(geometry: Geometry, length: number): Generator<Worklo
   }
 }
 
-/** Whether the disk of a random workload grows; part of its name. */
-export type RandomKind = 'r' | 'g';
+/** Whether the disk of a random workload grows (`g`), or it is read meanwhile and comes to rest (`m`); part of its name. */
+export type RandomKind = 'r' | 'g' | 'm';
 
 /** The random workload with a number under a seed: between 30 and 60 operations. */
 export function randomWorkload(
@@ -112,15 +122,17 @@ export function randomWorkload(
   const operations: GuestOperation[] = [];
   const count = 30 + random.below(31);
   while (operations.length < count) {
-    operations.push(
-      kind === 'g' && random.chance(16) ? randomGrowth(random) : randomOperation(geometry, random),
-    );
+    if (kind === 'g' && random.chance(16)) operations.push(randomGrowth(random));
+    else if (kind === 'm' && random.chance(3)) operations.push(randomView(geometry, random));
+    else operations.push(randomOperation(geometry, random));
   }
   return {
     name: `${kind}${seed}.${number}`,
     operations,
-    concurrency: 1 + (number % 3),
+    // A cluster that is freed, made free by one flush and used again by another, all while it is read, takes many requests.
+    concurrency: kind === 'm' ? 4 * (1 + (number % 4)) : 1 + (number % 3),
     disturbed: number % 2 === 1,
+    isWatched: kind === 'm',
   };
 }
 
@@ -129,7 +141,7 @@ export function randomWorkload(
  * @throws INVALID_ARGUMENT for a letter that is not in the alphabet
  */
 export function namedWorkload(geometry: Geometry, name: string): Workload {
-  const random = /^([rg])(\d+)\.(\d+)$/.exec(name);
+  const random = /^([rgm])(\d+)\.(\d+)$/.exec(name);
   if (random !== null) {
     const [, kind, seed, number] = random;
     return randomWorkload(geometry, Number(seed), Number(number), kind as RandomKind);
@@ -144,6 +156,15 @@ export function namedWorkload(geometry: Geometry, name: string): Workload {
     return operation;
   });
   return { name, operations, concurrency: 1, disturbed: false };
+}
+
+/** What a guest does after a recovery: two to four operations of the system's letters, and a flush. */
+export function laterWorkload(geometry: Geometry, random: SeededRandom): Workload {
+  // Systems that are for random workloads only say no more than whether their disk grows.
+  const letters = geometry.letters.length > 1 ? geometry.letters : `swxozdfuck${geometry.letters}`;
+  const count = 2 + random.below(3);
+  const name = Array.from({ length: count }, () => letters[random.below(letters.length)]!).join('');
+  return namedWorkload(geometry, `${name}f`);
 }
 
 /** What operation number `index` of a workload writes at a guest range. */
@@ -172,6 +193,8 @@ export function describeOperation(operation: GuestOperation): string {
       return `write zeroes ${operation.lengthBytes} at ${operation.offset}${operation.unmap ? ' unmap' : ''}`;
     case 'discard':
       return `discard ${operation.lengthBytes} at ${operation.offset}`;
+    case 'read':
+      return `read ${operation.lengthBytes} at ${operation.offset}`;
     case 'grow':
       return `grow by ${operation.clusters} clusters`;
     case 'tail':
@@ -220,6 +243,12 @@ function randomOperation(geometry: Geometry, random: SeededRandom): GuestOperati
 function randomGrowth(random: SeededRandom): GuestOperation {
   if (random.chance(2)) return { kind: 'tail', lengthBytes: sectorBytes * (1 + random.below(2)) };
   return { kind: 'grow', clusters: 1 + random.below(2) };
+}
+
+function randomView({ guestBytes, clusterBytes, letters }: Geometry, random: SeededRandom): GuestOperation {
+  if (random.chance(8))
+    return letters.includes('j') && random.chance(3) ? { kind: 'resize-journal' } : { kind: 'rest' };
+  return { kind: 'read', ...randomRange(guestBytes, clusterBytes, random) };
 }
 
 /** Half of the requests meet in the first eight clusters; one in twenty is not aligned to sectors. */

@@ -12,7 +12,17 @@ import { labSystems } from '../src/systems.ts';
 
 const modes = ['draft-2013', 'journal', 'ordered', 'lazy'];
 const besideData = ['+data', '+data+filled', '+data+backing', '+raw+filled', '+raw+unmapped'];
-const shapes = ['', '+filled', '+backing', '+backing+filled', '+twins', '+snapshot', '+long', '+l1'];
+const shapes = [
+  '',
+  '+filled',
+  '+backing',
+  '+backing+filled',
+  '+twins',
+  '+snapshot',
+  '+long',
+  '+l1+long',
+  '+l1',
+];
 
 async function created(name: string) {
   const configuration = exhaustiveConfigurations.find((one) => one.name === name)!;

@@ -20,6 +20,7 @@ async function failuresOf(name: string, mutation: string): Promise<readonly stri
     samplesPerPoint: 64,
     secondCrashOneIn: 16,
     killOneIn: 4,
+    secondLifeOneIn: 16,
     mutation: namedMutation(mutation),
     // One is enough.
     isOver: () => explorer.failures.length > 0,

@@ -83,6 +83,12 @@ describe('the id of a state', () => {
     };
     expect(formatStateId(id)).toBe('journal!no-revoke/g7.12@3.K~0.1z');
     expect(parseStateId(formatStateId(id))).toEqual(id);
+    const later = { ...id, later: { workload: 'of', steps: [{ point: 3, state: 2n }] } };
+    expect(formatStateId(later)).toBe('journal!no-revoke/g7.12@3.K~0.1z:of@3.2');
+    expect(parseStateId(formatStateId(later))).toEqual(later);
+    expect(() => parseStateId('journal/x@1.2:of')).toThrow(
+      expect.objectContaining({ code: 'INVALID_ARGUMENT' }),
+    );
     expect(() => parseStateId('journal/x@1.2~0.K')).toThrow(
       expect.objectContaining({ code: 'INVALID_ARGUMENT' }),
     );

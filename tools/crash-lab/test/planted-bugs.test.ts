@@ -26,6 +26,7 @@ function explorerFor(system: SystemUnderTest, mutation?: DeviceMutation): Explor
     samplesPerPoint: 16,
     secondCrashOneIn: 4,
     killOneIn: 4,
+    secondLifeOneIn: 16,
     mutation,
     isOver: () => false,
   });
@@ -82,7 +83,8 @@ describe('a log with a planted bug', () => {
       const first = explorer.failures[0]!;
       const id = parseStateId(first.id);
       const alone = explorerFor(system);
-      const story = await alone.replay(namedWorkload(system, id.workload), id.steps);
+      const later = id.later && { workload: namedWorkload(system, id.later.workload), steps: id.later.steps };
+      const story = await alone.replay(namedWorkload(system, id.workload), id.steps, later);
       expect(alone.failures.map(({ guarantee, message }) => `${guarantee} ${message}`)).toContain(
         `${first.guarantee} ${first.message}`,
       );

@@ -136,6 +136,11 @@ class ToyLog implements OpenSystem, BlockDevice {
 
   resize(): void {}
   settle(): void {}
+
+  rest(): Promise<void> {
+    return this.flush();
+  }
+
   abandon(): void {}
 
   async close(): Promise<void> {

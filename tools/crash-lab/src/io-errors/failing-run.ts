@@ -108,18 +108,23 @@ class Run {
   }
 
   async #request(
-    { guest, grow }: OpenSystem,
+    opened: OpenSystem,
     operation: Exclude<GuestOperation, { kind: 'reopen' | 'kill' }>,
     index: number,
   ): Promise<void> {
     const { oracle } = this;
+    const { guest, grow } = opened;
     const what = describeOperation(operation);
     switch (operation.kind) {
-      case 'flush': {
-        const startedAt = oracle.beginFlush();
-        if (await this.#attempt(what, () => guest.flush())) oracle.endFlush(startedAt);
+      case 'flush':
+        return this.#makeDurable(what, () => guest.flush());
+      case 'rest':
+        return this.#makeDurable(what, () => opened.rest());
+      case 'resize-journal':
+        return this.#makeDurable(what, () => opened.resizeJournal?.());
+      case 'read':
+        await this.#attempt(what, () => guest.read(operation.offset, new Uint8Array(operation.lengthBytes)));
         return;
-      }
       case 'grow': {
         const before = guest.sizeBytes;
         const sizeBytes = before + operation.clusters * this.#system.clusterBytes;
@@ -153,6 +158,11 @@ class Run {
         if (await this.#attempt(what, () => guest.write(offset, bytes, { fua }))) oracle.endWrite(token, fua);
       }
     }
+  }
+
+  async #makeDurable(what: string, body: () => void | Promise<void>): Promise<void> {
+    const startedAt = this.oracle.beginFlush();
+    if (await this.#attempt(what, body)) this.oracle.endFlush(startedAt);
   }
 
   /** True where it was answered without an error. */
