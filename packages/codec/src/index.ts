@@ -14,6 +14,8 @@ export {
   readCompressedOffset,
   writeCompressedEntry,
 } from './compressed-descriptor.ts';
+export { type ClusterCompression, inflateOnly } from './compression.ts';
+export { damagedCluster, unservedCompression } from './compression-errors.ts';
 export {
   type DraftBinding,
   encodeDraftFeatures,
@@ -146,3 +148,4 @@ export {
   writeL1Entry,
   writeRefcountTableEntry,
 } from './table-entry.ts';
+export { outlineZstdFrame, type ZstdFrame } from './zstd-frame.ts';

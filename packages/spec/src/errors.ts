@@ -48,6 +48,11 @@ export const errorCodes = {
   },
   OVERLAP: { class: 'format', nbd: 'EIO', meaning: 'two structures claim the same host range' },
   REFCOUNT_WRONG: { class: 'format', nbd: 'EIO', meaning: 'a refcount contradicts the references found' },
+  COMPRESSED_DAMAGED: {
+    class: 'format',
+    nbd: 'EIO',
+    meaning: 'compressed data that does not make one cluster',
+  },
   JOURNAL_DAMAGED: {
     class: 'format',
     nbd: 'EIO',

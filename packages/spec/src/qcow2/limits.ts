@@ -21,6 +21,7 @@ export const qcow2Limits = {
   maxBitmapTableEntries: 0x8000000,
   maxBitmapDataBytes: 512 * MiB,
   maxEncryptionHeaderBytes: 16 * MiB,
+  maxZstdWindowBytes: 8 * 1024 * 1024,
   maxOffset: Number.MAX_SAFE_INTEGER,
   maxRefcount: Number.MAX_SAFE_INTEGER,
 } as const;

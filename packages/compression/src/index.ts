@@ -1,0 +1,1 @@
+export { type NodeCompressionOptions, nodeCompression } from './node-compression.ts';
