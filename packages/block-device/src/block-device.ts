@@ -35,6 +35,8 @@ export type IoEvent =
   | 'cow_write'
   | 'read_data'
   | 'write_data'
+  | 'read_compressed'
+  | 'write_compressed'
   | 'flush_data'
   | 'flush_metadata'
   | 'journal_init'
@@ -80,6 +82,8 @@ export interface Extent {
   readonly offset: number;
   readonly lengthBytes: number;
   readonly kind: ExtentKind;
+  /** Data that an image holds in compressed form. */
+  readonly compressed?: true;
 }
 
 export interface DeviceCapabilities {

@@ -39,7 +39,7 @@ export function checkSize(sizeBytes: number): void {
 export function pushExtent(extents: Extent[], next: Extent): void {
   if (next.lengthBytes === 0) return;
   const last = extents.at(-1);
-  if (last === undefined || last.kind !== next.kind) {
+  if (last === undefined || last.kind !== next.kind || last.compressed !== next.compressed) {
     extents.push(next);
   } else {
     extents[extents.length - 1] = { ...last, lengthBytes: last.lengthBytes + next.lengthBytes };

@@ -61,6 +61,8 @@ export class Allocator implements SourcePins {
   readonly #pinned = new Set<number>();
   /** Oldest first; the last one is where reads begin now. There is always one. */
   readonly #readEpochs: ReadEpoch[] = [{ reads: 0, freed: [], unpinned: [] }];
+  /** Told of clusters whose last reference is gone: what was known of them no longer holds. */
+  onUnused: ((cluster: number) => void) | undefined;
 
   constructor(core: ImageCore) {
     this.core = core;
@@ -172,6 +174,7 @@ export class Allocator implements SourcePins {
 
   quarantine(cluster: number): void {
     this.#quarantined.add(cluster);
+    this.onUnused?.(cluster);
   }
 
   /** The change that freed them is durable. */
@@ -204,6 +207,7 @@ export class Allocator implements SourcePins {
   #free(clusters: readonly number[]): void {
     for (const cluster of clusters) {
       this.#quarantined.delete(cluster);
+      this.core.decompressed.forget(cluster);
       this.#cursor = Math.min(this.#cursor, cluster);
     }
   }

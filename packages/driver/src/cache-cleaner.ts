@@ -1,20 +1,26 @@
 /**
- * Giving back the memory of metadata that nobody uses: while a cache holds something, a timer drops from time to time
+ * Giving back the memory of what is cached and nobody uses: while a cache holds something, a timer drops from time to time
  * what was not used since the time before. So an entry is gone after one to two intervals, and an idle image costs no timer.
  *
- * Slices are never dirty (`TableCache`), so cleaning writes nothing, waits for nothing, and can come at any moment.
+ * What is cached is never dirty (`TableCache`, `DecompressedClusters`), so cleaning writes nothing, waits for nothing, and can come at any moment.
  */
-import type { TableCache } from '@qcow2/cache';
+
+/** A cache that knows what was used since it was last asked. */
+export interface Cleanable {
+  readonly isEmpty: boolean;
+  /** Drop what nobody used since the call before. */
+  dropUnused(): void;
+}
 
 export class CacheCleaner {
-  readonly #caches: readonly TableCache[];
+  readonly #caches: readonly Cleanable[];
   readonly #intervalMs: number;
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** From when the image is open, until it is closed. */
   #running = false;
 
   /** @param intervalMs 0: never */
-  constructor(caches: readonly TableCache[], intervalMs: number) {
+  constructor(caches: readonly Cleanable[], intervalMs: number) {
     this.#caches = caches;
     this.#intervalMs = intervalMs;
   }

@@ -22,6 +22,8 @@ export interface CacheOptions {
    * size. Default 4096, or 64 KiB where the cache holds all tables of the disk; a cluster where that is less.
    */
   readonly l2CacheEntryBytes?: number | undefined;
+  /** Bytes of decompressed clusters; default 16 MiB. Beside the others, and no part of `cacheSizeBytes`. */
+  readonly decompressedBytes?: number | undefined;
   /** Entries that nobody used for so long are dropped (`cache-clean-interval`, in ms here); default 10 minutes, 0: never. */
   readonly cacheCleanIntervalMs?: number | undefined;
 }
@@ -38,10 +40,12 @@ export interface CacheSizes {
   readonly l2SliceBytes: number;
   readonly refcountBytes: number;
   readonly refcountSliceBytes: number;
+  readonly decompressedBytes: number;
   readonly cleanIntervalMs: number;
 }
 
 const defaultL2Bytes = 32 * 1024 * 1024;
+const defaultDecompressedBytes = 16 * 1024 * 1024;
 const defaultL2SliceBytes = 4096;
 const largestDefaultSliceBytes = 65536;
 const defaultCleanIntervalMs = 600_000;
@@ -70,6 +74,7 @@ export function cacheSizes(options: CacheOptions, geometry: CachedGeometry): Cac
     l2SliceBytes,
     refcountBytes: Math.max(4 * clusterBytes, refcountBytes),
     refcountSliceBytes: Math.min(clusterBytes, largestDefaultSliceBytes),
+    decompressedBytes: options.decompressedBytes ?? defaultDecompressedBytes,
     cleanIntervalMs: Math.min(cleanIntervalMs, longestTimerMs),
   };
 }

@@ -3,12 +3,13 @@
  * device.
  *
  * Where everything is in the cache and the device answers at once, a read waits for nothing. Pieces that
- * stand side by side in the file are read in one request.
+ * stand side by side in the file are read in one request. Compressed clusters of a request are decompressed side by side.
  */
-import { isPromise, run, type Task, waitAll } from '@qcow2/block-device';
+import { isPromise, run, type Task, wait, waitAll } from '@qcow2/block-device';
 import { clusterKind } from '@qcow2/codec';
 import { InvariantError, UnsupportedFeatureError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
+import type { CompressedReader } from './compressed-reader.ts';
 import type { GuestOverlay } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
@@ -21,6 +22,7 @@ export class ClusterReader {
   readonly #overlay: GuestOverlay;
   readonly #allocator: Allocator;
   readonly #pending: PendingClusters;
+  readonly #compressed: CompressedReader;
 
   constructor(
     core: ImageCore,
@@ -28,12 +30,14 @@ export class ClusterReader {
     overlay: GuestOverlay,
     allocator: Allocator,
     pending: PendingClusters,
+    compressed: CompressedReader,
   ) {
     this.#core = core;
     this.#mappings = mappings;
     this.#overlay = overlay;
     this.#allocator = allocator;
     this.#pending = pending;
+    this.#compressed = compressed;
   }
 
   /**
@@ -148,7 +152,7 @@ export class ClusterReader {
       case clusterKind.unallocated:
         return this.#readBacking(at, into);
       case clusterKind.compressed:
-        throw unsupported('compressed clusters', at);
+        return this.#compressed.read(mapping.compressed!, inCluster, into);
       case clusterKind.preallocated:
       case clusterKind.mixed:
         throw unsupported('extended L2 entries', at);
@@ -172,6 +176,15 @@ export class ClusterReader {
       if (isPromise(pending)) waiting.push(pending);
     }
     if (waiting.length > 0) return Promise.all(waiting).then(() => undefined);
+  }
+
+  /**
+   * Whether what a small write leaves of a cluster can be read when it is brought in: now, while the writer is there to
+   * hear that it can not.
+   */
+  *probe(mapping: Mapping): Task<void> {
+    if (mapping.compressed === undefined) return;
+    yield* wait(this.#compressed.read(mapping.compressed, 0, new Uint8Array(0)));
   }
 
   readSource(source: FillSource, into: Uint8Array): void | Promise<void> {

@@ -100,6 +100,7 @@ export class ClusterWriter {
       return;
     }
     this.#refuseForeign(mapping, guestCluster);
+    if (this.pending.get(guestCluster) === undefined) yield* this.#reader.probe(mapping);
     yield* this.pending.write(guestCluster, mapping, piece);
   }
 
@@ -249,7 +250,7 @@ export class ClusterWriter {
         this.#refuseForeign(before, guestCluster + i);
         overZeros &&= this.#reader.readsAsZeros(guestCluster + i, before);
         if (own === undefined) {
-          if (before.hostOffset !== 0) update.dropReference(before.hostOffset / clusterBytes);
+          update.dropMapping(before);
           update.addReference(run.first + i);
         }
         update.setEntry(guestCluster + i, { kind: 'standard', hostOffset: (run.first + i) * clusterBytes });
@@ -334,7 +335,7 @@ export class ClusterWriter {
       }
       if (own === undefined) {
         update.addReference(run.first);
-        if (mapping.hostOffset !== 0) update.dropReference(mapping.hostOffset / clusterBytes);
+        update.dropMapping(mapping);
       }
       update.setEntry(guestCluster, { kind: 'standard', hostOffset: offset });
       update.settled(guestCluster * clusterBytes, clusterBytes);
@@ -397,7 +398,7 @@ export class ClusterWriter {
 
   #refuseForeign(mapping: Mapping, guestCluster: number): void {
     const { kind } = mapping;
-    if (kind === clusterKind.compressed || kind === clusterKind.mixed || kind === clusterKind.preallocated) {
+    if (kind === clusterKind.mixed || kind === clusterKind.preallocated) {
       // The reader knows the name of what it does not read.
       const at = guestCluster * this.#core.clusterBytes;
       const read = this.#reader.readMapped(mapping, at, 0, new Uint8Array(0));

@@ -18,6 +18,7 @@ import type { Random } from '@qcow2/journal';
 import {
   autoclearFeatures,
   compatibleFeatures,
+  compressionTypes,
   featureNames,
   incompatibleFeatures,
   qcow2Limits,
@@ -53,6 +54,8 @@ export interface CreateOptions {
   /** `metadata`: every guest cluster gets its host cluster now. */
   readonly preallocation?: 'off' | 'metadata';
   readonly journal?: JournalOptions | false;
+  /** How clusters are compressed that are written so; default `deflate`, which alone version 2 has. */
+  readonly compressionType?: keyof typeof compressionTypes;
   readonly random?: Random;
 }
 
@@ -134,6 +137,11 @@ function plan(options: CreateOptions): Qcow2Header {
   const clusterBits = checkedPower('clusterBytes', options.clusterBytes ?? 65536, 9, 21);
   const refcountOrder = checkedPower('refcountBits', options.refcountBits ?? 16, 0, 6);
   refuse(version === 2 && refcountOrder !== 4, 'refcountBits', 'a version 2 image has refcounts of 16 bits');
+  const compressionType = compressionTypes[options.compressionType ?? 'deflate'];
+  const compressed = version === 2 && compressionType !== 0;
+  const isDraft = typeof options.journal === 'object' && options.journal.profile === 'draft-2013';
+  refuse(isDraft && compressionType !== 0, 'compressionType', 'a journal of the draft stands in its place');
+  refuse(compressed, 'compressionType', 'version 2 has no other compression than deflate');
   refuse(version === 2 && options.lazyRefcounts === true, 'lazyRefcounts', 'version 2 has no lazy refcounts');
   const { sizeBytes, dataFile } = options;
   refuse(version === 2 && dataFile !== undefined, 'dataFile', 'a version 2 image has no external data file');
@@ -164,12 +172,14 @@ function plan(options: CreateOptions): Qcow2Header {
     refcountTableClusters: 0,
     snapshotCount: 0,
     snapshotsOffset: 0,
-    incompatibleFeatures: dataFile === undefined ? 0n : incompatibleFeatures.externalDataFile,
+    incompatibleFeatures:
+      (dataFile === undefined ? 0n : incompatibleFeatures.externalDataFile) |
+      (compressionType === 0 ? 0n : incompatibleFeatures.compressionType),
     compatibleFeatures: options.lazyRefcounts === true ? compatibleFeatures.lazyRefcounts : 0n,
     autoclearFeatures: dataFile?.raw === true ? autoclearFeatures.rawExternalData : 0n,
     refcountOrder,
     headerLengthBytes: version === 2 ? 72 : 112,
-    compressionType: 0,
+    compressionType,
     unknownHeaderBytes: new Uint8Array(version === 2 ? 0 : 7),
     extensions,
     ...(options.backingFile === undefined ? {} : { backingFileName: options.backingFile }),

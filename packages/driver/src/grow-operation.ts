@@ -143,8 +143,8 @@ export class GrowOperation {
     if (rest > 0) yield* writer.write(this.#before, new Uint8Array(rest));
     const held = overlay.get(cluster);
     if (held !== undefined) yield* clusterWriter.settle(held);
-    if ((yield* mappings.lookup(cluster)).kind >= clusterKind.compressed) {
-      throw unsupported('compressed or mixed clusters', this.#before);
+    if ((yield* mappings.lookup(cluster)).kind > clusterKind.compressed) {
+      throw unsupported('extended L2 entries', this.#before);
     }
     const from = inCluster + rest;
     if (from === core.clusterBytes) return;

@@ -17,6 +17,8 @@ import {
 } from '@qcow2/block-device';
 import { type CacheCounters, TableCache } from '@qcow2/cache';
 import {
+  type ClusterCompression,
+  inflateOnly,
   type L2Format,
   l2EntryBytes,
   type Qcow2Header,
@@ -28,6 +30,7 @@ import { CacheCleaner } from './cache-cleaner.ts';
 import { type CacheOptions, cacheSizes } from './cache-sizes.ts';
 import { DataArea } from './data-area.ts';
 import { ImageBesideData } from './data-file.ts';
+import { DecompressedClusters } from './decompressed-clusters.ts';
 import type { MetadataLog } from './metadata-log.ts';
 import { PendingFills } from './pending-fills.ts';
 
@@ -46,13 +49,15 @@ export interface CoreOptions {
   /** Of an image with an external data file: that file. Without it no guest byte can be read. */
   readonly dataFile?: BlockDevice | undefined;
   readonly cache?: CacheOptions | undefined;
+  readonly compression?: ClusterCompression | undefined;
   readonly readOnly: boolean;
 }
 
-/** Of both metadata caches. */
+/** Of the two metadata caches, and of the one of decompressed clusters. */
 export interface ImageCacheCounters {
   readonly l2: CacheCounters;
   readonly refcount: CacheCounters;
+  readonly decompressed: DecompressedClusters['counters'];
 }
 
 export class ImageCore {
@@ -73,6 +78,9 @@ export class ImageCore {
   /** Slices of L2 tables, and of refcount blocks. */
   readonly l2Cache: TableCache;
   readonly refcountCache: TableCache;
+  /** Contents of compressed clusters. */
+  readonly decompressed: DecompressedClusters;
+  readonly compression: ClusterCompression;
   readonly cacheCleaner: CacheCleaner;
   readonly #cacheOptions: CacheOptions;
   readonly writeLock = new Mutex();
@@ -123,11 +131,19 @@ export class ImageCore {
     const refcount = { sliceBytes: sizes.refcountSliceBytes, maxBytes: sizes.refcountBytes };
     this.l2Cache = new TableCache({ ...l2, load: load('l2_load'), onFilled });
     this.refcountCache = new TableCache({ ...refcount, load: load('refblock_load'), onFilled });
-    this.cacheCleaner = new CacheCleaner([this.l2Cache, this.refcountCache], sizes.cleanIntervalMs);
+    this.compression = options.compression ?? inflateOnly;
+    this.decompressed = new DecompressedClusters(this.clusterBytes, sizes.decompressedBytes, onFilled);
+    const caches = [this.l2Cache, this.refcountCache, this.decompressed];
+    this.cacheCleaner = new CacheCleaner(caches, sizes.cleanIntervalMs);
   }
 
   get cacheCounters(): ImageCacheCounters {
-    return { l2: this.l2Cache.counters, refcount: this.refcountCache.counters };
+    const { l2Cache, refcountCache, decompressed } = this;
+    return {
+      l2: l2Cache.counters,
+      refcount: refcountCache.counters,
+      decompressed: decompressed.counters,
+    };
   }
 
   /** The disk has another size: what its L2 tables can take has changed. */
@@ -205,6 +221,13 @@ export class ImageCore {
     const mask = new Uint8Array(8);
     new DataView(mask.buffer).setBigUint64(0, header.incompatibleFeatures);
     yield* wait(this.device.write(incompatibleAt, mask, { event: 'dirty_bit' }));
+  }
+
+  /** Host clusters that hold a byte of the range, in order. */
+  hostClustersOf({ hostOffset, lengthBytes }: HostArea): number[] {
+    const first = Math.floor(hostOffset / this.clusterBytes);
+    const last = Math.floor((hostOffset + lengthBytes - 1) / this.clusterBytes);
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
   }
 
   /** Load both tables that are held whole. Their sizes were checked with the header. */

@@ -15,6 +15,7 @@ import { clusterKind } from '@qcow2/codec';
 import type { ClusterReader } from './cluster-reader.ts';
 import { unsupported } from './cluster-reader.ts';
 import { type ClusterWriter, isInPlace } from './cluster-writer.ts';
+import type { CompressedWriter } from './compressed-writer.ts';
 import { type GuestOverlay, type OverlayCluster, sectorBytes } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
@@ -36,6 +37,7 @@ export class ImageWriter {
   readonly #mappings: MappingTable;
   readonly #reader: ClusterReader;
   readonly #writer: ClusterWriter;
+  readonly #compressed: CompressedWriter;
   readonly #overlay: GuestOverlay;
   readonly #pending: PendingClusters;
   readonly #directBytes: number;
@@ -50,6 +52,7 @@ export class ImageWriter {
     mappings: MappingTable,
     reader: ClusterReader,
     writer: ClusterWriter,
+    compressed: CompressedWriter,
     overlay: GuestOverlay,
     pending: PendingClusters,
     directBytes: number,
@@ -59,6 +62,7 @@ export class ImageWriter {
     this.#mappings = mappings;
     this.#reader = reader;
     this.#writer = writer;
+    this.#compressed = compressed;
     this.#overlay = overlay;
     this.#pending = pending;
     this.#directBytes = directBytes;
@@ -117,6 +121,15 @@ export class ImageWriter {
     }
   }
 
+  /** Compressed data of a whole cluster, in place of whatever was written to it before. */
+  *writeCompressed(guestCluster: number, data: Uint8Array): Task<void> {
+    const held = this.#overlay.get(guestCluster);
+    yield* this.#compressed.place(guestCluster, data, held !== undefined);
+    if (held !== undefined) this.#overlay.drop(held, 0, this.#core.clusterBytes);
+    const open = this.#pending.get(guestCluster);
+    if (open !== undefined) this.#writer.pending.drop(open);
+  }
+
   /** How many of the clusters from here on are not in the overlay. */
   #wholeRun(guestCluster: number, limit: number): number {
     let count = 0;
@@ -134,12 +147,9 @@ export class ImageWriter {
         yield* this.#writer.writePart(guestCluster, { inCluster, bytes });
         return;
       }
-      if (mapping.kind >= clusterKind.compressed) {
-        // Refused now, not when it settles: the writer is still there to hear it.
-        throw unsupported(
-          mapping.kind === clusterKind.compressed ? 'compressed clusters' : 'extended L2 entries',
-        );
-      }
+      // Refused now, not when it settles: the writer is still there to hear it.
+      if (mapping.kind > clusterKind.compressed) throw unsupported('extended L2 entries');
+      if (bytes.length < this.#core.clusterBytes) yield* this.#reader.probe(mapping);
     }
     yield* this.#gather(guestCluster, inCluster, bytes);
     const held = this.#overlay.get(guestCluster);
@@ -229,7 +239,7 @@ export class ImageWriter {
       const cluster = guestCluster + i;
       const mapping = yield* this.#mappings.lookup(cluster);
       const held = this.#isHeld(cluster);
-      if (mapping.kind >= clusterKind.compressed) throw unsupported('compressed or mixed clusters');
+      if (mapping.kind > clusterKind.compressed) throw unsupported('extended L2 entries');
       const entry = this.#entryForZeros(cluster, mapping, held, mode);
       if (entry === 'write') {
         yield* this.#writeZeroCluster(cluster);
@@ -252,11 +262,10 @@ export class ImageWriter {
       if (entry === 'keep') continue;
       yield* this.#writer.l2.prepare(cluster);
       update.setEntry(cluster, entry);
-      const keepsCluster = entry.kind === 'zero-allocated';
       if (this.#core.data.isExternal) {
         if (mode.unmap && mapping.kind !== clusterKind.unallocated) yield* this.#discardPlace(cluster);
-      } else if (mapping.hostOffset !== 0 && !keepsCluster) {
-        update.dropReference(mapping.hostOffset / this.#core.clusterBytes);
+      } else if (entry.kind !== 'zero-allocated') {
+        update.dropMapping(mapping);
       }
     }
     if (!update.isEmpty) yield* update.submit({ required: true, afterData: false });

@@ -12,12 +12,14 @@ import {
   checkL2Entry,
   classifyL2Entry,
   clusterKind,
+  readCompressedLengthBytes,
+  readCompressedOffset,
   readEntryCopied,
   readEntryOffset,
 } from '@qcow2/codec';
 import { InvariantError } from '@qcow2/spec';
 import { checkPlace } from './data-area.ts';
-import type { ImageCore } from './image-core.ts';
+import type { HostArea, ImageCore } from './image-core.ts';
 
 export interface Mapping {
   readonly kind: ClusterKind;
@@ -25,6 +27,8 @@ export interface Mapping {
   readonly hostOffset: number;
   /** Nobody else refers to the cluster: it may be written in place. */
   readonly exclusive: boolean;
+  /** Where the data of a compressed cluster stands, its last sector whole. Such a cluster has no `hostOffset`. */
+  readonly compressed?: HostArea;
 }
 
 const nothing: Mapping = { kind: clusterKind.unallocated, hostOffset: 0, exclusive: false };
@@ -81,7 +85,15 @@ export class MappingTable {
     checkL2Entry(view, at, l2Format, sliceOffset);
     const kind = classifyL2Entry(view, at, l2Format);
     if (kind === clusterKind.unallocated) return nothing;
-    const hostOffset = kind === clusterKind.compressed ? 0 : readEntryOffset(view, at);
+    if (kind === clusterKind.compressed) {
+      const { clusterBits } = l2Format;
+      const compressed = {
+        hostOffset: readCompressedOffset(view, at, clusterBits),
+        lengthBytes: readCompressedLengthBytes(view, at, clusterBits),
+      };
+      return { kind, hostOffset: 0, exclusive: false, compressed };
+    }
+    const hostOffset = readEntryOffset(view, at);
     if (!l2Format.externalData) return { kind, hostOffset, exclusive: readEntryCopied(view, at) };
     if (kind !== clusterKind.zeroPlain) {
       checkPlace(hostOffset, guestCluster * this.#core.clusterBytes, sliceOffset + at);

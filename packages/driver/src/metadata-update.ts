@@ -8,17 +8,24 @@
  */
 import type { Task } from '@qcow2/block-device';
 import type { TableCache, TableSlice, WriteStep } from '@qcow2/cache';
-import { writeL1Entry, writeStandardEntry, writeUnallocated, writeZeroEntry } from '@qcow2/codec';
+import {
+  writeCompressedEntry,
+  writeL1Entry,
+  writeStandardEntry,
+  writeUnallocated,
+  writeZeroEntry,
+} from '@qcow2/codec';
 import type { BackingFill, GuestRange, HostCopy, HostRange } from '@qcow2/journal';
 import { FormatError, guestOffset, hostOffset, InvariantError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
 import type { ImageCore } from './image-core.ts';
-import type { MappingTable } from './mapping.ts';
+import type { Mapping, MappingTable } from './mapping.ts';
 import type { MetadataWrite } from './metadata-log.ts';
 import type { FillSource } from './pending-fills.ts';
 
 export type NewEntry =
   | { readonly kind: 'standard'; readonly hostOffset: number }
+  | { readonly kind: 'compressed'; readonly hostOffset: number; readonly lengthBytes: number }
   | { readonly kind: 'zero-plain' }
   | { readonly kind: 'zero-allocated'; readonly hostOffset: number }
   | { readonly kind: 'unallocated' };
@@ -47,6 +54,7 @@ export class MetadataUpdate {
   readonly #entries: { guestCluster: number; entry: NewEntry }[] = [];
   readonly #l1Entries: { index: number; tableOffset: number }[] = [];
   readonly #added: number[] = [];
+  readonly #shared: number[] = [];
   readonly #dropped: number[] = [];
   readonly #direct: MetadataWrite[] = [];
   readonly #revokes: HostRange[] = [];
@@ -63,7 +71,12 @@ export class MetadataUpdate {
   get isEmpty(): boolean {
     return (
       this.#entries.length + this.#l1Entries.length + this.#added.length + this.#dropped.length === 0 &&
-      this.#direct.length + this.#settled.length + this.#later.length + this.#ended.length === 0
+      this.#shared.length +
+        this.#direct.length +
+        this.#settled.length +
+        this.#later.length +
+        this.#ended.length ===
+        0
     );
   }
 
@@ -85,9 +98,23 @@ export class MetadataUpdate {
     this.#added.push(hostCluster);
   }
 
+  /** A cluster that is in use gets one reference more. The caller knows that its refcount can be raised. */
+  shareReference(hostCluster: number): void {
+    this.#shared.push(hostCluster);
+  }
+
   /** A reference to a cluster goes away; it is free again when that is durable and it was the last. */
   dropReference(hostCluster: number): void {
     this.#dropped.push(hostCluster);
+  }
+
+  /**
+   * What a guest cluster leads to loses that reference: its cluster, or each one that holds sectors of its compressed data
+   * [CMP-010]. It may lead to none.
+   */
+  dropMapping({ hostOffset: at, compressed }: Mapping): void {
+    if (compressed !== undefined) this.#dropped.push(...this.#core.hostClustersOf(compressed));
+    else if (at !== 0) this.dropReference(at / this.#core.clusterBytes);
   }
 
   writeBytes(step: WriteStep, at: number, bytes: Uint8Array): void {
@@ -121,7 +148,8 @@ export class MetadataUpdate {
   *submit(options: SubmitOptions): Task<void> {
     const late = this.#core.log.lateFrees;
     const { fills } = this.#core;
-    const counted = late ? this.#added : [...this.#added, ...this.#dropped];
+    const raised = [...this.#added, ...this.#shared];
+    const counted = late ? raised : [...raised, ...this.#dropped];
     const tables = new SliceSet(this.#core.l2Cache);
     const counts = new SliceSet(this.#core.refcountCache);
     for (const { guestCluster } of this.#entries) {
@@ -183,6 +211,10 @@ export class MetadataUpdate {
       if (before !== 0) throw new InvariantError('a cluster was handed out that is in use');
       this.#allocator.settleReservation(cluster);
     }
+    for (const cluster of this.#shared) {
+      const before = this.#count(counts, writes, cluster, 1);
+      if (before === 0) throw new InvariantError('a cluster was shared that nobody uses');
+    }
     if (late) return freed;
     for (const cluster of this.#dropped) {
       if (this.#count(counts, writes, cluster, -1) !== 1) continue;
@@ -229,6 +261,11 @@ export class MetadataUpdate {
         case 'standard':
           writeStandardEntry(slice.view, at, entry.hostOffset, true);
           break;
+        case 'compressed': {
+          const { clusterBits } = this.#core;
+          writeCompressedEntry(slice.view, at, clusterBits, entry.hostOffset, entry.lengthBytes);
+          break;
+        }
         case 'zero-allocated':
           writeZeroEntry(slice.view, at, entry.hostOffset, true);
           break;

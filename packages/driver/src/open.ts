@@ -9,6 +9,7 @@
  */
 import { type BlockDevice, readPadded, run, type Task, wait } from '@qcow2/block-device';
 import {
+  type ClusterCompression,
   decodeHeader,
   decodeSnapshotTable,
   type Qcow2Header,
@@ -27,6 +28,7 @@ import {
 import {
   autoclearFeatures,
   compatibleFeatures,
+  compressionTypes,
   FormatError,
   incompatibleFeatures,
   qcow2Limits,
@@ -75,6 +77,11 @@ export interface OpenOptions {
    */
   readonly lazyRefcounts?: boolean;
   readonly journal?: Partial<JournalTuning>;
+  /**
+   * What compressed clusters are compressed and decompressed with. Without it deflate is read, on the caller's thread;
+   * zstd is not, and nothing is compressed.
+   */
+  readonly compression?: ClusterCompression;
 }
 
 /**
@@ -305,9 +312,9 @@ function newParts(
     });
   }
   const backing = options.backing === 'none' ? undefined : options.backing;
-  const { cache, dataFile } = options;
+  const { cache, compression, dataFile } = options;
   checkDataFile(device, header, dataFile, readOnly);
-  const core = new ImageCore({ device, header, backing, dataFile, cache, readOnly });
+  const core = new ImageCore({ device, header, backing, dataFile, cache, compression, readOnly });
   const lazy = (header.compatibleFeatures & compatibleFeatures.lazyRefcounts) !== 0n;
   if (options.lazyRefcounts === true && header.version < 3) {
     // No context: QEMU's words.
@@ -356,13 +363,28 @@ function refuseBeyondDisk({ core, overlay }: ImageParts): void {
 
 function refuseUnknown(header: Qcow2Header): void {
   const unknown = unknownIncompatibleFeatures(header);
-  if (unknown.length === 0) return;
+  if (unknown.length === 0) {
+    refuseUnknownCompression(header);
+    return;
+  }
   const names = unknown.map(({ bit, name }) => name ?? `bit ${bit}`).join(', ');
   throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `unsupported qcow2 feature(s): ${names}`, {
     feature: names,
     hostOffset: 72,
     field: 'incompatibleFeatures',
     clause: 'FEA-006',
+  });
+}
+
+/** [HDR-034] */
+function refuseUnknownCompression({ compressionType }: Qcow2Header): void {
+  if (Object.values<number>(compressionTypes).includes(compressionType)) return;
+  throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', 'a compression type that is not known', {
+    feature: `compression type ${compressionType}`,
+    hostOffset: 104,
+    field: 'compressionType',
+    value: compressionType,
+    clause: 'HDR-034',
   });
 }
 

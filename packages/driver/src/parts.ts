@@ -17,6 +17,8 @@ import { type Qcow2Error, UnsupportedFeatureError } from '@qcow2/spec';
 import { Allocator } from './allocator.ts';
 import { ClusterReader } from './cluster-reader.ts';
 import { ClusterWriter } from './cluster-writer.ts';
+import { CompressedReader } from './compressed-reader.ts';
+import { CompressedWriter } from './compressed-writer.ts';
 import {
   countDraftClusters,
   defaultDraftBlockBytes,
@@ -103,6 +105,7 @@ export class ImageParts {
   readonly allocator: Allocator;
   readonly reader: ClusterReader;
   readonly clusterWriter: ClusterWriter;
+  readonly compressedWriter: CompressedWriter;
   /** Held by operations of many changes, and by whatever must not meet one: rest, and changes of the journal. */
   readonly operations = new Mutex();
   readonly tuning: JournalTuning;
@@ -131,8 +134,11 @@ export class ImageParts {
     this.overlay = new GuestOverlay(core.clusterBytes);
     this.allocator = new Allocator(core);
     const { mappings, allocator, overlay, pending } = this;
-    this.reader = new ClusterReader(core, mappings, overlay, allocator, pending);
+    const compressed = new CompressedReader(core);
+    this.reader = new ClusterReader(core, mappings, overlay, allocator, pending, compressed);
     this.clusterWriter = new ClusterWriter(core, mappings, allocator, this.reader, overlay, pending);
+    const { l2 } = this.clusterWriter;
+    this.compressedWriter = new CompressedWriter(core, mappings, allocator, l2, compressed.gate);
     this.writer = this.#imageWriter(0, 0);
   }
 
@@ -371,9 +377,12 @@ export class ImageParts {
 
   /** Why the header can not name a journal of a profile, known before anything is written; undefined: it can. */
   *journalRefusal(profile: JournalProfile = 'v1'): Task<Qcow2Error | undefined> {
-    const refusal = this.#refusalBesideData(profile);
-    if (refusal !== undefined) return refusal;
-    return refusalToReplace(yield* this.#headerCluster(), boundTo(this.core.header, profile));
+    const { header } = this.core;
+    return (
+      this.#refusalBesideData(profile) ??
+      refusalOfProfile(header, profile) ??
+      refusalToReplace(yield* this.#headerCluster(), boundTo(header, profile))
+    );
   }
 
   /** The same for a journal in the place of another one, which is taken away first. */
@@ -383,6 +392,7 @@ export class ImageParts {
     unbindJournal(without);
     return (
       this.#refusalBesideData(profile) ??
+      refusalOfProfile(without, profile) ??
       refusalToReplace(yield* this.#headerCluster(), without) ??
       refusalToReplace(encodeHeader(without), boundTo(without, profile))
     );
@@ -495,12 +505,21 @@ export class ImageParts {
       mappings,
       reader,
       this.clusterWriter,
+      this.compressedWriter,
       overlay,
       pending,
       directBytes,
       littleBytes,
     );
   }
+}
+
+/** The draft's journal is named where today's header says how clusters are compressed [JD13-BIND-011]. */
+function refusalOfProfile(header: Qcow2Header, profile: JournalProfile): Qcow2Error | undefined {
+  if (profile !== 'draft-2013' || header.compressionType === 0) return undefined;
+  const message = 'an image with another compression than deflate has no room for a journal of the draft';
+  const context = { field: 'compressionType', value: header.compressionType, clause: 'JD13-BIND-011' };
+  return new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message, context);
 }
 
 /** The header with a journal of a profile, wherever it will stand. */

@@ -117,7 +117,7 @@ export class PendingWriter {
     if (!left) yield* this.#complete(cluster, mapping);
     if (!reused) {
       update.addReference(hostOffset / clusterBytes);
-      if (mapping.hostOffset !== 0) update.dropReference(mapping.hostOffset / clusterBytes);
+      update.dropMapping(mapping);
     }
     update.setEntry(guestCluster, { kind: 'standard', hostOffset });
     const overZeros = cluster.fresh && this.#reader.readsAsZeros(guestCluster, mapping);
