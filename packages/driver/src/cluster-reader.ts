@@ -104,11 +104,15 @@ export class ClusterReader {
           length = yield* this.#extendRun(mapping, guestCluster, length, into.length - done, inCluster);
         }
         const pending = this.readMapped(mapping, at, inCluster, into.subarray(done, done + length));
-        if (isPromise(pending)) waiting.push(pending);
+        if (isPromise(pending)) waiting.push(later(pending));
         done += length;
       }
       if (waiting.length > 0) yield* waitAll(waiting);
       for (const { at, bytes } of laidOver) into.set(bytes, at);
+    } catch (error) {
+      // What is under way may still use the caller's buffer, and what the epoch holds.
+      if (waiting.length > 0) yield Promise.allSettled(waiting);
+      throw error;
     } finally {
       this.#allocator.endRead(epoch);
     }
@@ -128,7 +132,7 @@ export class ClusterReader {
       const pending = set
         ? this.#core.data.read(cluster.hostOffset + start, base + start, piece)
         : this.readMapped(mapping, base + start, start, piece);
-      if (isPromise(pending)) waiting.push(pending);
+      if (isPromise(pending)) waiting.push(later(pending));
     }
   }
 
@@ -220,6 +224,12 @@ export class ClusterReader {
     }
     return run;
   }
+}
+
+/** A failure is heard when all are waited for; until then nobody else is to take it for unheard. */
+function later(pending: Promise<void>): Promise<void> {
+  pending.catch(() => undefined);
+  return pending;
 }
 
 export function unsupported(feature: string, guestOffset?: number): UnsupportedFeatureError {

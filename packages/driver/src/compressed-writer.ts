@@ -71,7 +71,13 @@ export class CompressedWriter {
     const { clusterBytes } = this.#core;
     const jobs: (Uint8Array | undefined | Promise<Uint8Array | undefined>)[] = [];
     for (let at = 0; at < bytes.length; at += clusterBytes) {
-      jobs.push(run(this.#compressOne(bytes.subarray(at, at + clusterBytes))));
+      try {
+        jobs.push(run(this.#compressOne(bytes.subarray(at, at + clusterBytes))));
+      } catch (error) {
+        // Others may be under way: they are waited for first.
+        jobs.push(Promise.reject(error));
+        break;
+      }
     }
     return yield* waitAll(jobs);
   }

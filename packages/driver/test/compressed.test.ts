@@ -259,6 +259,41 @@ describe('damaged compressed clusters', () => {
     await end(image);
   });
 
+  it('one among others fails a read that is under way for them, when all of it is over', async () => {
+    const memory = new MemoryDevice();
+    const image = await newImage(memory, { compressionType: 'zstd' });
+    for (let i = 0; i < 4; i++) await image.writeCompressed(i * clusterBytes, cluster(i + 1));
+    await end(image);
+    const { view } = l2Entries(memory);
+    // Two fail on a worker thread, and one, which is no frame, before it gets there.
+    for (const [index, within] of [
+      [0, 10],
+      [1, 10],
+      [2, 0],
+    ] as const) {
+      const at = readCompressedOffset(view, index * 8, 12) + within;
+      memory.write(
+        at,
+        memory
+          .snapshot()
+          .slice(at, at + 6)
+          .map((byte) => byte ^ 0x5a),
+      );
+    }
+    const again = await openImage(memory, { compression });
+    const unheard: unknown[] = [];
+    const listen = (reason: unknown): void => void unheard.push(reason);
+    process.on('unhandledRejection', listen);
+    await expect((async () => again.read(0, new Uint8Array(4 * clusterBytes)))()).rejects.toMatchObject({
+      code: 'COMPRESSED_DAMAGED',
+    });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    process.off('unhandledRejection', listen);
+    expect(unheard).toEqual([]);
+    expect(await readCluster(again, 3)).toEqual(cluster(4));
+    again.abandon();
+  });
+
   it('[CMP-008] one that a write covers whole is replaced', async () => {
     const image = await damagedImage(random(3).bytes(700));
     await image.write(0, cluster(9));
