@@ -30,7 +30,12 @@ export const qcow2Options: readonly ListedOption[] = [
     type: 'string',
     help: 'Preallocation mode (allowed values: off, metadata)',
   },
-  { ...refusedText('compression_type', 'string', ['zlib']), defaultText: 'zlib' },
+  {
+    name: 'compression_type',
+    type: 'string',
+    help: 'Compression method used for image cluster compression',
+    defaultText: 'zlib',
+  },
   sizeOption,
   { name: 'compat', type: 'string', help: 'Compatibility level (v2 [0.10] or v3 [1.1])' },
   { name: 'backing_file', type: 'string', help: 'File name of a base image' },
@@ -117,6 +122,7 @@ export interface Qcow2CreateSettings {
   readonly clusterBytes: number;
   readonly refcountBits: number;
   readonly lazyRefcounts: boolean;
+  readonly compressionType: 'deflate' | 'zstd';
   readonly preallocation: 'off' | 'metadata';
   readonly sizeBytes: number;
   readonly backingFile?: string;
@@ -166,17 +172,23 @@ export function qcow2Settings(values: OptionValues, subject: string): Qcow2Creat
   }
   const refcountBits = refcountBitsOf(values, version, refuse);
   const dataFile = dataFileOf(values, version, refuse);
+  const compressionType = compressionTypeOf(values, version, refuse);
+  const journal = journalOf(values, version, Number(clusterBytes), refuse);
+  if (compressionType === 'zstd' && journal !== false && journal.profile === 'draft-2013') {
+    refuse('A journal of draft-2013 is only supported with compression_type=zlib');
+  }
   return {
     version,
     clusterBytes: Number(clusterBytes),
     refcountBits,
     lazyRefcounts,
+    compressionType,
     preallocation,
     sizeBytes: sizeBytesOf(values, clusterBytes, refuse),
     ...(backingFile === undefined ? {} : { backingFile }),
     ...(backingFormat === undefined ? {} : { backingFormat }),
     ...(dataFile === undefined ? {} : { dataFile }),
-    journal: journalOf(values, version, Number(clusterBytes), refuse),
+    journal,
   };
 }
 
@@ -195,6 +207,18 @@ function versionOf(values: OptionValues, refuse: Refuse): 2 | 3 {
   if (text === '0.10' || text === 'v2') return 2;
   if (text === '1.1' || text === 'v3') return 3;
   return refuse(`Parameter 'version' does not accept value '${text}'`);
+}
+
+function compressionTypeOf(values: OptionValues, version: 2 | 3, refuse: Refuse): 'deflate' | 'zstd' {
+  const text = textOf(values, 'compression_type') ?? 'zlib';
+  if (text === 'zlib') return 'deflate';
+  if (text !== 'zstd') return refuse(`Parameter 'compression-type' does not accept value '${text}'`);
+  if (version < 3) {
+    return refuse(
+      'Non-zlib compression type is only supported with compatibility level 1.1 and above (use version=v3 or greater)',
+    );
+  }
+  return 'zstd';
 }
 
 function clusterBytesOf(values: OptionValues, refuse: Refuse): bigint {

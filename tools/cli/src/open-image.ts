@@ -186,7 +186,12 @@ async function openBelow(
     for (const file of opened) await file.close();
   };
   try {
-    const chain = await resolveChain(top.device, { id: realpathSync(top.path), resolve });
+    const { nodeCompression } = await import('@qcow2/compression');
+    const chain = await resolveChain(top.device, {
+      id: realpathSync(top.path),
+      resolve,
+      below: { compression: nodeCompression() },
+    });
     return {
       ...chain,
       close: async () => {

@@ -1,5 +1,6 @@
 /** An image opened for `serve` and `start`: its chain, its journal as asked for, and an orderly end. */
 import type { BlockDevice } from '@qcow2/block-device';
+import { nodeCompression } from '@qcow2/compression';
 import { type CacheOptions, openImage } from '@qcow2/driver';
 import { CommandFailure } from './failures.ts';
 import type { FollowPolicy } from './follow.ts';
@@ -56,6 +57,7 @@ export async function openServedImage(name: string, options: ServedImageOptions)
         readOnly: options.readOnly,
         backing: backing ?? 'none',
         ...(dataFile === undefined ? {} : { dataFile }),
+        compression: nodeCompression(),
         journal: { idleMs: (options.idleSeconds ?? defaultIdleSeconds) * 1000 },
         ...(options.cache === undefined ? {} : { cache: options.cache }),
         ...(options.lazyRefcounts === undefined ? {} : { lazyRefcounts: options.lazyRefcounts }),

@@ -1,4 +1,5 @@
 /** `journal info|dump|enable|convert|disable|resize|replay`: what can be done to an image's journal while nobody uses the image. */
+import { nodeCompression } from '@qcow2/compression';
 import { type JournalOptions, type JournalStatus, openImage } from '@qcow2/driver';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
@@ -244,6 +245,7 @@ async function withImage(
     image = await explainingOpen(name, () =>
       openImage(opened.top.device, {
         backing: opened.backing ?? 'none',
+        compression: nodeCompression(),
         ...(opened.dataFile === undefined ? {} : { dataFile: opened.dataFile }),
       }),
     );

@@ -74,7 +74,8 @@ const optionLists = [
     'preallocation=bogus',
     'preallocation=metadata,compat=0.10',
   ],
-  ...['extended_l2=off', 'compression_type=zlib', 'data_file_raw=off', 'nocow=off'],
+  ...['extended_l2=off', 'compression_type=zlib', 'compression_type=zstd', 'compression_type=lz4'],
+  ...['data_file_raw=off', 'nocow=off'],
   ...['data_file_raw=on', 'data_file=d,compat=0.10', 'data_file=d,data_file_raw=maybe'],
   ...[
     'bogus=1',
@@ -166,8 +167,8 @@ const words = [
 const deviating = [
   differs('create-options', create('-f', 'qcow2', '-o', 'help')),
   differs('create-options', create('-f', 'raw', '-o', 'help')),
-  ...['extended_l2=on', 'compression_type=zstd', 'encryption=on', 'encrypt.format=luks', 'nocow=on'].map(
-    (list) => differs('create-options', withOptions(list)),
+  ...['extended_l2=on', 'encryption=on', 'encrypt.format=luks', 'nocow=on'].map((list) =>
+    differs('create-options', withOptions(list)),
   ),
   ...['preallocation=falloc', 'preallocation=full'].map((list) =>
     differs('create-options', withOptions(list)),

@@ -58,8 +58,7 @@ function unservedFeature({ qemu }: VectorManifest): string | undefined {
   const format = qemu.info['format-specific'].data;
   if (qemu.info.encrypted === true) return 'encryption';
   if (format['data-file'] !== undefined) return 'an external data file';
-  if (format['extended-l2'] === true) return 'extended L2 entries';
-  return (qemu.check['compressed-clusters'] ?? 0) > 0 ? 'compressed clusters' : undefined;
+  return format['extended-l2'] === true ? 'extended L2 entries' : undefined;
 }
 
 function unwritableState({ qemu }: VectorManifest): string | undefined {
