@@ -29,21 +29,22 @@ import {
   wait,
 } from '@qcow2/block-device';
 import { StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
-import { errnoOf, fileError } from './file-error.ts';
+import { fileError, isPassing } from './file-error.ts';
 import type { FlushMode } from './flush-policy.ts';
 import { DataSync } from './internal/data-sync.ts';
+import { FileSpace } from './internal/file-space.ts';
 import { InFlight } from './internal/in-flight.ts';
 import { RangeLocks } from './internal/range-locks.ts';
+import { callLimitBytes, type OpenedFile, readWhole, writeWhole } from './internal/whole-transfers.ts';
+import type { NativeCalls } from './native-calls.ts';
 import type { FileCalls } from './system-calls.ts';
 
-/** The most that one system call is asked for; Node takes no more than 2^31 - 1. */
-const callLimitBytes = 2 ** 30;
 /** Zeros are written in pieces of this size. */
 const zeroes = new Uint8Array(256 * 1024);
-/** Longer runs of zeros than this are written in the thread pool: nobody can say how long they take. */
+/** Longer runs of zeros and holes than this are made in the thread pool: nobody can say how long they take. */
 const syncZeroesLimitBytes = 4 * 1024 * 1024;
-/** How often a call that was interrupted, or had to be tried again, is repeated without any progress. */
-const retryLimit = 1000;
+/** What is asked of the file system's blocks; theirs are no larger, as a rule. */
+const blockBytes = 4096;
 
 export interface FileDeviceState {
   readonly path: string;
@@ -54,21 +55,31 @@ export interface FileDeviceState {
   readonly regular: boolean;
   readonly sizeBytes: number;
   readonly maxSizeBytes: number;
-  readonly io: 'sync' | 'async';
+  readonly io: IoMode;
   readonly flush: FlushMode;
 }
 
+/**
+ * Where reads and writes run: on the caller's thread, in the thread pool, or (`cached`) on the caller's thread
+ * except for reads that would have to wait for the disk.
+ */
+export type IoMode = 'sync' | 'async' | 'cached';
+
 export class FileDevice implements BlockDevice {
-  readonly capabilities: DeviceCapabilities;
   readonly path: string;
   readonly #fd: number;
   readonly #calls: FileCalls;
+  readonly #file: OpenedFile;
   readonly #async: boolean;
+  /** Where reads are first tried without waiting. */
+  readonly #readCached: NativeCalls['readCached'] | undefined;
+  readonly #space: FileSpace;
   readonly #maxSizeBytes: number;
   readonly #sync: DataSync;
   readonly #ranges = new RangeLocks();
   /** Every call in the thread pool. */
   readonly #inFlight = new InFlight();
+  #capabilities: DeviceCapabilities;
   #sizeBytes: number;
   #closed = false;
   #closing: Promise<void> | undefined;
@@ -76,23 +87,36 @@ export class FileDevice implements BlockDevice {
   /** Takes ownership of the file descriptor. Made by `openFile`. */
   constructor(state: FileDeviceState) {
     const write = !state.readOnly;
-    this.capabilities = {
+    const native = state.calls.native;
+    this.#space = new FileSpace(state.fd, state.regular ? native : undefined);
+    this.#capabilities = {
       write,
       growable: write && state.regular,
       resize: write && state.regular,
-      discard: false,
-      writeZeroes: false,
+      discard: write && this.#space.punches,
+      writeZeroes: write && this.#space.zeroes,
       fua: false,
-      extents: false,
-      preferredBlockBytes: 4096,
+      extents: this.#space.tellsHoles,
+      preferredBlockBytes: blockBytes,
     };
     this.path = state.path;
     this.#fd = state.fd;
     this.#calls = state.calls;
-    this.#async = state.io === 'async';
+    this.#file = state;
+    // Without a call that does not wait, a read that might has to go to the pool.
+    this.#readCached = state.io === 'cached' ? native?.readCached : undefined;
+    this.#async = state.io === 'async' || (state.io === 'cached' && this.#readCached === undefined);
     this.#maxSizeBytes = state.maxSizeBytes;
     this.#sizeBytes = state.sizeBytes;
     this.#sync = new DataSync(state.path, state.fd, state.calls, state.flush, this.#inFlight);
+  }
+
+  /**
+   * Whether the file system can give space back shows when it is first asked to: where it can not, `discard` or
+   * `writeZeroes` is not claimed from then on.
+   */
+  get capabilities(): DeviceCapabilities {
+    return this.#capabilities;
   }
 
   get sizeBytes(): number {
@@ -107,7 +131,11 @@ export class FileDevice implements BlockDevice {
       return this.#tracked(this.#alone(offset, end, false, () => this.#read(offset, into)));
     }
     const count = this.#attempt('read', offset, into);
-    if (count < into.length) return run(this.#readFully(offset + count, into.subarray(count), false));
+    if (count === into.length) return;
+    const rest = () => this.#readFully(offset + count, into.subarray(count), this.#readCached !== undefined);
+    return this.#readCached === undefined
+      ? run(rest())
+      : this.#tracked(this.#alone(offset, end, false, rest));
   }
 
   write(offset: number, bytes: Uint8Array, options?: WriteOptions): void | Promise<void> {
@@ -132,27 +160,55 @@ export class FileDevice implements BlockDevice {
     if (this.capabilities.write) return this.#sync.flush();
   }
 
-  discard(offset: number, lengthBytes: number, _options?: WriteOptions): void {
+  /** Whole blocks of the range become a hole; the bytes around them stay as they are. */
+  discard(offset: number, lengthBytes: number, options?: WriteOptions): void | Promise<void> {
     this.#checkWritable();
     checkRange(offset, lengthBytes, this.#sizeBytes);
+    if (!this.#capabilities.discard) return;
+    const from = Math.ceil(offset / blockBytes) * blockBytes;
+    const end = offset + lengthBytes;
+    const lockedEnd = Math.ceil(end / blockBytes) * blockBytes;
+    if (from >= end) return;
+    const punching = () => this.#punch(from, end, this.#isLong(lengthBytes));
+    return this.#tracked(this.#durably(options, this.#alone(from, lockedEnd, true, punching)));
   }
 
-  /** Zeros are written where the file has bytes; beyond its end it is extended without being written. */
+  /**
+   * Long runs become a hole (`mayUnmap`) or space that reads as zeros, short ones are written; beyond its end
+   * the file is extended without being written.
+   */
   writeZeroes(offset: number, lengthBytes: number, options?: WriteZeroesOptions): void | Promise<void> {
     this.#admitWrite(offset, lengthBytes);
     const end = offset + lengthBytes;
-    const threaded = this.#async || Math.min(end, this.#sizeBytes) - offset > syncZeroesLimitBytes;
+    const threaded = this.#isLong(Math.min(end, this.#sizeBytes) - offset);
+    const keepSpace = options?.mayUnmap !== true;
     // ftruncate must not cut off a write that is under way, so it needs everything beyond for itself.
     const mayTruncate = end > this.#sizeBytes;
     const lockedEnd = mayTruncate ? Number.POSITIVE_INFINITY : end;
-    const zeroing = () => this.#zero(offset, end, threaded, mayTruncate);
+    const zeroing = () => this.#zero(offset, end, { threaded, mayTruncate, keepSpace });
     return this.#tracked(this.#durably(options, this.#alone(offset, lockedEnd, true, zeroing)));
   }
 
   extents(offset: number, lengthBytes: number): readonly Extent[] {
     this.#checkOpen();
     checkRange(offset, lengthBytes, this.#sizeBytes);
-    return lengthBytes === 0 ? [] : [{ offset, lengthBytes, kind: 'data' }];
+    try {
+      return this.#space.extents(offset, offset + lengthBytes);
+    } catch (error) {
+      throw fileError(error, 'read', { path: this.path, offset, lengthBytes });
+    }
+  }
+
+  /**
+   * Set space aside, so that writing there can not fail for want of it; the bytes stay what they are. The file grows
+   * to the end of the range, new bytes read as zeros. Durable after a flush.
+   * @throws UNSUPPORTED_OPERATION where the system or the file system can not; NO_SPACE, WRITE_FAILED, READ_ONLY, CLOSED
+   */
+  preallocate(offset: number, lengthBytes: number): void | Promise<void> {
+    this.#admitWrite(offset, lengthBytes);
+    if (lengthBytes === 0) return;
+    const allocating = () => this.#preallocate(offset, lengthBytes);
+    return this.#tracked(this.#alone(offset, Number.POSITIVE_INFINITY, true, allocating));
   }
 
   resize(sizeBytes: number): void | Promise<void> {
@@ -212,11 +268,17 @@ export class FileDevice implements BlockDevice {
     return outcome;
   }
 
+  #isLong(lengthBytes: number): boolean {
+    return this.#async || lengthBytes > syncZeroesLimitBytes;
+  }
+
   /** The usual case without a generator: one call that does it all. @returns bytes done, perhaps fewer */
   #attempt(operation: 'read' | 'write', offset: number, bytes: Uint8Array): number {
     if (bytes.length === 0) return 0;
     const lengthBytes = Math.min(bytes.length, callLimitBytes);
     try {
+      if (operation === 'read' && this.#readCached !== undefined)
+        return this.#readCached(this.#fd, bytes.subarray(0, lengthBytes), offset) ?? 0;
       return operation === 'read'
         ? this.#calls.readSync(this.#fd, bytes, 0, lengthBytes, offset)
         : this.#calls.writeSync(this.#fd, bytes, 0, lengthBytes, offset);
@@ -249,35 +311,13 @@ export class FileDevice implements BlockDevice {
     yield* this.#readFully(offset, into, this.#async);
   }
 
-  *#readFully(offset: number, into: Uint8Array, threaded: boolean): Task<void> {
-    const call = threaded ? this.#calls.read : this.#calls.readSync;
-    for (let done = 0; done < into.length; ) {
-      const lengthBytes = Math.min(into.length - done, callLimitBytes);
-      const at = offset + done;
-      const count = yield* this.#persist('read', at, lengthBytes, () =>
-        call(this.#fd, into, done, lengthBytes, at),
-      );
-      if (count === 0) {
-        // Inside `sizeBytes`: someone else has cut the file.
-        const context = { path: this.path, hostOffset: at, lengthBytes };
-        throw new StorageError('SHORT_READ', `${this.path} ends before ${this.#sizeBytes} bytes`, context);
-      }
-      done += count;
-    }
+  #readFully(offset: number, into: Uint8Array, threaded: boolean): Task<void> {
+    return readWhole(this.#file, offset, into, threaded);
   }
 
   *#writeFully(offset: number, bytes: Uint8Array, threaded: boolean): Task<void> {
-    const call = threaded ? this.#calls.write : this.#calls.writeSync;
     try {
-      for (let done = 0; done < bytes.length; ) {
-        const lengthBytes = Math.min(bytes.length - done, callLimitBytes);
-        const at = offset + done;
-        const count = yield* this.#persist('write', at, lengthBytes, () =>
-          call(this.#fd, bytes, done, lengthBytes, at),
-        );
-        this.#grownTo(at, count);
-        done += count;
-      }
+      yield* writeWhole(this.#file, offset, bytes, threaded, (at, count) => this.#grownTo(at, count));
     } finally {
       // Also after a failure: some of it may have been written. At the end, because a flush that started
       // meanwhile need not have seen this write.
@@ -290,36 +330,66 @@ export class FileDevice implements BlockDevice {
     if (writtenBytes > 0) this.#sizeBytes = Math.max(this.#sizeBytes, offset + writtenBytes);
   }
 
-  /** One system call, repeated while it is interrupted or writes nothing. Failures come out mapped. */
-  *#persist(
-    operation: 'read' | 'write',
+  *#zero(
     offset: number,
-    lengthBytes: number,
-    call: () => number | Promise<number>,
-  ): Task<number> {
-    for (let attempt = 1; attempt <= retryLimit; attempt++) {
-      try {
-        const count = yield* wait(call());
-        if (count > 0 || operation === 'read') return count;
-      } catch (error) {
-        if (!isPassing(error)) throw fileError(error, operation, { path: this.path, offset, lengthBytes });
-      }
-    }
-    const context = { path: this.path, hostOffset: offset, lengthBytes };
-    throw new StorageError(
-      operation === 'read' ? 'READ_FAILED' : 'WRITE_FAILED',
-      `${this.path}: no progress in ${retryLimit} attempts`,
-      context,
-    );
-  }
-
-  *#zero(offset: number, end: number, threaded: boolean, mayTruncate: boolean): Task<void> {
+    end: number,
+    how: { readonly threaded: boolean; readonly mayTruncate: boolean; readonly keepSpace: boolean },
+  ): Task<void> {
     // Without leave to truncate, zeros are written to the very end: the file was shortened while this waited.
-    const writtenEnd = mayTruncate ? Math.min(end, this.#sizeBytes) : end;
-    for (let at = offset; at < writtenEnd; at += zeroes.length) {
-      yield* this.#writeFully(at, zeroes.subarray(0, Math.min(zeroes.length, writtenEnd - at)), threaded);
+    const writtenEnd = how.mayTruncate ? Math.min(end, this.#sizeBytes) : end;
+    const insideEnd = Math.min(writtenEnd, this.#sizeBytes);
+    const zeroing = { offset, end: insideEnd, lengthBytes: insideEnd - offset, ...how };
+    const done = (yield* this.#changeSpace(zeroing, () => this.#space.zero(zeroing))) ? insideEnd : offset;
+    for (let at = done; at < writtenEnd; at += zeroes.length) {
+      yield* this.#writeFully(at, zeroes.subarray(0, Math.min(zeroes.length, writtenEnd - at)), how.threaded);
     }
     if (end > offset && end > this.#sizeBytes) yield* this.#truncate(end);
+  }
+
+  *#punch(from: number, askedEnd: number, threaded: boolean): Task<void> {
+    // The file may have been shortened while this waited, or have grown beyond what was its last block.
+    const blockEnd =
+      (askedEnd >= this.#sizeBytes ? Math.ceil : Math.floor)(askedEnd / blockBytes) * blockBytes;
+    const range = { offset: from, end: blockEnd, lengthBytes: blockEnd - from, threaded };
+    yield* this.#changeSpace(range, () => this.#space.punch(range));
+  }
+
+  *#preallocate(offset: number, lengthBytes: number): Task<void> {
+    const { path } = this;
+    const range = { offset, lengthBytes, threaded: true };
+    try {
+      if (yield* this.#changeSpace(range, () => this.#space.allocate(range))) return;
+      throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', `${path}: no space can be set aside`, {
+        path,
+      });
+    } finally {
+      // Also after a failure: some file systems set aside what there was, and let the file grow over it.
+      if (this.capabilities.growable) this.#sizeBytes = this.#calls.status(this.#fd).sizeBytes;
+    }
+  }
+
+  /** A change of the file's space, with what follows from it. @returns false where the file system has no such change */
+  *#changeSpace(
+    range: { readonly offset: number; readonly lengthBytes: number },
+    change: () => Task<boolean>,
+  ): Task<boolean> {
+    if (range.lengthBytes <= 0) return false;
+    try {
+      return yield* change();
+    } catch (error) {
+      throw fileError(error, 'write', { path: this.path, ...range });
+    } finally {
+      this.#sync.touch();
+      const { discard, writeZeroes } = this.#capabilities;
+      const { punches, zeroes } = this.#space;
+      if ((discard && !punches) || (writeZeroes && !zeroes)) {
+        this.#capabilities = {
+          ...this.#capabilities,
+          discard: discard && punches,
+          writeZeroes: writeZeroes && zeroes,
+        };
+      }
+    }
   }
 
   // biome-ignore lint/correctness/useYield: a task for the sake of `#alone`; ftruncate is always synchronous
@@ -341,10 +411,4 @@ export class FileDevice implements BlockDevice {
       throw fileError(error, 'close', { path: this.path });
     }
   }
-}
-
-/** Worth trying again at once. */
-function isPassing(error: unknown): boolean {
-  const errno = errnoOf(error);
-  return errno === 'EINTR' || errno === 'EAGAIN';
 }

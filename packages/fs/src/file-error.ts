@@ -17,6 +17,12 @@ export function errnoOf(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }
 
+/** Worth trying again at once. */
+export function isPassing(error: unknown): boolean {
+  const errno = errnoOf(error);
+  return errno === 'EINTR' || errno === 'EAGAIN';
+}
+
 export interface FilePlace {
   readonly path: string;
   readonly offset?: number;

@@ -1,4 +1,11 @@
-export { FileDevice } from './file-device.ts';
+export { FileDevice, type IoMode } from './file-device.ts';
 export { type FlushMode, FlushPolicy } from './flush-policy.ts';
+export {
+  type AllocationChange,
+  type FileLockKind,
+  type NativeCalls,
+  type NativeSupport,
+  nativeSupport,
+} from './native-calls.ts';
 export { type OpenFileOptions, openFile, syncDirectory } from './open-file.ts';
 export { type FileCalls, type FileKind, type FileStatus, nodeCalls } from './system-calls.ts';

@@ -7,7 +7,7 @@
 import { constants } from 'node:fs';
 import { dirname } from 'node:path';
 import { StateError } from '@qcow2/spec';
-import { FileDevice } from './file-device.ts';
+import { FileDevice, type IoMode } from './file-device.ts';
 import { errnoOf, fileError } from './file-error.ts';
 import type { FlushMode } from './flush-policy.ts';
 import { type FileCalls, type FileStatus, nodeCalls } from './system-calls.ts';
@@ -22,8 +22,12 @@ export interface OpenFileOptions {
   readonly create?: 'no' | 'exclusive' | 'truncate';
   /** Permissions of a created file, before the umask; 0o666 if not given. */
   readonly mode?: number;
-  /** Where reads and writes run: on the caller's thread (`sync`, default) or in the thread pool. */
-  readonly io?: 'sync' | 'async';
+  /**
+   * Where reads and writes run: on the caller's thread (`sync`, default), in the thread pool (`async`), or on
+   * the caller's thread except for reads of what is not in the page cache (`cached`; the same as `async` where the system
+   * can not tell).
+   */
+  readonly io?: IoMode;
   /** Where fdatasync runs; `adaptive` if not given, `thread` where `io` is `async`. */
   readonly flush?: FlushMode;
   /** Growing the file beyond this fails with NO_SPACE; 2^53 - 1 if not given. */

@@ -4,6 +4,7 @@
  * errno name in `code`; who calls them maps these (`file-error.ts`).
  */
 import fs from 'node:fs';
+import { type NativeCalls, nativeSupport } from './native-calls.ts';
 
 export type FileKind =
   | 'file'
@@ -40,6 +41,9 @@ export interface FileCalls {
   read(fd: number, into: Uint8Array, start: number, lengthBytes: number, offset: number): Promise<number>;
   write(fd: number, bytes: Uint8Array, start: number, lengthBytes: number, offset: number): Promise<number>;
   datasync(fd: number): Promise<void>;
+
+  /** What Node has no call for; undefined where it can not be had. */
+  readonly native: NativeCalls | undefined;
 }
 
 /** The real ones. */
@@ -71,6 +75,9 @@ export const nodeCalls: FileCalls = {
     new Promise((resolve, reject) => {
       fs.fdatasync(fd, (error) => (error ? reject(error) : resolve()));
     }),
+  get native() {
+    return nativeSupport().calls;
+  },
 };
 
 function kindOf(stats: fs.Stats): FileKind {

@@ -9,22 +9,38 @@ import {
 } from '@qcow2/block-device';
 import { blockDeviceContract, type ContractSubject } from '@qcow2/block-device/contract';
 import { assert, describe, it } from 'vitest';
-import { FileDevice, type OpenFileOptions, openFile } from '../src/index.ts';
-import { LoggedCalls } from './support/calls.ts';
+import {
+  type AllocationChange,
+  FileDevice,
+  nativeSupport,
+  type OpenFileOptions,
+  openFile,
+} from '../src/index.ts';
+import { LoggedCalls, LoggedNative } from './support/calls.ts';
 import { scratchPaths } from './support/scratch.ts';
 
 const path = scratchPaths();
+const native = nativeSupport().calls !== undefined;
 const writable: DeviceCapabilities = {
   write: true,
   growable: true,
   resize: true,
-  discard: false,
-  writeZeroes: false,
+  discard: native,
+  writeZeroes: native,
   fua: false,
-  extents: false,
+  extents: native,
   preferredBlockBytes: 4096,
 };
-const readOnly: DeviceCapabilities = { ...writable, write: false, growable: false, resize: false };
+/** What a file can do where the system has no calls for holes. */
+const plain: DeviceCapabilities = { ...writable, discard: false, writeZeroes: false, extents: false };
+const readOnly: DeviceCapabilities = {
+  ...writable,
+  write: false,
+  growable: false,
+  resize: false,
+  discard: false,
+  writeZeroes: false,
+};
 
 function created(sizeBytes: number, options: OpenFileOptions): FileDevice {
   const device = openFile(path(), { create: 'exclusive', ...options });
@@ -55,6 +71,14 @@ function subject(
   };
 }
 
+function onFileSystemWithout(...changes: AllocationChange[]): LoggedCalls {
+  const calls = new LoggedCalls();
+  const lacking = new LoggedNative();
+  for (const change of changes) lacking.lacking.add(change);
+  calls.native = lacking;
+  return calls;
+}
+
 /** No call does more than 1024 bytes, so that every request is made of pieces. */
 function inPieces(): LoggedCalls {
   const calls = new LoggedCalls();
@@ -68,11 +92,22 @@ const subjects: ContractSubject[] = [
   subject('flush in the thread pool', { flush: 'thread' }),
   subject('asynchronous', { io: 'async' }),
   subject('asynchronous, flush on this thread', { io: 'async', flush: 'sync' }),
-  subject('synchronous in pieces', { flush: 'sync', calls: inPieces() }, { operations: 100 }),
+  subject('reads from the page cache on this thread, others in the pool', { io: 'cached' }),
+  subject(
+    'without native calls',
+    { flush: 'sync', calls: new LoggedCalls() },
+    { capabilities: plain, returns: 'values' },
+  ),
+  subject('on a file system that makes no zeroed ranges', { calls: onFileSystemWithout('zero-range') }),
+  subject(
+    'synchronous in pieces',
+    { flush: 'sync', calls: inPieces() },
+    { operations: 100, capabilities: plain },
+  ),
   subject(
     'asynchronous in pieces',
     { io: 'async', calls: inPieces() },
-    { operations: 100, sizeBytes: 70_000 },
+    { operations: 100, sizeBytes: 70_000, capabilities: plain },
   ),
   subject(
     'read-only',

@@ -20,10 +20,20 @@ describe('dependencies', () => {
   });
 
   test('that are not listed, or with another version, are found', () => {
-    expect(check({ dependencies: { a: '1.0.0' } })).toEqual([
+    expect(check({ devDependencies: { a: '1.0.0' } })).toEqual([
       'packages/spec/package.json: a 1.0.0 is not in docs/dependencies.md with that version and a reason [dependencies]',
     ]);
     expect(check({}, table('| `vitest` | 5.1.2 |'))).toHaveLength(1);
+  });
+
+  test('of what is published come from this workspace, or are optional', () => {
+    const listed = table('| `vitest` | 5.1.1 |', '| `a` | 1.0.0 |');
+    expect(check({ optionalDependencies: { a: '1.0.0' } }, listed)).toEqual([]);
+    expect(check({ private: true, dependencies: { a: '1.0.0' } }, listed)).toEqual([]);
+    expect(check({ dependencies: { a: '1.0.0' } }, listed)).toEqual([
+      'packages/spec/package.json: a: what is published depends on no package from outside [dependencies]',
+    ]);
+    expect(check({ optionalDependencies: { a: '1.0.0' } })).toHaveLength(1);
   });
 
   test('that are listed and not used are found', () => {

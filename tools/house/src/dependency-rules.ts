@@ -1,6 +1,7 @@
 /**
  * `docs/dependencies.md` names every package that comes from outside, with its exact version and the reason
- * why it is there; manifests pin exact versions.
+ * why it is there; manifests pin exact versions. What is published needs none of them: at most it makes use of an
+ * optional one where that is there.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -24,7 +25,16 @@ export function checkDependencies(workspace: Workspace): Finding[] {
     ...workspace.packages.map((one): [string, Manifest] => [`${one.folder}/package.json`, one.manifest]),
   ];
   for (const [path, manifest] of manifests) {
-    const ranges = { ...manifest.devDependencies, ...manifest.dependencies };
+    const { devDependencies, optionalDependencies, dependencies } = manifest;
+    if (manifest.private !== true) {
+      const needed = Object.keys(dependencies ?? {}).filter((name) => !own.has(name));
+      for (const name of needed) {
+        found.push(
+          finding('dependencies', path, 0, `${name}: what is published depends on no package from outside`),
+        );
+      }
+    }
+    const ranges = { ...devDependencies, ...optionalDependencies, ...dependencies };
     for (const [name, range] of Object.entries(ranges)) {
       if (own.has(name)) continue;
       used.add(name);

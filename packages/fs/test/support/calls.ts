@@ -1,5 +1,12 @@
 /** System calls for tests: the real ones with a log and switches, and a disk that is played. */
-import { type FileCalls, type FileStatus, nodeCalls } from '../../src/index.ts';
+import {
+  type AllocationChange,
+  type FileCalls,
+  type FileStatus,
+  type NativeCalls,
+  nativeSupport,
+  nodeCalls,
+} from '../../src/index.ts';
 
 /** What Node throws. */
 export function systemError(errno: string): Error {
@@ -15,6 +22,8 @@ export class LoggedCalls implements FileCalls {
   before: (call: CallName) => void = () => undefined;
   /** At most so many bytes per read or write. */
   mostBytes = Number.POSITIVE_INFINITY;
+  /** None, unless a test asks for them. */
+  native: NativeCalls | undefined;
   /** Held fdatasyncs of the thread pool go on when these are resolved. */
   gates: PromiseWithResolvers<void>[] | undefined;
 
@@ -65,6 +74,7 @@ export function playedDisk(status: FileStatus, sizeBytes: number, atEnd?: string
   const bytes = new Uint8Array(Math.min(sizeBytes, 1 << 20));
   return {
     ...nodeCalls,
+    native: undefined,
     open: () => 1_000_000,
     close: () => undefined,
     status: () => status,
@@ -80,4 +90,46 @@ export function playedDisk(status: FileStatus, sizeBytes: number, atEnd?: string
       return lengthBytes;
     },
   };
+}
+
+/** The real calls for space and holes, logged; each change that a test names is one that the file system lacks. */
+export class LoggedNative implements NativeCalls {
+  readonly log: string[] = [];
+  readonly lacking = new Set<AllocationChange>();
+  /** Called before each change; what it throws is the call's failure. */
+  before: (change: AllocationChange) => void = () => undefined;
+  readonly #real = realNative();
+
+  readonly allocate: NativeCalls['allocate'] = (fd, change, offset, lengthBytes) => {
+    this.#enter(change, `${offset}+${lengthBytes}`);
+    for (const step of steps(change)) this.#real.allocate(fd, step, offset, lengthBytes);
+  };
+  readonly allocateInThread: NativeCalls['allocateInThread'] = async (fd, change, offset, lengthBytes) => {
+    this.#enter(change, `${offset}+${lengthBytes} in the pool`);
+    for (const step of steps(change)) await this.#real.allocateInThread(fd, step, offset, lengthBytes);
+  };
+  readonly seek = this.#real.seek;
+  readonly readCached = this.#real.readCached;
+  readonly copyRange = this.#real.copyRange;
+  readonly lock = this.#real.lock;
+  readonly unlock = this.#real.unlock;
+  readonly isLocked = this.#real.isLocked;
+
+  #enter(change: AllocationChange, range: string): void {
+    this.log.push(`${change} ${range}`);
+    this.before(change);
+    if (this.lacking.has(change)) throw systemError('ENOTSUP');
+  }
+}
+
+/** Zeroed ranges are played: where temporary files live in memory, the file system has none. */
+function steps(change: AllocationChange): readonly AllocationChange[] {
+  return change === 'zero-range' ? ['punch-hole', 'keep-size'] : [change];
+}
+
+/** The tests of what native calls do want them. */
+export function realNative(): NativeCalls {
+  const { calls, missing } = nativeSupport();
+  if (calls === undefined) throw systemError(`these tests want native calls: ${missing}`);
+  return calls;
 }
