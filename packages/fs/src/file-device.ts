@@ -31,13 +31,14 @@ import {
 import { StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
 import { fileError, isPassing } from './file-error.ts';
 import type { FlushMode } from './flush-policy.ts';
+import { ImageLock, type ImageUse } from './image-lock.ts';
 import { DataSync } from './internal/data-sync.ts';
 import { FileSpace } from './internal/file-space.ts';
 import { InFlight } from './internal/in-flight.ts';
 import { RangeLocks } from './internal/range-locks.ts';
 import { callLimitBytes, type OpenedFile, readWhole, writeWhole } from './internal/whole-transfers.ts';
 import type { NativeCalls } from './native-calls.ts';
-import type { FileCalls } from './system-calls.ts';
+import type { FileCalls, FileStatus } from './system-calls.ts';
 
 /** Zeros are written in pieces of this size. */
 const zeroes = new Uint8Array(256 * 1024);
@@ -51,8 +52,8 @@ export interface FileDeviceState {
   readonly fd: number;
   readonly calls: FileCalls;
   readonly readOnly: boolean;
-  /** A regular file, which can grow and shrink; otherwise a disk of fixed size. */
-  readonly regular: boolean;
+  /** A regular file can grow and shrink; anything else is a disk of fixed size. */
+  readonly status: FileStatus;
   readonly sizeBytes: number;
   readonly maxSizeBytes: number;
   readonly io: IoMode;
@@ -77,6 +78,8 @@ export class FileDevice implements BlockDevice {
   readonly #maxSizeBytes: number;
   readonly #sync: DataSync;
   readonly #ranges = new RangeLocks();
+  readonly #lock: ImageLock | undefined;
+  #locked = false;
   /** Every call in the thread pool. */
   readonly #inFlight = new InFlight();
   #capabilities: DeviceCapabilities;
@@ -87,12 +90,15 @@ export class FileDevice implements BlockDevice {
   /** Takes ownership of the file descriptor. Made by `openFile`. */
   constructor(state: FileDeviceState) {
     const write = !state.readOnly;
+    const regular = state.status.kind === 'file';
     const native = state.calls.native;
-    this.#space = new FileSpace(state.fd, state.regular ? native : undefined);
+    this.#space = new FileSpace(state.fd, regular ? native : undefined);
+    if (native !== undefined)
+      this.#lock = new ImageLock({ ...state.status, path: state.path, fd: state.fd }, native);
     this.#capabilities = {
       write,
-      growable: write && state.regular,
-      resize: write && state.regular,
+      growable: write && regular,
+      resize: write && regular,
       discard: write && this.#space.punches,
       writeZeroes: write && this.#space.zeroes,
       fua: false,
@@ -209,6 +215,28 @@ export class FileDevice implements BlockDevice {
     if (lengthBytes === 0) return;
     const allocating = () => this.#preallocate(offset, lengthBytes);
     return this.#tracked(this.#alone(offset, Number.POSITIVE_INFINITY, true, allocating));
+  }
+
+  /**
+   * Hold the lock that QEMU's programs would for this use, in place of the one that is held; it ends with `close`.
+   * @returns false where the system has no such locks: then none is held
+   * @throws IN_USE where another's use does not go with it, and what was held before is held still; CLOSED
+   */
+  lock(use: ImageUse): boolean {
+    this.#checkOpen();
+    if (this.#lock === undefined) return false;
+    try {
+      this.#lock.take(use);
+    } catch (error) {
+      throw fileError(error, 'open', { path: this.path });
+    }
+    this.#locked = true;
+    return true;
+  }
+
+  /** Whether a lock is held. */
+  get locked(): boolean {
+    return this.#locked && !this.#closed;
   }
 
   resize(sizeBytes: number): void | Promise<void> {

@@ -10,6 +10,7 @@ import { StateError } from '@qcow2/spec';
 import { FileDevice, type IoMode } from './file-device.ts';
 import { errnoOf, fileError } from './file-error.ts';
 import type { FlushMode } from './flush-policy.ts';
+import type { ImageUse } from './image-lock.ts';
 import { type FileCalls, type FileStatus, nodeCalls } from './system-calls.ts';
 
 export interface OpenFileOptions {
@@ -30,6 +31,11 @@ export interface OpenFileOptions {
   readonly io?: IoMode;
   /** Where fdatasync runs; `adaptive` if not given, `thread` where `io` is `async`. */
   readonly flush?: FlushMode;
+  /**
+   * Take a lock that QEMU's programs know, for as long as the file is open: before anything is changed, the size of
+   * an existing file included. Where the system has no such locks none is taken, and `FileDevice.locked` says so.
+   */
+  readonly lock?: ImageUse;
   /** Growing the file beyond this fails with NO_SPACE; 2^53 - 1 if not given. */
   readonly maxSizeBytes?: number;
   /** For tests: the calls of the operating system. */
@@ -57,19 +63,21 @@ export function openFile(path: string, options: OpenFileOptions = {}): FileDevic
   try {
     const status = calls.status(fd);
     checkKind(path, status);
-    if (create === 'truncate' && status.kind === 'file' && status.sizeBytes > 0) calls.truncate(fd, 0);
-    if (create !== 'no') syncDirectory(dirname(path), calls);
-    return new FileDevice({
+    const device = new FileDevice({
       path,
       fd,
       calls,
       readOnly,
-      regular: status.kind === 'file',
-      sizeBytes: create === 'no' || status.kind !== 'file' ? sizeOf(path, fd, status, calls) : 0,
+      status,
+      sizeBytes: status.kind === 'file' ? status.sizeBytes : sizeOf(path, fd, calls),
       maxSizeBytes: options.maxSizeBytes ?? Number.MAX_SAFE_INTEGER,
       io,
       flush: options.flush ?? (io === 'async' ? 'thread' : 'adaptive'),
     });
+    if (options.lock !== undefined) device.lock(options.lock);
+    if (create === 'truncate' && status.kind === 'file' && status.sizeBytes > 0) device.resize(0);
+    if (create !== 'no') syncDirectory(dirname(path), calls);
+    return device;
   } catch (error) {
     calls.close(fd);
     throw fileError(error, 'open', { path });
@@ -115,8 +123,8 @@ function checkKind(path: string, status: FileStatus): void {
   throw new StateError('INVALID_ARGUMENT', `${path} is a ${kind}, not a file or a disk`, { path });
 }
 
-function sizeOf(path: string, fd: number, status: FileStatus, calls: FileCalls): number {
-  if (status.kind === 'file') return status.sizeBytes;
+/** Of a device, whose size no status tells. */
+function sizeOf(path: string, fd: number, calls: FileCalls): number {
   const probe = new Uint8Array(1);
   const hasByte = (offset: number) => {
     try {

@@ -19,6 +19,9 @@ export interface FileStatus {
   readonly kind: FileKind;
   /** As `fstat` says: 0 for devices. */
   readonly sizeBytes: number;
+  /** Which file it is: the number of its file system's device, and its own there. */
+  readonly device: number;
+  readonly inode: number;
 }
 
 export interface FileCalls {
@@ -52,7 +55,7 @@ export const nodeCalls: FileCalls = {
   close: (fd) => fs.closeSync(fd),
   status: (fd) => {
     const stats = fs.fstatSync(fd);
-    return { kind: kindOf(stats), sizeBytes: stats.size };
+    return { kind: kindOf(stats), sizeBytes: stats.size, device: stats.dev, inode: stats.ino };
   },
   truncate: (fd, sizeBytes) => fs.ftruncateSync(fd, sizeBytes),
   synchronize: (fd) => fs.fsyncSync(fd),

@@ -86,14 +86,14 @@ describe('openFile', () => {
 });
 
 describe('openFile of disks', () => {
-  const block = { kind: 'block-device', sizeBytes: 0 } as const;
+  const block = { kind: 'block-device', sizeBytes: 0, device: 5, inode: 6 } as const;
 
   it('finds their size by looking for the end, whatever the end answers', () => {
     for (const sizeBytes of [0, 1, 512, 1_000_003, 2 ** 31, 2 ** 44 + 512]) {
       expect(openFile('/disk', { calls: playedDisk(block, sizeBytes) }).sizeBytes).toBe(sizeBytes);
       expect(openFile('/disk', { calls: playedDisk(block, sizeBytes, 'EINVAL') }).sizeBytes).toBe(sizeBytes);
     }
-    const raw = { kind: 'character-device', sizeBytes: 0 } as const;
+    const raw = { kind: 'character-device', sizeBytes: 0, device: 5, inode: 7 } as const;
     expect(openFile('/disk', { calls: playedDisk(raw, 4096) }).sizeBytes).toBe(4096);
   });
 

@@ -5,7 +5,7 @@
 import { existsSync, realpathSync, statSync } from 'node:fs';
 import type { BlockDevice } from '@qcow2/block-device';
 import type { FileReference, FoundFile, ResolvedChain } from '@qcow2/driver';
-import { type FileDevice, openFile } from '@qcow2/fs';
+import { type FileDevice, type ImageUse, openFile } from '@qcow2/fs';
 import { Qcow2Error, StateError } from '@qcow2/spec';
 import { CommandFailure, describeOpenFailure } from './failures.ts';
 import { besideImage, localPath } from './file-name.ts';
@@ -13,7 +13,7 @@ import { type FollowPolicy, followName, guessedFailure, localFiles } from './fol
 import { gatherFacts, readHeader } from './gather-facts.ts';
 import type { ImageFacts } from './image-facts.ts';
 import { probeFormat, type ServedFormat, servedFormat } from './image-format.ts';
-import { checkNoWriter, type ImageLock, lockForWriting } from './image-lock.ts';
+import { type ImageLock, lockOpened } from './image-lock.ts';
 
 /** A file, open, and what it is. */
 export interface OpenedFile {
@@ -73,17 +73,25 @@ async function openPlainly(name: string, choice: OpenFileChoice): Promise<Opened
     lock?.release();
   };
   try {
-    if (!readOnly) lock = await lockForWriting(path);
-    else if (choice.shared !== true) await checkNoWriter(path);
     const found = await probeFormat(device);
     if (wanted === 'qcow2' && !found.startsWith('qcow')) {
       throw new CommandFailure('Image is not in qcow2 format');
     }
-    return { path, device, format: wanted ?? servedFormat(found), probed: wanted === undefined, close };
+    const format = wanted ?? servedFormat(found);
+    // What was looked at before says nothing but which lock it is to be.
+    lock = await lockOpened(device, useOf(format, choice));
+    return { path, device, format, probed: wanted === undefined, close };
   } catch (error) {
     await close();
     throw error;
   }
+}
+
+/** As QEMU: who serves a raw disk leaves it to the guests whether others may write to it. */
+function useOf(format: ServedFormat, { readOnly, shared }: OpenFileChoice): ImageUse {
+  if (shared === true) return 'shared';
+  if (format === 'raw') return readOnly ? 'raw-reader' : 'raw-writer';
+  return readOnly ? 'reader' : 'writer';
 }
 
 /** The facts about one file, for `info`. @throws CommandFailure */

@@ -19,7 +19,7 @@ import {
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
 import { besideImage, localPath } from '../file-name.ts';
 import type { ServedFormat } from '../image-format.ts';
-import { type ImageLock, lockForWriting } from '../image-lock.ts';
+import { type ImageLock, lockToOverwrite } from '../image-lock.ts';
 import {
   asksForHelp,
   joinLists,
@@ -260,23 +260,16 @@ interface Target {
 }
 
 async function openTarget(path: string, name: string): Promise<Target> {
-  const lock = await lockExisting(path, name);
+  let lock: ImageLock | undefined;
   try {
-    return { device: openFile(path, { create: 'truncate' }), lock };
+    if (statSync(path, { throwIfNoEntry: false })?.isFile() === true) lock = await lockToOverwrite(path);
+    return { device: openFile(path, { create: 'truncate', lock: 'writer' }), lock };
   } catch (error) {
     lock?.release();
+    if (error instanceof Qcow2Error && error.code === 'IN_USE') {
+      throw new CommandFailure(`${name}: ${error.message}`, { cause: error });
+    }
     throw new CommandFailure(`${name}: Could not create '${path}': ${systemReason(error)}`, { cause: error });
-  }
-}
-
-async function lockExisting(path: string, name: string): Promise<ImageLock | undefined> {
-  if (statSync(path, { throwIfNoEntry: false })?.isFile() !== true) return undefined;
-  try {
-    return await lockForWriting(path);
-  } catch (error) {
-    throw error instanceof Qcow2Error
-      ? new CommandFailure(`${name}: ${error.message}`, { cause: error })
-      : error;
   }
 }
 

@@ -1,5 +1,6 @@
 /** `info`: what an image is, from its metadata alone. Works for images that can not be opened for data. */
 import { realpathSync } from 'node:fs';
+import { nativeSupport } from '@qcow2/fs';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
@@ -16,6 +17,7 @@ import { imageJson, imageText } from '../image-report.ts';
 import { jsonText } from '../json-text.ts';
 import { imageFacts } from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
+import { systemText } from '../system-report.ts';
 
 export const info: Command = {
   operands: 'FILE',
@@ -25,6 +27,7 @@ export const info: Command = {
     { name: 'backing-chain', help: 'also the backing file, its backing file, and so on' },
     ...followOptions,
     { name: 'force-share', short: 'U', help: 'also if somebody may be writing to it' },
+    { name: 'verbose', short: 'v', help: 'also what this system lets the program do with files' },
     { name: 'object', argument: 'OBJECT', refused: 'there are no secrets yet' },
     { name: 'image-opts', refused: 'not yet' },
   ],
@@ -43,6 +46,7 @@ async function runInfo(args: ParsedArguments, context: CommandContext): Promise<
   const chain = await chainFacts(name, args.value('format'), choice);
   if (output === 'human') {
     context.out(chain.map(imageText).join('\n'));
+    if (args.has('verbose')) context.out(`\n${systemText(nativeSupport().missing)}`);
   } else {
     const reports = chain.map(imageJson);
     const [first] = reports;

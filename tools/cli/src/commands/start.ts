@@ -53,7 +53,7 @@ async function makeImage(name: string, size: string | undefined): Promise<void> 
   const { parseSize } = await import('../sizes.ts');
   const parsed = size === undefined ? undefined : parseSize(size);
   if (typeof parsed === 'string') throw usageFailure(`Invalid size '${size}'`);
-  const device = openFile(name, { create: 'exclusive' });
+  const device = openFile(name, { create: 'exclusive', lock: 'writer' });
   try {
     const sizeBytes = parsed === undefined ? defaultSizeBytes : Number(parsed.bytes);
     await createImage(device, { sizeBytes: Math.ceil(sizeBytes / 512) * 512, journal: {} });

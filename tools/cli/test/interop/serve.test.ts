@@ -220,33 +220,6 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'python3-libnbd'], 'serve', () =
     expect(outcome.stderr.split('\n').length).toBeLessThanOrEqual(3);
   });
 
-  it('an image that is served is in use, for us and for QEMU, by either server', async () => {
-    const inUse = /Failed to get .*"write" lock\nIs another process using the image \[disk\.qcow2\]\?\n$/;
-    const folder = { cwd: scratch.path };
-    const refusedToUs = [
-      ['serve', '-k', 'other.sock', 'disk.qcow2'],
-      ['serve', '-r', '-k', 'other.sock', 'disk.qcow2'],
-      ['journal', 'enable', 'disk.qcow2'],
-      ['info', 'disk.qcow2'],
-      ['check', 'disk.qcow2'],
-      ['create', '-q', '-f', 'qcow2', 'disk.qcow2', '1M'],
-    ];
-    const server = await startServer(['-t', '-k', socket, image]);
-    for (const args of refusedToUs) expect(qcow2(args, folder).stderr, args.join(' ')).toMatch(inUse);
-    expect(qcow2(['info', '-U', 'disk.qcow2'], folder).status).toBe(0);
-    await server.end('SIGKILL');
-    expect(qcow2(['info', 'disk.qcow2'], folder).status).toBe(0);
-
-    const theirs = spawn('qemu-nbd', ['-t', '-k', inScratch('qemu.sock'), image], { stdio: 'ignore' });
-    while (!existsSync(inScratch('qemu.sock')) && theirs.exitCode === null) await sleep(5);
-    for (const args of refusedToUs) expect(qcow2(args, folder).stderr, args.join(' ')).toMatch(inUse);
-    expect(qcow2(['info', '-U', 'disk.qcow2'], folder).status).toBe(0);
-    const ended = new Promise((resolve) => theirs.once('close', resolve));
-    theirs.kill('SIGTERM');
-    await ended;
-    expect(qcow2(['check', '-q', 'disk.qcow2'], folder)).toEqual(clean);
-  });
-
   it('tells about the journal in both formats, and enables it with the sizes asked for', () => {
     const journalled = inScratch('journalled.qcow2');
     must('qemu-img', ['create', '-q', '-f', 'qcow2', journalled, '16M']);

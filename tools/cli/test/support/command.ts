@@ -21,6 +21,8 @@ export interface RunOptions {
   readonly cwd?: string;
   /** What the command believes it was called as. */
   readonly programName?: string;
+  /** Beside the environment of the tests. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export function qcow2(args: readonly string[], options: RunOptions = {}): Outcome {
@@ -36,6 +38,7 @@ export function run(program: string, args: readonly string[], options: RunOption
       ...process.env,
       NODE_OPTIONS: '',
       ...(options.programName === undefined ? {} : { QCOW2_PROGRAM_NAME: options.programName }),
+      ...options.env,
     },
   });
   if (error !== undefined) throw error;
@@ -79,11 +82,13 @@ export interface RunningServer {
 export async function startServer(
   args: readonly string[],
   prefix: readonly string[] = [],
+  options: Pick<RunOptions, 'cwd' | 'env'> = {},
 ): Promise<RunningServer> {
   const [program = launcher, ...words] = [...prefix, launcher, 'serve', '-v', ...args];
   const child = spawn(program, words, {
     stdio: ['ignore', 'ignore', 'pipe'],
-    env: { ...process.env, NODE_OPTIONS: '' },
+    cwd: options.cwd,
+    env: { ...process.env, NODE_OPTIONS: '', ...options.env },
   });
   running.add(child);
   let stderr = '';
