@@ -122,7 +122,7 @@ const subjects: ContractSubject[] = [
     name: 'OverlayDevice over an asynchronous file',
     create: (sizeBytes) => new OverlayDevice(created(sizeBytes, { io: 'async' })),
     createFrom: (bytes) => new OverlayDevice(createdFrom(bytes, { io: 'async', readOnly: true })),
-    capabilities: { ...writable, writeZeroes: true, fua: true, extents: true },
+    capabilities: { ...writable, discard: false, writeZeroes: true, fua: true, extents: true },
   },
   {
     name: 'RecordingDevice over an asynchronous file',
