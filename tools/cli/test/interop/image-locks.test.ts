@@ -1,7 +1,8 @@
 /** Who may use an image beside whom: our programs and QEMU's, each way round, with native calls and without. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -32,18 +33,33 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd'], 'locks on images', () => {
     const server = await startServer(['-t', '-k', 'our.sock', ...args], [], folder);
     return () => server.end('SIGTERM');
   };
+  let sockets = 0;
   const theirs = async (...args: string[]): Promise<Stop> => {
-    const child = spawn('qemu-nbd', ['-t', '-k', join(scratch.path, 'their.sock'), ...args], {
+    const socket = join(scratch.path, `their-${sockets++}.sock`);
+    const child = spawn('qemu-nbd', ['-t', '-k', socket, ...args], {
       cwd: scratch.path,
       stdio: 'ignore',
     });
     const ended = once(child, 'close');
-    while (!existsSync(join(scratch.path, 'their.sock')) && child.exitCode === null) await sleep(5);
+    while (!(await greets(socket)) && child.exitCode === null) await sleep(5);
     return async () => {
       child.kill('SIGTERM');
       await ended;
     };
   };
+
+  /** Before it greets, qemu-nbd may not have opened the image, and may lose a signal. */
+  async function greets(socket: string): Promise<boolean> {
+    const client = connect(socket);
+    try {
+      await once(client, 'data');
+      return true;
+    } catch {
+      return false;
+    } finally {
+      client.destroy();
+    }
+  }
 
   /** The bytes of a file that anybody has locked: type, first, last. */
   function lockedBytes(name: string): string[] {
