@@ -88,6 +88,11 @@ export const errorCodes = {
   NOT_FOUND: { class: 'storage', nbd: 'EIO', meaning: 'the file does not exist' },
   ACCESS_DENIED: { class: 'storage', nbd: 'EPERM', meaning: 'the file may not be opened this way' },
   IN_USE: { class: 'storage', nbd: 'EPERM', meaning: 'another process holds the image' },
+  SOURCE_CHANGED: {
+    class: 'storage',
+    nbd: 'EIO',
+    meaning: 'what is read is not what was opened: somebody has replaced or changed it',
+  },
   FAULT_INJECTED: { class: 'storage', nbd: 'EIO', meaning: 'a fault that a test asked for' },
   // state: the request does not fit the state of the object
   OUT_OF_RANGE: { class: 'state', nbd: 'EINVAL', meaning: 'the request reaches beyond the end' },

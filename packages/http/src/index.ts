@@ -1,0 +1,2 @@
+export { HttpDevice } from './http-device.ts';
+export { type HttpOptions, openHttp } from './open-http.ts';
