@@ -1,5 +1,6 @@
 export { FileDevice, type IoMode } from './file-device.ts';
 export { type FlushMode, FlushPolicy } from './flush-policy.ts';
+export { ImageHandle, type ImageHandleOptions, type ImageStats } from './image-handle.ts';
 export { type ImageUse, imageInUse } from './image-lock.ts';
 export {
   type AllocationChange,
