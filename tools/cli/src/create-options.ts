@@ -9,12 +9,23 @@ import { journalV1Limits } from '@qcow2/spec';
 import { CommandFailure } from './failures.ts';
 import { protocolOf } from './file-name.ts';
 import { escapeCommas, type ListedOption, type OptionValues } from './option-list.ts';
+import type { SpaceReservation } from './preallocation.ts';
 
 const notYet = 'not supported yet';
 
 const sizeOption: ListedOption = { name: 'size', type: 'size', help: 'Virtual disk size' };
 
+/** What the format knows; the file that it is made in knows more. */
 export const rawOptions: readonly ListedOption[] = [sizeOption];
+
+export const rawFileOptions: readonly ListedOption[] = [
+  sizeOption,
+  {
+    name: 'preallocation',
+    type: 'string',
+    help: 'Preallocation mode (allowed values: off, falloc, full)',
+  },
+];
 
 /** In the order of the "Formatting" line. */
 export const qcow2Options: readonly ListedOption[] = [
@@ -28,7 +39,7 @@ export const qcow2Options: readonly ListedOption[] = [
   {
     name: 'preallocation',
     type: 'string',
-    help: 'Preallocation mode (allowed values: off, metadata)',
+    help: 'Preallocation mode (allowed values: off, metadata, falloc, full)',
   },
   {
     name: 'compression_type',
@@ -124,6 +135,8 @@ export interface Qcow2CreateSettings {
   readonly lazyRefcounts: boolean;
   readonly compressionType: 'deflate' | 'zstd';
   readonly preallocation: 'off' | 'metadata';
+  /** Also space for the clusters that preallocated metadata leads to. */
+  readonly space?: SpaceReservation;
   readonly sizeBytes: number;
   readonly backingFile?: string;
   readonly backingFormat?: string;
@@ -153,7 +166,7 @@ export function qcow2Settings(values: OptionValues, subject: string): Qcow2Creat
   const refuse = (message: string): never => {
     throw new CommandFailure(`${subject}: ${message}`);
   };
-  const preallocation = preallocationOf(values, refuse);
+  const { preallocation, space } = preallocationOf(values, refuse);
   const version = versionOf(values, refuse);
   const clusterBytes = clusterBytesOf(values, refuse);
   const backingFile = textOf(values, 'backing_file');
@@ -184,6 +197,7 @@ export function qcow2Settings(values: OptionValues, subject: string): Qcow2Creat
     lazyRefcounts,
     compressionType,
     preallocation,
+    ...(space === undefined ? {} : { space }),
     sizeBytes: sizeBytesOf(values, clusterBytes, refuse),
     ...(backingFile === undefined ? {} : { backingFile }),
     ...(backingFormat === undefined ? {} : { backingFormat }),
@@ -194,12 +208,26 @@ export function qcow2Settings(values: OptionValues, subject: string): Qcow2Creat
 
 type Refuse = (message: string) => never;
 
-function preallocationOf(values: OptionValues, refuse: Refuse): 'off' | 'metadata' {
+function preallocationOf(
+  values: OptionValues,
+  refuse: Refuse,
+): Pick<Qcow2CreateSettings, 'preallocation' | 'space'> {
   const text = textOf(values, 'preallocation') ?? 'off';
-  if (text === 'off' || text === 'metadata') return text;
-  if (text === 'falloc' || text === 'full')
-    return refuse(`Parameter 'preallocation': '${text}' is ${notYet}`);
+  if (text === 'off' || text === 'metadata') return { preallocation: text };
+  if (text === 'falloc' || text === 'full') return { preallocation: 'metadata', space: text };
   return refuse(`Parameter 'preallocation' does not accept value '${text}'`);
+}
+
+/** Of a raw file. @throws CommandFailure, with qemu-img's words */
+export function rawReservation(values: OptionValues, subject: string): SpaceReservation | undefined {
+  const text = textOf(values, 'preallocation') ?? 'off';
+  if (text === 'off') return undefined;
+  if (text === 'falloc' || text === 'full') return text;
+  throw new CommandFailure(
+    text === 'metadata'
+      ? `${subject}: Unsupported preallocation mode: metadata`
+      : `${subject}: invalid parameter value: ${text}`,
+  );
 }
 
 function versionOf(values: OptionValues, refuse: Refuse): 2 | 3 {

@@ -13,7 +13,9 @@ import {
   optionsHelp,
   qcow2Options,
   qcow2Settings,
+  rawFileOptions,
   rawOptions,
+  rawReservation,
   refuseUnsupported,
 } from '../create-options.ts';
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
@@ -27,6 +29,7 @@ import {
   type OptionValues,
   parseOptionList,
 } from '../option-list.ts';
+import { reserveSpace, type SpaceReservation } from '../preallocation.ts';
 import { parseSize } from '../sizes.ts';
 
 export const create: Command = {
@@ -98,7 +101,7 @@ function formatOptions(
 ): [ServedFormat, readonly ListedOption[]] {
   const format = given ?? 'raw';
   if (format === 'qcow2') return [format, qcow2Options];
-  if (format === 'raw') return [format, rawOptions];
+  if (format === 'raw') return [format, name === undefined ? rawOptions : rawFileOptions];
   throw new CommandFailure(`${name === undefined ? '' : `${name}: `}Unknown file format '${format}'`);
 }
 
@@ -207,9 +210,11 @@ async function createRaw(path: string, values: OptionValues, name: string): Prom
   if (sizeBytes > BigInt(Number.MAX_SAFE_INTEGER)) {
     throw new CommandFailure(`${name}: Sizes of 8 PiB and more are not supported`);
   }
+  const space = rawReservation(values, name);
   const { device, lock } = await openTarget(path, name);
   try {
     device.resize(Number(sizeBytes));
+    if (space !== undefined) await reserveSpace(device, space);
   } catch (error) {
     throw new CommandFailure(`${name}: Could not resize file: ${describeError(error)}`, { cause: error });
   } finally {
@@ -219,7 +224,7 @@ async function createRaw(path: string, values: OptionValues, name: string): Prom
 }
 
 async function createQcow2(path: string, values: OptionValues, name: string): Promise<void> {
-  const { dataFile, ...settings } = qcow2Settings(values, name);
+  const { dataFile, space, ...settings } = qcow2Settings(values, name);
   const dataPath = dataFile === undefined ? undefined : besideImage(name, dataFile.name);
   if (dataPath !== undefined && sameFile(name, dataPath)) {
     throw new CommandFailure(`${name}: The data file is the image itself`);
@@ -227,22 +232,30 @@ async function createQcow2(path: string, values: OptionValues, name: string): Pr
   // QEMU's order: the data file is made first, and empty, like the image.
   const data = dataPath === undefined ? undefined : await openTarget(localPath(dataPath), name);
   try {
-    await writeQcow2(path, name, {
+    const options = {
       ...settings,
       ...(dataFile === undefined || data === undefined
         ? {}
         : { dataFile: { ...dataFile, device: data.device } }),
-    });
+    };
+    await writeQcow2(path, name, options, space);
+    if (space !== undefined && data !== undefined) await reserveSpace(data.device, space);
   } finally {
     data?.device.close();
     data?.lock?.release();
   }
 }
 
-async function writeQcow2(path: string, name: string, options: CreateOptions): Promise<void> {
+async function writeQcow2(
+  path: string,
+  name: string,
+  options: CreateOptions,
+  space: SpaceReservation | undefined,
+): Promise<void> {
   const { device, lock } = await openTarget(path, name);
   try {
     await createImage(device, options);
+    if (space !== undefined) await reserveSpace(device, space);
     await device.close();
   } catch (error) {
     await device.close();

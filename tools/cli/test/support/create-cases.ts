@@ -73,6 +73,8 @@ const optionLists = [
     'preallocation=metadata',
     'preallocation=bogus',
     'preallocation=metadata,compat=0.10',
+    'preallocation=falloc',
+    'preallocation=full,cluster_size=4k',
   ],
   ...['extended_l2=off', 'compression_type=zlib', 'compression_type=zstd', 'compression_type=lz4'],
   ...['data_file_raw=off', 'nocow=off'],
@@ -164,13 +166,14 @@ const words = [
   create('-f', 'qcow2', 'base.qcow2', '3M'),
 ];
 
+const rawFiles = ['off', 'falloc', 'full', 'metadata', 'bogus', ''].map((mode) =>
+  create('-f', 'raw', '-o', `preallocation=${mode}`, 'a.raw', '3M'),
+);
+
 const deviating = [
   differs('create-options', create('-f', 'qcow2', '-o', 'help')),
   differs('create-options', create('-f', 'raw', '-o', 'help')),
   ...['extended_l2=on', 'encryption=on', 'encrypt.format=luks', 'nocow=on'].map((list) =>
-    differs('create-options', withOptions(list)),
-  ),
-  ...['preallocation=falloc', 'preallocation=full'].map((list) =>
     differs('create-options', withOptions(list)),
   ),
   differs('sizes-above-8-pib', withOptions('cluster_size=2M', '16P')),
@@ -182,6 +185,7 @@ export const createCases: readonly ParityCase[] = [
   ...sizes.map(withSize),
   ...optionLists.map((list) => withOptions(list)),
   ...backed,
+  ...rawFiles,
   ...words,
   ...deviating,
 ];

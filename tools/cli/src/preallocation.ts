@@ -1,0 +1,42 @@
+/** Space for a file that has just been made, so that writing to it later can not fail for want of it. */
+import type { FileDevice } from '@qcow2/fs';
+import { Qcow2Error } from '@qcow2/spec';
+
+/** `falloc`: the file system sets space aside. `full`: every byte is written. */
+export type SpaceReservation = 'falloc' | 'full';
+
+/** Long enough to be written at the disk's pace, and no more memory than that. */
+const pieceBytes = 1024 * 1024;
+
+/**
+ * Reserve the whole file; its bytes stay as they are. Where the system can not set space aside, the file is written in
+ * full. Durable on return.
+ * @throws NO_SPACE, WRITE_FAILED
+ */
+export async function reserveSpace(device: FileDevice, how: SpaceReservation): Promise<void> {
+  if (how === 'full' || !(await setAside(device))) await writeInFull(device);
+  await device.flush();
+}
+
+/** @returns false where it can not be done */
+async function setAside(device: FileDevice): Promise<boolean> {
+  try {
+    await device.preallocate(0, device.sizeBytes);
+    return true;
+  } catch (error) {
+    if (error instanceof Qcow2Error && error.code === 'UNSUPPORTED_OPERATION') return false;
+    throw error;
+  }
+}
+
+/** Write what stands there once more: also where nobody tells what is a hole. */
+async function writeInFull(device: FileDevice): Promise<void> {
+  const piece = new Uint8Array(Math.min(pieceBytes, device.sizeBytes));
+  for (let at = 0; at < device.sizeBytes; at += piece.length) {
+    const part = piece.subarray(0, Math.min(piece.length, device.sizeBytes - at));
+    const [first] = device.extents(at, part.length);
+    if (first?.kind === 'data' && first.lengthBytes === part.length && device.capabilities.extents) continue;
+    await device.read(at, part);
+    await device.write(at, part);
+  }
+}
