@@ -21,7 +21,7 @@ const page =
   "const worker = new Worker('/packages/web/test/browser/in-worker.ts', { type: 'module' });" +
   // A worker that can not even begin says so here.
   'worker.onerror = ({ message, filename, lineno }) => fetch("/report", { method: "POST", body: ' +
-  'JSON.stringify({ passed: 0, failures: [`${message} (${filename}:${lineno})`] }) });' +
+  'JSON.stringify({ passed: 0, failures: [[message, filename, lineno].join(" ")] }) });' +
   '</script>';
 /** What `in-worker.ts` reads by ranges. */
 const served = Uint8Array.from({ length: 300_000 }, (_, i) => i % 251);
