@@ -13,7 +13,7 @@
  * tables say: its clusters are mapped before the guest's bytes come, and what is to read as zeros is zeros there
  * [DAT-004, DAT-005]. Why a crash does no harm is in `data-file.ts`.
  */
-import { type BlockDevice, isPromise, readPadded, type Task, wait } from '@qcow2/block-device';
+import { type BlockDevice, type Extent, isPromise, readPadded, type Task, wait } from '@qcow2/block-device';
 import { clusterKind, decodeExternalDataFile, findHeaderExtension, type Qcow2Header } from '@qcow2/codec';
 import {
   autoclearFeatures,
@@ -174,6 +174,19 @@ export class DataArea {
     if (!this.isExternal) return undefined;
     const fresh = guestCluster * this.#core.clusterBytes >= this.#writtenTo;
     return { first: guestCluster, count, fresh };
+  }
+
+  /**
+   * What a data file has at a range that is mapped: where it has nothing, zeros. Undefined where that is not known: the
+   * image file, whose holes nobody asks about, and devices that do not know theirs. May tell less than the range.
+   */
+  *extents(offset: number, lengthBytes: number): Task<readonly Extent[] | undefined> {
+    const device = this.#device;
+    if (!this.isExternal || device?.capabilities.extents !== true) return undefined;
+    const inFile = Math.min(lengthBytes, device.sizeBytes - offset);
+    if (inFile <= 0) return [{ offset, lengthBytes, kind: 'zero' }];
+    const found = yield* wait(device.extents(offset, inFile));
+    return found.map((extent) => (extent.kind === 'hole' ? { ...extent, kind: 'zero' } : extent));
   }
 
   /** Make durable what was written to a data file; nothing where nothing was. */

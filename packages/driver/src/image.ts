@@ -519,13 +519,14 @@ export class Qcow2Image implements BlockDevice {
       const length = Math.min(lengthBytes - done, core.clusterBytes - inCluster);
       const mapping = yield* mappings.lookup(guestCluster);
       const held = overlay.get(guestCluster) !== undefined || pending.get(guestCluster) !== undefined;
-      pushExtent(extents, {
-        offset: at,
-        lengthBytes: length,
-        kind: held ? 'data' : extentKind(mapping.kind),
-        ...(mapping.compressed === undefined || held ? {} : { compressed: true }),
-      });
-      done += length;
+      const kind = held ? 'data' : extentKind(mapping.kind);
+      const known = kind === 'data' && !held ? yield* core.data.extents(at, length) : undefined;
+      const compressed = mapping.compressed === undefined || held ? {} : { compressed: true };
+      const here: Extent = { offset: at, lengthBytes: length, kind, ...compressed };
+      for (const extent of known === undefined || known.length === 0 ? [here] : known) {
+        pushExtent(extents, extent);
+        done += extent.lengthBytes;
+      }
     }
     return extents;
   }

@@ -261,8 +261,15 @@ describe('a raw data file', () => {
   test('[DAT-006] every cluster of a new image is mapped', async () => {
     const files = await made('ordered', true);
     const disk = await opened(files);
-    expect(await disk.extents(0, sizeBytes)).toMatchObject([{ lengthBytes: sizeBytes, kind: 'data' }]);
+    expect(await checkImage(files.image)).toMatchObject({ allocatedClusters: 41 });
     expect(files.data.sizeBytes).toBe(sizeBytes);
+    // What the file has nothing of is known to be zeros.
+    await disk.write(5 * clusterBytes, filled(1));
+    expect(await disk.extents(0, sizeBytes)).toEqual([
+      { offset: 0, lengthBytes: 5 * clusterBytes, kind: 'zero' },
+      { offset: 5 * clusterBytes, lengthBytes: clusterBytes, kind: 'data' },
+      { offset: 6 * clusterBytes, lengthBytes: sizeBytes - 6 * clusterBytes, kind: 'zero' },
+    ]);
   });
 
   test('[FEA-011] the file that is taken for one is the disk', async () => {

@@ -4,6 +4,7 @@ import { type JournalOptions, type JournalStatus, openImage } from '@qcow2/drive
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
+import { followOptions, followPolicy } from '../follow.ts';
 import { readHeader } from '../gather-facts.ts';
 import { type JsonObject, journalJson, treeText } from '../image-report.ts';
 import { journalContents } from '../journal-contents.ts';
@@ -41,6 +42,7 @@ export const journal: Command = {
     { name: 'profile', argument: 'PROFILE', help: 'enable, convert: v1 (default) or draft-2013' },
     outputOption,
     { name: 'force-share', short: 'U', help: 'info, dump: also if somebody may be writing to it' },
+    ...followOptions,
     { name: 'payload', help: 'dump: the bytes of writes too, in hexadecimal' },
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
   ],
@@ -158,7 +160,7 @@ async function showLog(name: string, args: ParsedArguments, context: CommandCont
 
 async function enableJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
   const options = journalOptions(args);
-  await withImage(name, async (image) => {
+  await withImage(name, args, async (image) => {
     if (image.journalStatus() !== undefined) throw new CommandFailure(`'${name}' has a journal already`);
     await image.enableJournal(options);
     if (!args.has('quiet')) context.out(madeText(name, image.journalStatus()));
@@ -168,7 +170,7 @@ async function enableJournal(name: string, args: ParsedArguments, context: Comma
 async function convertJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
   const options = journalOptions(args);
   if (!args.has('profile')) throw usageFailure('journal convert needs --profile');
-  await withImage(name, async (image) => {
+  await withImage(name, args, async (image) => {
     if (image.journalStatus() === undefined) {
       throw new CommandFailure(`'${name}' has no journal; journal enable makes one`);
     }
@@ -197,7 +199,7 @@ async function resizeJournal(name: string, args: ParsedArguments, context: Comma
   if (sizes.length === 0) throw usageFailure('journal resize expects --size, --block-size or both');
   const sizeBytes = sizeOption(args, 'size');
   const blockBytes = sizeOption(args, 'block-size');
-  await withImage(name, async (image) => {
+  await withImage(name, args, async (image) => {
     if (image.journalStatus() === undefined) throw new CommandFailure(`'${name}' has no journal`);
     await image.resizeJournal({
       ...(sizeBytes === undefined ? {} : { sizeBytes }),
@@ -208,7 +210,7 @@ async function resizeJournal(name: string, args: ParsedArguments, context: Comma
 }
 
 async function disableJournal(name: string, args: ParsedArguments, context: CommandContext): Promise<void> {
-  await withImage(name, async (image) => {
+  await withImage(name, args, async (image) => {
     if (image.journalStatus() === undefined) throw new CommandFailure(`'${name}' has no journal`);
     await image.disableJournal();
     if (!args.has('quiet')) context.out(`Journal taken out of '${name}'\n`);
@@ -223,7 +225,7 @@ async function replayJournal(name: string, args: ParsedArguments, context: Comma
     if (!args.has('quiet')) context.out(`Nothing to replay in '${name}'\n`);
     return;
   }
-  await withImage(name, async () => undefined);
+  await withImage(name, args, async () => undefined);
   if (!args.has('quiet')) context.out(`Replayed the journal of '${name}'\n`);
 }
 
@@ -234,11 +236,13 @@ async function replayJournal(name: string, args: ParsedArguments, context: Comma
  */
 async function withImage(
   name: string,
+  args: ParsedArguments,
   action: (image: Awaited<ReturnType<typeof openImage>>) => Promise<void>,
 ): Promise<void> {
+  const follow = followPolicy(args);
   const { journal: found, dataFileRaw } = (await imageFacts(name)).qcow2 ?? {};
   const whole = found?.state === 'dirty' || dataFileRaw !== undefined;
-  const opened = whole ? await openChain(name, { readOnly: false }) : await withoutChain(name);
+  const opened = whole ? await openChain(name, { readOnly: false, follow }) : await withoutChain(name);
   let image: Awaited<ReturnType<typeof openImage>>;
   try {
     requireQcow2(opened.top, 'journal');

@@ -9,6 +9,7 @@ import { Qcow2Error } from '@qcow2/spec';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { usageFailure } from '../failures.ts';
+import { followOptions, followPolicy } from '../follow.ts';
 import { openServedImage } from '../served-image.ts';
 import { untilStopped } from './serve.ts';
 
@@ -20,19 +21,23 @@ const portsTried = 32;
 
 export const start: Command = {
   operands: '[IMAGE]',
-  options: [{ name: 'size', argument: 'SIZE', help: 'of an image that is made (default 1G)' }],
+  options: [
+    { name: 'size', argument: 'SIZE', help: 'of an image that is made (default 1G)' },
+    ...followOptions,
+  ],
   run: runStart,
 };
 
 async function runStart(args: ParsedArguments, context: CommandContext): Promise<number> {
   const [name = defaultImage, ...extra] = args.operands;
   if (extra.length > 0) throw usageFailure('Expecting at most one image file name');
+  const follow = followPolicy(args);
   const { stop } = context;
   if (!existsSync(name)) {
     await makeImage(name, args.value('size'));
     context.out(`Made ${name}: qcow2 with a journal\n`);
   }
-  const image = await openServedImage(name, { readOnly: false, journal: 'auto' });
+  const image = await openServedImage(name, { readOnly: false, journal: 'auto', follow });
   try {
     const server = createNbdServer({
       exports: [{ name: '', device: image.device, holesReadAsZeros: !image.hasBacking }],

@@ -160,6 +160,13 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'strace'], 'names that stand in 
     ).toEqual(clean);
   });
 
+  it('journal takes the same options: what has a data file is not opened for writing without it', () => {
+    const journal = (...words: string[]) => qcow2(['journal', 'enable', ...words], folder).stderr;
+    expect(journal('--untrusted', 'jail/plain-data.qcow2')).toContain('not trusted');
+    expect(journal('--confine', '/proc/self', 'jail/plain-data.qcow2')).toContain('does not lie in');
+    expect(journal('--confine', 'gone', 'honest.qcow2')).toContain('is no directory');
+  });
+
   it('json: names that mean a local file are followed', async () => {
     const info = qcow2(['info', '--backing-chain', 'json.qcow2'], folder);
     expect(info.stdout).toContain(`image: ${inScratch('honest.qcow2')}`);
