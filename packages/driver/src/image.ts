@@ -521,8 +521,8 @@ export class Qcow2Image implements BlockDevice {
       const held = overlay.get(guestCluster) !== undefined || pending.get(guestCluster) !== undefined;
       const kind = held ? 'data' : extentKind(mapping.kind);
       const known = kind === 'data' && !held ? yield* core.data.extents(at, length) : undefined;
-      const compressed = mapping.compressed === undefined || held ? {} : { compressed: true };
-      const here: Extent = { offset: at, lengthBytes: length, kind, ...compressed };
+      const plain: Extent = { offset: at, lengthBytes: length, kind };
+      const here: Extent = mapping.compressed === undefined || held ? plain : { ...plain, compressed: true };
       for (const extent of known === undefined || known.length === 0 ? [here] : known) {
         pushExtent(extents, extent);
         done += extent.lengthBytes;
