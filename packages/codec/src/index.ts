@@ -105,6 +105,7 @@ export {
   checkL2Entry,
   classifyL2Entry,
   classifySubcluster,
+  clearReservedL2,
   clusterKind,
   type L2Format,
   l2EntriesPerTable,
@@ -141,6 +142,8 @@ export {
 export {
   checkL1Entry,
   checkRefcountTableEntry,
+  clearReservedL1,
+  clearReservedRefcountTable,
   readEntryCopied,
   readEntryOffset,
   readRefcountBlockOffset,

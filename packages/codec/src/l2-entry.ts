@@ -154,6 +154,19 @@ export function writeExtendedEntry(
 }
 
 /**
+ * Clear the reserved bits of a standard entry's first 8 bytes, and nothing else; a compressed entry has none of these. For
+ * a repair, which looks at the rest. [L2E-007] [L2E-010] [SUB-002]
+ */
+export function clearReservedL2(view: DataView, at: number, format: L2Format): void {
+  const high = view.getUint32(at);
+  if ((high & compressedHigh) !== 0) return;
+  const zeroIsReserved = format.version === 2 || format.extended;
+  const low = view.getUint32(at + 4) & ~(zeroIsReserved ? reservedLow | zeroLow : reservedLow);
+  view.setUint32(at, high & ~reservedHigh);
+  view.setUint32(at + 4, low);
+}
+
+/**
  * Refuse an L2 entry that breaks its clauses.
  *
  * @param tableOffset host offset of the view's first byte, for the error

@@ -116,6 +116,17 @@ export function checkRefcountTableEntry(
   }
 }
 
+/** Clear the reserved bits of an L1 entry, and nothing else: for a repair, which looks at the rest. [L1E-002] */
+export function clearReservedL1(view: DataView, at: number): void {
+  view.setUint32(at, view.getUint32(at) & ~reservedHigh);
+  view.setUint32(at + 4, view.getUint32(at + 4) & ~reservedLow);
+}
+
+/** The same for an entry of the refcount table. [RCT-003] */
+export function clearReservedRefcountTable(view: DataView, at: number): void {
+  view.setUint32(at + 4, view.getUint32(at + 4) & ~refcountReservedLow);
+}
+
 /** The error of an entry, with the whole entry as value. For the checks of this package. */
 export function entryError(
   code: 'RESERVED_SET' | 'OFFSET_TOO_LARGE' | 'BAD_ALIGNMENT' | 'BAD_FIELD',

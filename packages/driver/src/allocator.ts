@@ -46,6 +46,7 @@ export class Allocator implements SourcePins {
   readonly #quarantined = new Set<number>();
   /** References to be counted down when their mapping is durably gone (without a journal). */
   #toFree: number[] = [];
+  #floor = 0;
   /** No cluster below is free, as far as known. */
   #cursor = 0;
   /** First cluster that was never written: clusters from here on are fresh. */
@@ -159,6 +160,12 @@ export class Allocator implements SourcePins {
   unreserve(first: number, count: number): void {
     for (let i = 0; i < count; i++) this.#reserved.delete(first + i);
     this.#cursor = Math.min(this.#cursor, first);
+  }
+
+  /** Hand out nothing below a cluster: refcounts there are not to be believed. */
+  allocateBehind(cluster: number): void {
+    this.#floor = cluster;
+    this.#freshFrom = Math.max(this.#freshFrom, cluster);
   }
 
   /** A reserved cluster that was written to, and perhaps read, is free again when the reads under way have ended. */
@@ -361,6 +368,7 @@ export class Allocator implements SourcePins {
   *#findFree(): Task<number> {
     const { core } = this;
     for (;;) {
+      this.#cursor = Math.max(this.#cursor, this.#floor);
       const journal = core.journalArea;
       if (journal !== undefined) {
         const start = journal.hostOffset / core.clusterBytes;

@@ -270,9 +270,13 @@ export class ImageCore {
     });
   }
 
+  isInside(hostOffset: number, lengthBytes: number): boolean {
+    return hostOffset + lengthBytes <= this.#endBytes;
+  }
+
   /** @throws TRUNCATED for a range that is not in the file, nor about to be */
   refuseOutside(hostOffset: number, lengthBytes: number): void {
-    if (hostOffset + lengthBytes <= this.#endBytes) return;
+    if (this.isInside(hostOffset, lengthBytes)) return;
     throw new FormatError('TRUNCATED', 'an entry leads beyond the end of the file', {
       hostOffset,
       lengthBytes,

@@ -29,3 +29,10 @@ export { type LoadedHeader, readImageHeader } from './load-header.ts';
 export { type OpenOptions, openImage, probeImage } from './open.ts';
 export { defaultTuning, type JournalOptions, type JournalTuning } from './parts.ts';
 export type { RefcountRepair } from './refcount-rebuild.ts';
+export {
+  type RepairFix,
+  type RepairMode,
+  type RepairOptions,
+  type RepairReport,
+  repairImage,
+} from './repair.ts';

@@ -54,6 +54,7 @@ import {
 import { loadHeader } from './load-header.ts';
 import { defaultTuning, ImageParts, type JournalTuning } from './parts.ts';
 import { rebuildRefcounts } from './refcount-rebuild.ts';
+import { ReferenceWalk } from './reference-walk.ts';
 
 export interface OpenOptions {
   readonly readOnly?: boolean;
@@ -104,8 +105,16 @@ function* open(device: BlockDevice, options: OpenOptions): Task<Qcow2Image> {
   return new Qcow2Image(parts);
 }
 
-/** The parts of an opened image. For `openImage` and for the check, which looks at the same tables. */
-export function* openParts(device: BlockDevice, options: OpenOptions): Task<ImageParts> {
+export interface PartsOptions extends OpenOptions {
+  /**
+   * For writing by a repair, which believes no refcounts: marks that say that the image is damaged are no refusal and no
+   * reason to rebuild anything, guest bytes are not asked for, and nothing is allocated below the end of the file.
+   */
+  readonly forRepair?: boolean;
+}
+
+/** The parts of an opened image. For `openImage`, and for check and repair, which look at the same tables. */
+export function* openParts(device: BlockDevice, options: PartsOptions): Task<ImageParts> {
   const readOnly = options.readOnly ?? false;
   if (!readOnly && !device.capabilities.write) {
     throw new StateError('READ_ONLY', 'the device below can not be written; open the image read-only');
@@ -149,8 +158,10 @@ export function* openParts(device: BlockDevice, options: OpenOptions): Task<Imag
   if (log !== undefined) checkIntents(parts, log.openIntents);
   yield* loadWhole(parts);
   if (readOnly) return parts;
-  refuseForWriting(parts);
-  yield* prepareForWriting(parts, dirty, log?.openIntents ?? []);
+  refuseForWriting(parts, options.forRepair);
+  if (options.forRepair === true) yield* allocateBehindFile(parts);
+  if (options.forRepair === true && !dirty) yield* prepareForRepair(parts);
+  else yield* prepareForWriting(parts, dirty, log?.openIntents ?? []);
   return parts;
 }
 
@@ -158,7 +169,7 @@ export function* openParts(device: BlockDevice, options: OpenOptions): Task<Imag
  * An image of the profile draft-2013. A dirty one is first looked at as replay will leave it, through a device that
  * shows that: a reader stays there. A writer replays when nothing that it sees there is to be refused.
  */
-function* openDraftParts(device: BlockDevice, found: FoundDraft, options: OpenOptions): Task<ImageParts> {
+function* openDraftParts(device: BlockDevice, found: FoundDraft, options: PartsOptions): Task<ImageParts> {
   const readOnly = options.readOnly ?? false;
   let { header, draft } = found;
   if (isJournalDirty(header)) {
@@ -188,7 +199,7 @@ function* openDraftParts(device: BlockDevice, found: FoundDraft, options: OpenOp
     if (log.transactions > 0) replayed = { records: log.transactions, payloadBytes: log.dataBytes };
     seen.draftReplayed = replayed;
     if (readOnly) return seen;
-    refuseForWriting(seen);
+    refuseForWriting(seen, options.forRepair);
     refuseSmallRing(draft);
     yield* refuseTakenClusters(seen, draft);
     draft = yield* replayDraftLog(device, draft);
@@ -201,8 +212,9 @@ function* openDraftParts(device: BlockDevice, found: FoundDraft, options: OpenOp
   const parts = yield* make(device, readOnly);
   parts.draftReplayed = replayed;
   if (readOnly) return parts;
-  refuseForWriting(parts);
+  refuseForWriting(parts, options.forRepair);
   refuseSmallRing(draft);
+  if (options.forRepair === true) yield* allocateBehindFile(parts);
   yield* prepareDraft(parts, draft);
   return parts;
 }
@@ -420,8 +432,13 @@ function unsupportedFeature(header: Qcow2Header): string | undefined {
   return undefined;
 }
 
-function refuseForWriting({ core, draftArea, unsupportedFeature: feature }: ImageParts): void {
-  if (feature !== undefined) {
+function refuseForWriting(
+  { core, draftArea, unsupportedFeature: feature }: ImageParts,
+  forRepair = false,
+): void {
+  // A repair looks at no guest bytes; but to replay is to settle some.
+  const noGuestBytes = forRepair && !isJournalDirty(core.header);
+  if (feature !== undefined && !noGuestBytes) {
     throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `the image uses ${feature}`, { feature });
   }
   const { incompatibleFeatures: mask } = core.header;
@@ -434,17 +451,15 @@ function refuseForWriting({ core, draftArea, unsupportedFeature: feature }: Imag
       clause: 'FEA-003',
     });
   }
-  if ((mask & incompatibleFeatures.corrupt) !== 0n) {
+  if ((mask & incompatibleFeatures.corrupt) !== 0n && !forRepair) {
     throw new FormatError('BAD_FIELD', 'the image is marked as corrupt; it can be opened read-only', {
       hostOffset: 72,
       field: 'incompatibleFeatures',
       clause: 'FEA-002',
     });
   }
-  if (
-    (mask & incompatibleFeatures.dirty) !== 0n &&
-    (isJournalDirty(core.header) || draftArea !== undefined)
-  ) {
+  const needsRefcounts = isJournalDirty(core.header) || (draftArea !== undefined && !forRepair);
+  if ((mask & incompatibleFeatures.dirty) !== 0n && needsRefcounts) {
     // To replay is to allocate, which needs refcounts; to rebuild them needs what the journal holds.
     throw new FormatError('BAD_FIELD', 'refcounts may be wrong, and the journal needs them', {
       hostOffset: 72,
@@ -502,6 +517,37 @@ function* prepareForWriting(
   }
 }
 
+/** Whatever the refcounts say, what is in use stands in the file, or where the log has it. */
+function* allocateBehindFile(parts: ImageParts): Task<void> {
+  const { core, allocator } = parts;
+  let end = Math.ceil(core.device.sizeBytes / core.clusterBytes);
+  const reference = (_kind: unknown, hostOffset: number, lengthBytes: number): boolean => {
+    if (!core.isInside(hostOffset, lengthBytes)) return false;
+    end = Math.max(end, Math.ceil((hostOffset + lengthBytes) / core.clusterBytes));
+    return true;
+  };
+  yield* new ReferenceWalk(parts, { reference, damaged: () => undefined }).walk();
+  allocator.allocateBehind(end);
+}
+
+/**
+ * A clean image, for a repair. Its journal is used where nothing refers into the area and it is whole, whatever refcounts say of it;
+ * else it is not valid any more, and the next opening for writing makes another.
+ */
+function* prepareForRepair(parts: ImageParts): Task<void> {
+  const { core } = parts;
+  const { header } = core;
+  parts.useOrderedWrites();
+  const bound = boundJournal(header);
+  const ours =
+    bound !== undefined && isJournalValid(header) && !(yield* isReferenced(core, parts.snapshots, bound));
+  const log = ours ? yield* tryRecover(parts, bound) : undefined;
+  // What a repair changes is what the bitmaps never spoke of.
+  const kept = autoclearFeatures.bitmaps | autoclearFeatures.rawExternalData;
+  yield* keepAutoclear(parts, log === undefined ? kept : kept | autoclearFeatures.journalValid);
+  if (bound !== undefined && log !== undefined) parts.useJournal(bound, log, false);
+}
+
 /** A clean image needs nothing of its journal: where the area is damaged, a new one is made. */
 function* tryRecover(parts: ImageParts, area: { hostOffset: number; lengthBytes: number }) {
   try {
@@ -519,9 +565,13 @@ function* tryRecover(parts: ImageParts, area: { hostOffset: number; lengthBytes:
  * journal of a version that is not known is one of them [JRN-BIND-022].
  */
 function* clearForeignAutoclear(parts: ImageParts): Task<void> {
+  const journal = boundJournal(parts.core.header) === undefined ? 0n : autoclearFeatures.journalValid;
+  yield* keepAutoclear(parts, journal | autoclearFeatures.rawExternalData);
+}
+
+function* keepAutoclear(parts: ImageParts, known: bigint): Task<void> {
   const { header } = parts.core;
-  const journal = boundJournal(header) === undefined ? 0n : autoclearFeatures.journalValid;
-  const kept = header.autoclearFeatures & (journal | autoclearFeatures.rawExternalData);
+  const kept = header.autoclearFeatures & known;
   if (kept === header.autoclearFeatures) return;
   header.autoclearFeatures = kept;
   yield* parts.writeHeader();

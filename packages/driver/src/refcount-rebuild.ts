@@ -27,10 +27,12 @@ import {
   writeEntryCopied,
   writeRefcountTableEntry,
 } from '@qcow2/codec';
-import { FormatError, qcow2Limits, StorageError } from '@qcow2/spec';
+import { FormatError } from '@qcow2/spec';
 import type { ImageCore } from './image-core.ts';
 import { boundJournal, isJournalValid } from './journal-binding.ts';
 import type { ImageParts } from './parts.ts';
+import { storedRefcount } from './refcount-comparison.ts';
+import { encodeTablePointer, planRefcountRow, refcountTablePointerAt } from './refcount-row.ts';
 import {
   type ReferenceKind,
   type ReferenceVisitor,
@@ -50,7 +52,7 @@ export interface RefcountRepair {
 }
 
 /** How much of its length a file may have lost in a crash. What refers further is damage. */
-const mostLostBytes = 64 * 1024 ** 3;
+export const mostLostBytes = 64 * 1024 ** 3;
 
 /**
  * Rebuild the refcounts of an image that is open for writing. Durable on return, and the image not dirty.
@@ -162,7 +164,9 @@ class RefcountRebuild {
     const spared = isJournalValid(core.header) ? boundJournal(core.header) : undefined;
     const sparedEnd = spared === undefined ? 0 : spared.hostOffset + spared.lengthBytes;
     const fileEnd = Math.ceil(Math.max(device.sizeBytes, sparedEnd) / clusterBytes);
-    const row = this.#planRow(survey.missing, Math.max(survey.endCluster, fileEnd));
+    const row = planRefcountRow(core, survey.missing, Math.max(survey.endCluster, fileEnd), (index) =>
+      this.#hasBlock(index),
+    );
     const table = new Uint8Array(Math.max(row.tableClusters * clusterBytes, core.refcountTable.byteLength));
     table.set(new Uint8Array(core.refcountTable.buffer, core.refcountTable.byteOffset));
     const view = new DataView(table.buffer);
@@ -179,36 +183,11 @@ class RefcountRebuild {
     allocator.noteUse(row.first, row.blocks.length + row.tableClusters);
   }
 
-  /** New blocks and, where it has to be larger, the table, in a row from `first` on that they count as well. */
-  #planRow(missing: readonly number[], first: number) {
-    const { clusterBytes, refcountsPerBlock, refcountTable } = this.#core;
-    const blocks = new Set(missing);
-    const entriesNow = refcountTable.byteLength / 8;
-    for (let tableClusters = 0; ; ) {
-      const size = blocks.size + tableClusters;
-      const lastBlock = Math.floor((first + size - 1) / refcountsPerBlock);
-      for (let index = Math.floor(first / refcountsPerBlock); index <= lastBlock; index++) {
-        if (!this.#hasBlock(index)) blocks.add(index);
-      }
-      const entries = [...blocks].reduce((most, index) => Math.max(most, index), 0) + 1;
-      const wanted = entries > entriesNow ? Math.ceil((entries * 8) / clusterBytes) : 0;
-      if (wanted * clusterBytes > qcow2Limits.maxRefcountTableBytes) {
-        throw new StorageError('NO_SPACE', 'the refcount table has reached its limit', { clause: 'LIM-004' });
-      }
-      if (blocks.size + wanted === size)
-        return { first, blocks: [...blocks].sort((a, b) => a - b), tableClusters };
-      tableClusters = wanted;
-    }
-  }
-
   *#moveTable(offset: number, table: Uint8Array): Task<void> {
     const { device, header, clusterBytes } = this.#core;
     yield* wait(device.write(offset, table, { event: 'reftable_grow' }));
     yield* this.#flush();
-    const pointer = new Uint8Array(12);
-    const view = new DataView(pointer.buffer);
-    view.setBigUint64(0, BigInt(offset));
-    view.setUint32(8, table.length / clusterBytes);
+    const pointer = encodeTablePointer(offset, table.length / clusterBytes);
     yield* wait(device.write(refcountTablePointerAt, pointer, { event: 'reftable_update' }));
     yield* this.#flush();
     header.refcountTableOffset = offset;
@@ -269,7 +248,7 @@ class RefcountRebuild {
   #noteDifferences(old: DataView, wanted: DataView): void {
     const { refcounts, refcountsPerBlock } = this.#core;
     for (let i = 0; i < refcountsPerBlock; i++) {
-      const difference = refcounts.get(wanted, i) - storedCount(this.#core, old, i);
+      const difference = refcounts.get(wanted, i) - storedRefcount(this.#core, old, i);
       if (difference > 0) this.#raised++;
       else if (difference < 0) this.#lowered++;
     }
@@ -329,9 +308,6 @@ class RefcountRebuild {
   }
 }
 
-/** Header bytes from the refcount table's offset to the end of its length (HDR-010, HDR-011). */
-const refcountTablePointerAt = 48;
-
 /** Counts what falls into one window, and says what must be refused. */
 class WindowCounter implements ReferenceVisitor {
   readonly window: ReferenceWindow;
@@ -378,16 +354,6 @@ class WindowCounter implements ReferenceVisitor {
     if (hostOffset + lengthBytes <= limit) return;
     const context = { hostOffset, lengthBytes, guestOffset, clause: 'LAZ-007' };
     throw new FormatError('TRUNCATED', `${referenceNames[kind]} leads beyond the end of the file`, context);
-  }
-}
-
-/** A 64-bit refcount may hold more than is handled: that is too high, whatever it is. */
-function storedCount(core: ImageCore, view: DataView, index: number): number {
-  try {
-    return core.refcounts.get(view, index);
-  } catch (error) {
-    if (error instanceof FormatError) return Number.POSITIVE_INFINITY;
-    throw error;
   }
 }
 

@@ -21,9 +21,13 @@ import {
   readCompressedOffset,
   readEntryOffset,
 } from '@qcow2/codec';
-import { autoclearFeatures, headerExtensionTypes } from '@qcow2/spec';
+import { autoclearFeatures, FormatError, headerExtensionTypes } from '@qcow2/spec';
+import type { Allocator } from './allocator.ts';
 import { checkPlace } from './data-area.ts';
+import { draftHostArea } from './draft-journal.ts';
+import type { EntryRepair } from './entry-repair.ts';
 import type { ImageParts } from './parts.ts';
+import type { TableReach } from './table-reach.ts';
 
 /** What refers to a range, in words for people. */
 export const referenceNames = {
@@ -48,20 +52,32 @@ export type ReferenceKind = keyof typeof referenceNames;
 export interface ReferenceVisitor {
   /** A reference to a host range. False: it is not followed. */
   reference(kind: ReferenceKind, hostOffset: number, lengthBytes: number, guestOffset?: number): boolean;
-  /** An entry breaks its clauses; it is passed over. May throw it, which ends the walk. */
-  damaged(error: unknown, guestOffset?: number): void;
+  /** An entry breaks its clauses; it is passed over. May throw it, which ends the walk. `kind`: what it should lead to. */
+  damaged(error: unknown, guestOffset?: number, kind?: ReferenceKind): void;
   /** An L2 table of the active disk is gone through, and each cluster that it has, after its reference. */
   activeTable?(): void;
   activeCluster?(hostOffset: number, compressed: boolean): void;
 }
 
+export interface WalkOptions {
+  /** L2 tables that lead to no cluster of `window` are passed over, as far as `reach` knows them; else it gets to know them. */
+  readonly reach?: TableReach;
+  readonly window?: { readonly start: number; readonly end: number };
+  /** Entries are seen as this leaves them. */
+  readonly repair?: EntryRepair | undefined;
+}
+
 export class ReferenceWalk {
   readonly #parts: ImageParts;
   readonly #visitor: ReferenceVisitor;
+  readonly #options: WalkOptions;
+  /** Number of the L2 table that is gone through. */
+  #table = 0;
 
-  constructor(parts: ImageParts, visitor: ReferenceVisitor) {
+  constructor(parts: ImageParts, visitor: ReferenceVisitor, options: WalkOptions = {}) {
     this.#parts = parts;
     this.#visitor = visitor;
+    this.#options = options;
   }
 
   /** @throws FormatError where a table that has no entries to pass over is damaged; what the visitor throws */
@@ -74,6 +90,7 @@ export class ReferenceWalk {
       this.#visitor.reference('snapshotTable', header.snapshotsOffset, core.snapshotTableBytes);
     }
     yield* this.#walkExtensions();
+    yield* this.#walkDraft();
     this.#visitor.reference('l1Table', header.l1Offset, core.l1.byteLength);
     yield* this.#walkL1(header.l1Offset, core.l1, true);
     for (const { l1Offset, l1Entries } of snapshots) {
@@ -108,6 +125,18 @@ export class ReferenceWalk {
     }
   }
 
+  /** The draft's journal refers to its clusters; what a crash left uncounted of a new one is no error [JD13-BIND-007]. */
+  *#walkDraft(): Task<void> {
+    const { core, allocator, draftArea } = this.#parts;
+    const binding = core.header.draftJournal;
+    if (binding === undefined || draftArea === undefined) return;
+    const { hostOffset, lengthBytes } = draftHostArea(draftArea, core.clusterBytes);
+    for (let at = hostOffset; at < hostOffset + lengthBytes; at += core.clusterBytes) {
+      const mayBeFree = binding.sealed && (yield* isUncounted(allocator, at / core.clusterBytes));
+      if (!mayBeFree) this.#visitor.reference('journal', at, core.clusterBytes);
+    }
+  }
+
   *#walkBitmapTable(tableOffset: number, tableEntries: number): Task<void> {
     const { core } = this.#parts;
     if (!this.#visitor.reference('bitmapTable', tableOffset, tableEntries * 8)) return;
@@ -120,8 +149,9 @@ export class ReferenceWalk {
     }
   }
 
-  *#walkL1(l1Offset: number, l1: DataView, active: boolean): Task<void> {
+  *#walkL1(l1Offset: number, table: DataView, active: boolean): Task<void> {
     const { core } = this.#parts;
+    const l1 = this.#options.repair?.repairedL1(table, l1Offset) ?? table;
     for (let index = 0; index < l1.byteLength / 8; index++) {
       try {
         checkL1Entry(l1, index * 8, core.clusterBits, l1Offset);
@@ -136,12 +166,23 @@ export class ReferenceWalk {
     }
   }
 
+  /** The table leads to nothing in the window, as is known from before. */
+  #isMissed(table: number): boolean {
+    const { reach, window } = this.#options;
+    return reach !== undefined && window !== undefined && reach.misses(table, window.start, window.end);
+  }
+
   *#walkL2(tableOffset: number, l1Index: number, active: boolean): Task<void> {
     const { core } = this.#parts;
     const { clusterBytes, l2EntryBytes, l2Entries, l2Format } = core;
+    const number = this.#table++;
+    if (this.#isMissed(number)) return;
     const bytes = new Uint8Array(clusterBytes);
     yield* wait(core.readPatched(tableOffset, bytes));
     const view = new DataView(bytes.buffer);
+    this.#options.repair?.l2Table(view, tableOffset, l1Index * l2Entries * clusterBytes);
+    let lowest = Number.POSITIVE_INFINITY;
+    let highest = -1;
     if (active) this.#visitor.activeTable?.();
     for (let i = 0; i < l2Entries; i++) {
       const at = i * l2EntryBytes;
@@ -158,6 +199,8 @@ export class ReferenceWalk {
         const offset = readCompressedOffset(view, at, core.clusterBits);
         const length = readCompressedLengthBytes(view, at, core.clusterBits);
         this.#visitor.reference('compressedData', offset, length, guestOffset);
+        lowest = Math.min(lowest, offset);
+        highest = Math.max(highest, offset + length - 1);
         if (active) this.#visitor.activeCluster?.(offset, true);
         continue;
       }
@@ -165,7 +208,10 @@ export class ReferenceWalk {
       if (l2Format.externalData) this.#checkPlace(offset, guestOffset, tableOffset + at);
       else this.#visitor.reference('guestCluster', offset, clusterBytes, guestOffset);
       if (active) this.#visitor.activeCluster?.(offset, false);
+      lowest = Math.min(lowest, offset);
+      highest = Math.max(highest, offset);
     }
+    this.#options.reach?.note(number, Math.floor(lowest / clusterBytes), Math.floor(highest / clusterBytes));
   }
 
   /** Clusters of a data file are not counted; what there is to see is that each stands in its place. */
@@ -184,8 +230,18 @@ export class ReferenceWalk {
         const offset = allocator.blockOffset(index);
         if (offset !== 0) this.#visitor.reference('refcountBlock', offset, core.clusterBytes);
       } catch (error) {
-        this.#visitor.damaged(error);
+        this.#visitor.damaged(error, undefined, 'refcountBlock');
       }
     }
+  }
+}
+
+/** Whether a cluster has refcount 0. Where that can not be read, it is not known to. */
+function* isUncounted(allocator: Allocator, cluster: number): Task<boolean> {
+  try {
+    return (yield* allocator.refcount(cluster)) === 0;
+  } catch (error) {
+    if (error instanceof FormatError) return false;
+    throw error;
   }
 }

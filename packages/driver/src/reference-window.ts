@@ -1,6 +1,6 @@
 /**
- * References to the host clusters of one window of the file, for rebuilding refcounts: how many there are to each, and of
- * what class they are, so that two structures in one cluster are found.
+ * References to the host clusters of one window of the file: how many there are to each, of what class they are, so that
+ * two structures in one cluster are found, and where the refcount on disk says something else.
  *
  * Counters exist only in pieces where something is counted, three bytes for each cluster; a window bounds them at
  * `windowClusters` of these, whatever the size of the file. A count beyond 16 bits is kept apart.
@@ -16,50 +16,81 @@ const largest = 65535;
 
 /** Guest bytes may be shared with guest bytes, an L2 table by several L1 tables; everything else is alone. */
 const classes = { free: 0, guest: 1, l2: 2, alone: 3 } as const;
+const classMask = 3;
+/** The refcount on disk differs from the count; and it is exactly one. */
+const wrongMark = 4;
+const storedOneMark = 8;
 
 interface Piece {
   readonly counts: Uint16Array;
   readonly classes: Uint8Array;
 }
 
+/** Told of a cluster that is `kind` and something of another class as well. */
+export type OverlapHandler = (cluster: number, kind: ReferenceKind) => void;
+
 export class ReferenceWindow {
   /** First cluster. */
   readonly start: number;
   readonly end: number;
-  readonly #clusterBytes: number;
-  readonly #pieces = new Map<number, Piece>();
+  readonly #onOverlap: OverlapHandler;
+  readonly #pieces: (Piece | undefined)[] = new Array(windowClusters / pieceClusters);
   readonly #large = new Map<number, number>();
 
-  constructor(start: number, clusterBytes: number) {
+  /** @param onOverlap default: OVERLAP is thrown [LAZ-007] */
+  constructor(start: number, clusterBytes: number, onOverlap?: OverlapHandler) {
     this.start = start;
     this.end = start + windowClusters;
-    this.#clusterBytes = clusterBytes;
+    this.#onOverlap = onOverlap ?? ((cluster, kind) => refuseOverlap(cluster * clusterBytes, kind));
   }
 
-  /**
-   * Count a reference to a cluster of the window.
-   * @throws OVERLAP where the cluster is something else already
-   */
+  /** Count a reference to a cluster of the window. */
   add(cluster: number, kind: ReferenceKind): void {
-    const piece = this.#piece(Math.floor((cluster - this.start) / pieceClusters));
+    const piece = this.#makePiece(Math.floor((cluster - this.start) / pieceClusters));
     const at = (cluster - this.start) % pieceClusters;
     const before = piece.classes[at]!;
     const now = classOf(kind);
-    if (before !== classes.free && (before !== now || now === classes.alone)) {
-      throw new FormatError('OVERLAP', `a cluster is ${referenceNames[kind]} and something else as well`, {
-        hostOffset: cluster * this.#clusterBytes,
-        clause: 'LAZ-007',
-      });
-    }
-    piece.classes[at] = now;
+    if (before !== classes.free && (before !== now || now === classes.alone)) this.#onOverlap(cluster, kind);
+    piece.classes[at] = Math.max(before, now);
     if (piece.counts[at]! < largest) piece.counts[at]!++;
     else this.#large.set(cluster, (this.#large.get(cluster) ?? largest) + 1);
   }
 
+  has(cluster: number): boolean {
+    return cluster >= this.start && cluster < this.end;
+  }
+
   get(cluster: number): number {
-    const piece = this.#pieces.get(Math.floor((cluster - this.start) / pieceClusters));
+    const piece = this.#pieces[Math.floor((cluster - this.start) / pieceClusters)];
     const count = piece === undefined ? 0 : piece.counts[(cluster - this.start) % pieceClusters]!;
     return count < largest ? count : (this.#large.get(cluster) ?? count);
+  }
+
+  /** The refcount on disk is another one than the count, which is not 0. */
+  markWrong(cluster: number, stored: number): void {
+    const piece = this.#makePiece(Math.floor((cluster - this.start) / pieceClusters));
+    const mark = stored === 1 ? wrongMark | storedOneMark : wrongMark;
+    piece.classes[(cluster - this.start) % pieceClusters]! |= mark;
+  }
+
+  isWrong(cluster: number): boolean {
+    return (this.#marks(cluster) & wrongMark) !== 0;
+  }
+
+  /** Whether the refcount on disk is exactly one, of a cluster that is referenced. After `compareRefcounts`. */
+  isStoredOnce(cluster: number): boolean {
+    const marks = this.#marks(cluster);
+    return (marks & wrongMark) === 0 ? this.get(cluster) === 1 : (marks & storedOneMark) !== 0;
+  }
+
+  #marks(cluster: number): number {
+    const piece = this.#pieces[Math.floor((cluster - this.start) / pieceClusters)];
+    return piece === undefined ? 0 : piece.classes[(cluster - this.start) % pieceClusters]! & ~classMask;
+  }
+
+  /** Whether anything is counted in a range of the window. */
+  any(first: number, count: number): boolean {
+    return this.counted(first, count).next().done !== true;
   }
 
   /** Clusters that are referenced, with their counts, in a range of the window. */
@@ -69,7 +100,7 @@ export class ReferenceWindow {
       const index = Math.floor((at - this.start) / pieceClusters);
       const pieceStart = this.start + index * pieceClusters;
       const pieceEnd = Math.min(end, pieceStart + pieceClusters);
-      const piece = this.#pieces.get(index);
+      const piece = this.#pieces[index];
       if (piece !== undefined) {
         for (let cluster = at; cluster < pieceEnd; cluster++) {
           if (piece.counts[cluster - pieceStart]! > 0) yield [cluster, this.get(cluster)];
@@ -79,11 +110,11 @@ export class ReferenceWindow {
     }
   }
 
-  #piece(index: number): Piece {
-    let piece = this.#pieces.get(index);
+  #makePiece(index: number): Piece {
+    let piece = this.#pieces[index];
     if (piece === undefined) {
       piece = { counts: new Uint16Array(pieceClusters), classes: new Uint8Array(pieceClusters) };
-      this.#pieces.set(index, piece);
+      this.#pieces[index] = piece;
     }
     return piece;
   }
@@ -92,4 +123,11 @@ export class ReferenceWindow {
 function classOf(kind: ReferenceKind): number {
   if (kind === 'guestCluster' || kind === 'compressedData') return classes.guest;
   return kind === 'l2Table' ? classes.l2 : classes.alone;
+}
+
+function refuseOverlap(hostOffset: number, kind: ReferenceKind): never {
+  throw new FormatError('OVERLAP', `a cluster is ${referenceNames[kind]} and something else as well`, {
+    hostOffset,
+    clause: 'LAZ-007',
+  });
 }

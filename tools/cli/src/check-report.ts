@@ -13,6 +13,12 @@ export interface CheckFigures {
   readonly imageEndOffset: number;
 }
 
+/** What a repair has put right. A RepairReport of the driver has it. */
+export interface FixedFigures {
+  readonly corruptionsFixed: number;
+  readonly leaksFixed: number;
+}
+
 /** qemu-img's exit codes of `check`, beside 0. */
 export const checkExitCodes = { failed: 1, corrupt: 2, leaks: 3, unsupported: 63 } as const;
 
@@ -23,19 +29,34 @@ export function checkExitCode(figures: CheckFigures): number {
 }
 
 /** Members in qemu-img's order; zero figures are left out where it leaves them out. */
-export function checkJson(path: string, figures: CheckFigures): { [key: string]: JsonValue | undefined } {
+export function checkJson(
+  path: string,
+  figures: CheckFigures,
+  fixed: FixedFigures = { corruptionsFixed: 0, leaksFixed: 0 },
+): { [key: string]: JsonValue | undefined } {
   return {
     'image-end-offset': unlessZero(figures.imageEndOffset),
     'compressed-clusters': unlessZero(figures.compressedClusters),
     'total-clusters': unlessZero(figures.totalClusters),
     corruptions: unlessZero(figures.corruptions),
+    'corruptions-fixed': unlessZero(fixed.corruptionsFixed),
     'check-errors': figures.checkErrors,
     leaks: unlessZero(figures.leaks),
+    'leaks-fixed': unlessZero(fixed.leaksFixed),
     'allocated-clusters': unlessZero(figures.allocatedClusters),
     filename: path,
     format: 'qcow2',
     'fragmented-clusters': unlessZero(figures.fragmentedClusters),
   };
+}
+
+/** What stands before the result of the check after a repair. */
+export function repairText({ corruptionsFixed, leaksFixed }: FixedFigures): string {
+  return (
+    'The following inconsistencies were found and repaired:\n\n' +
+    `    ${leaksFixed} leaked clusters\n    ${corruptionsFixed} corruptions\n\n` +
+    'Double checking the fixed image now...\n'
+  );
 }
 
 export function checkText(figures: CheckFigures): string {

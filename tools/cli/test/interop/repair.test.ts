@@ -1,0 +1,147 @@
+/**
+ * `check -r` beside the real qemu-img: on images that it made, damaged at random, it has nothing left to say of what we
+ * repaired but what we say is left; and nothing that was not damaged is another.
+ */
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { openImage, repairImage } from '@qcow2/driver';
+import { openFile } from '@qcow2/fs';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { hookLimitMs, must, qcow2, run, scratchFolder } from '../support/command.ts';
+import { lostMappings, MetadataDamage } from '../support/metadata-damage.ts';
+import { parityCase } from '../support/parity.ts';
+import { describeWith } from '../support/peers.ts';
+import { runSeed, seededRandom } from '../support/random.ts';
+
+interface Recipe {
+  readonly name: string;
+  readonly options: string;
+  readonly snapshot: boolean;
+}
+
+const recipes: readonly Recipe[] = [
+  { name: 'plain', options: 'cluster_size=4096', snapshot: false },
+  { name: 'shared', options: 'cluster_size=4096', snapshot: true },
+  { name: 'small', options: 'cluster_size=512,refcount_bits=64', snapshot: true },
+  { name: 'bit', options: 'cluster_size=1024,refcount_bits=1', snapshot: false },
+  { name: 'narrow', options: 'cluster_size=2048,refcount_bits=2', snapshot: true },
+  { name: 'old', options: 'cluster_size=4096,compat=0.10', snapshot: true },
+];
+
+const rounds = 15;
+
+describeWith(['qemu-img', 'qemu-io'], 'check -r beside qemu-img', () => {
+  const scratch = scratchFolder();
+  const at = (name: string): string => join(scratch.path, name);
+  afterAll(() => scratch.remove());
+
+  beforeAll(() => {
+    for (const { name, options, snapshot } of recipes) {
+      const file = at(`${name}.qcow2`);
+      must('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', options, file, '512k']);
+      must('qemu-io', ['-c', 'write -P 1 0 90k', '-c', 'write -P 2 300k 40k', file]);
+      if (snapshot) {
+        must('qemu-img', ['snapshot', '-c', 'one', file]);
+        must('qemu-io', ['-c', 'write -P 3 50k 60k', '-c', 'write -P 4 400k 20k', file]);
+      }
+    }
+  }, hookLimitMs);
+
+  for (const { name } of recipes) {
+    it(`[REP-001, REP-003] damaged at random, ${name}: repaired, or said to be left`, async () => {
+      const sound = new Uint8Array(readFileSync(at(`${name}.qcow2`)));
+      const seed = runSeed();
+      for (let round = 0; round < rounds; round++) {
+        const rng = seededRandom(seed + round);
+        const damage = new MetadataDamage(sound.slice(), rng);
+        damage.damage(rng.between(1, 4));
+        const what = `QCOW2_SEED=${seed}, round ${round}: ${damage.done.join(', ')}`;
+        const file = at('repaired.qcow2');
+        writeFileSync(file, damage.bytes);
+        const device = openFile(file);
+        const { left } = await repairImage(device, { repair: 'all' });
+        // The file may be much longer now: what there was stands where it stood.
+        const after = new Uint8Array(sound.length);
+        device.read(0, after);
+        device.close();
+        expect(lostMappings(sound, damage.bytes, after), what).toEqual([]);
+        const { status, stderr } = run('qemu-img', ['check', '-q', file]);
+        const expected = left.corruptions > 0 ? [1, 2] : [left.leaks > 0 ? 3 : 0];
+        expect(expected, `${what}\n${stderr}`).toContain(status);
+        if (status === 0) await expectWritable(file, what);
+      }
+    });
+  }
+
+  async function expectWritable(file: string, what: string): Promise<void> {
+    const image = await openImage(openFile(file));
+    await image.write(0, new Uint8Array(image.sizeBytes).fill(7));
+    await image.close();
+    expect(run('qemu-img', ['check', '-q', file]), what).toEqual({ status: 0, stdout: '', stderr: '' });
+  }
+
+  it('[REP-010] bitmaps are counted, and stay', () => {
+    const file = at('bitmaps.qcow2');
+    copyFileSync(at('plain.qcow2'), file);
+    must('qemu-img', ['bitmap', '--add', file, 'b']);
+    const bytes = new Uint8Array(readFileSync(file));
+    const damage = new MetadataDamage(bytes, seededRandom(3));
+    damage.damage(1);
+    bytes[79]! |= 2;
+    writeFileSync(file, bytes);
+    expect(qcow2(['check', '-q', '-r', 'all', file]).status).toBe(0);
+    expect(must('qemu-img', ['info', file])).toContain('name: b');
+    expect(run('qemu-img', ['check', '-q', file])).toEqual({ status: 0, stdout: '', stderr: '' });
+  });
+
+  /** An L2 entry of `plain`, or the like: where, and what stands there instead. */
+  const damages: readonly (readonly [string, (image: DataView, l2: number, block: number) => void])[] = [
+    ['sound', () => undefined],
+    ['leak', (image, _l2, block) => image.setUint16(block + 2 * 100, 1)],
+    ['too-high', (image, _l2, block) => image.setUint16(block + 2 * 8, 3)],
+    ['twice', (image, l2) => image.setBigUint64(l2, image.getBigUint64(l2 + 8))],
+    ['not-copied', (image, l2) => image.setUint8(l2, 0)],
+    ['zero-nowhere', (image, l2) => image.setBigUint64(l2, 0x8000_0000_0000_5201n)],
+    ['marked', (image) => image.setUint8(79, 3)],
+  ];
+
+  for (const [name, damage] of damages) {
+    for (const args of [['leaks'], ['all'], ['all', '--output=json'], ['leaks', '-q']]) {
+      if (name === 'zero-nowhere' && args[0] === 'leaks') continue;
+      const words = ['check', '-r', ...args, 'x.qcow2'];
+      it(`says what qemu-img says of a repair: ${name}, ${words.join(' ')}`, () => {
+        const folders = ['ours', 'theirs'].map((folder) => at(`${name}-${args.join('')}-${folder}`));
+        for (const folder of folders) {
+          must('mkdir', ['-p', folder]);
+          const bytes = new Uint8Array(readFileSync(at('plain.qcow2')));
+          const view = new DataView(bytes.buffer);
+          const table = Number(view.getBigUint64(48));
+          const l1 = Number(view.getBigUint64(40));
+          const l2 = Number(view.getBigUint64(l1) & 0x00ff_ffff_ffff_fe00n);
+          damage(view, l2, Number(view.getBigUint64(table)));
+          writeFileSync(join(folder, 'x.qcow2'), bytes);
+        }
+        const [ourFolder, theirFolder] = folders as [string, string];
+        const { ours, theirs } = parityCase({ args: words, ignoreStderr: true }).runBoth(
+          ourFolder,
+          theirFolder,
+        );
+        expect(ours).toEqual(theirs);
+        for (const folder of folders)
+          expect(run('qemu-img', ['check', '-q', join(folder, 'x.qcow2')]).status).toBe(0);
+      });
+    }
+  }
+
+  it('says which values -r takes, and that raw files have no checks', () => {
+    writeFileSync(at('r.raw'), new Uint8Array(65536));
+    for (const args of [
+      ['check', '-r', 'some', 'plain.qcow2'],
+      ['check', '-r', 'all', '-f', 'raw', 'r.raw'],
+      ['check', '-r', 'all', 'missing.qcow2'],
+    ]) {
+      const { ours, theirs } = parityCase({ args }).runBoth(scratch.path, scratch.path);
+      expect(ours).toEqual(theirs);
+    }
+  });
+});
