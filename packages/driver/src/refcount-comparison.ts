@@ -93,6 +93,7 @@ function* readBlock({ core, allocator }: ImageParts, index: number): Task<ReadBl
 
 /** Where the block of a place in the table stands; undefined where none is, or none can be. */
 export function usableBlock(core: ImageCore, allocator: Allocator, index: number): number | undefined {
+  if (index >= core.refcountTable.byteLength / 8) return undefined;
   try {
     const hostOffset = allocator.blockOffset(index);
     if (hostOffset === 0) return undefined;

@@ -238,6 +238,20 @@ describe('repairing entries', () => {
     expect(clean.device.sizeBytes).toBe(clean.before.length);
   });
 
+  it('[REP-004, REP-006] lost clusters that the refcount table does not reach make it larger', async () => {
+    const { report, device, content } = await repaired(
+      'all',
+      (image) => {
+        image.bytes[79]! |= 1;
+        image.set(unused(image), copied | BigInt(8 * 1024 * 1024));
+      },
+      { clusterBytes: 512, refcountBits: 64, sizeBytes: 128 * 1024 },
+    );
+    expect(report.left).toMatchObject({ corruptions: 0 });
+    expect(Buffer.compare(await read(device, content.length), content)).toBe(0);
+    expect((await openImage(device)).header.refcountTableClusters).toBeGreaterThan(1);
+  });
+
   it('[REP-006] but not where a table leads there', async () => {
     const { report, before, device } = await repaired(
       'all',
