@@ -47,7 +47,8 @@ export type IoEvent =
   | 'journal_copy'
   | 'journal_write_back'
   | 'journal_replay_read'
-  | 'dirty_bit';
+  | 'dirty_bit'
+  | 'encryption_header';
 
 export interface ReadOptions {
   readonly event?: IoEvent;

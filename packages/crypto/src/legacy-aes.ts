@@ -20,6 +20,7 @@ export function legacyAes(passphrase: Uint8Array): ImageEncryption {
       wipe(key);
       return {
         usesHostOffset: false,
+        mayLog: true,
         encrypt: (bytes, firstSector) => cipher.encrypt(bytes, firstSector),
         decrypt: (bytes, firstSector) => cipher.decrypt(bytes, firstSector),
       };

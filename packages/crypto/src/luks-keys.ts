@@ -65,7 +65,28 @@ export async function unlockMasterKey(
     const masterKey = await openSlot(area, header, slot, passphrase);
     if (masterKey !== undefined) return { header, slot, masterKey };
   }
-  throw new StateError('WRONG_SECRET', 'the secret opens no key slot of the image', {
+  throw wrongSecret();
+}
+
+/** Every slot that a passphrase opens. @throws as `unlockMasterKey`, WRONG_SECRET where it opens none */
+export async function slotsOpenedBy(
+  area: EncryptionHeaderArea,
+  passphrase: Uint8Array,
+): Promise<{ readonly header: LuksHeader; readonly slots: readonly number[] }> {
+  const header = await readLuksHeader(area);
+  refuseCostly(header, area, {});
+  const slots: number[] = [];
+  for (const [slot, { active }] of header.slots.entries()) {
+    const masterKey = active ? await openSlot(area, header, slot, passphrase) : undefined;
+    if (masterKey !== undefined) slots.push(slot);
+    wipe(masterKey);
+  }
+  if (slots.length === 0) throw wrongSecret();
+  return { header, slots };
+}
+
+function wrongSecret(): StateError {
+  return new StateError('WRONG_SECRET', 'the secret opens no key slot of the image', {
     clause: 'LUKS-KEY-003',
   });
 }
@@ -188,37 +209,37 @@ export async function takeSlot(
 }
 
 /**
- * Give a slot up: its key material is gone on return, durably. What a drive or a snapshot of the host keeps of it is beyond reach.
+ * Give slots up, one after the other: the key material of each is gone on return, durably. What a drive or a snapshot of the host
+ * keeps of it is beyond reach.
  * @param options.evenTheLast where no other slot is in use nothing opens the image any more
- * @throws INVALID_ARGUMENT for a slot that is not in use, and for the last one
+ * @throws INVALID_ARGUMENT for a slot that is not in use, and where none would be left [LUKS-KEY-009]; nothing was changed
  */
-export async function releaseSlot(
+export async function releaseSlots(
   area: EncryptionHeaderArea,
   header: LuksHeader,
-  number: number,
+  numbers: readonly number[],
   options: { readonly evenTheLast?: boolean } = {},
 ): Promise<void> {
-  const slot = header.slots[number];
-  if (slot === undefined) refuseSlot(number, 'no such key slot');
-  if (!slot.active) refuseSlot(number, 'the key slot is not in use');
-  const others = header.slots.filter(({ active }) => active).length - 1;
-  if (others === 0 && options.evenTheLast !== true) {
-    refuseSlot(number, 'the last key slot in use: without it nothing opens the image');
+  for (const number of numbers) {
+    const slot = header.slots[number];
+    if (slot === undefined) refuseSlot(number, 'no such key slot');
+    if (!slot.active) refuseSlot(number, 'the key slot is not in use');
   }
-  await area.write(slot.materialOffset, randomFillSync(new Uint8Array(luksMaterialBytes(header.keyBytes))));
-  await area.flush();
-  const slots = header.slots.with(number, {
-    ...slot,
-    active: false,
-    iterations: 0,
-    salt: new Uint8Array(32),
-  });
-  const bytes = encodeLuksHeader({ ...header, slots });
-  await area.write(
-    luksSlotOffset(number),
-    bytes.subarray(luksSlotOffset(number), luksSlotOffset(number + 1)),
-  );
-  await area.flush();
+  const left = header.slots.filter(({ active }, number) => active && !numbers.includes(number));
+  if (left.length === 0 && options.evenTheLast !== true) {
+    refuseSlot(numbers[0] ?? -1, 'the last key slot in use: without it nothing opens the image');
+  }
+  for (const number of numbers) {
+    const { materialOffset } = header.slots[number]!;
+    const noise = randomFillSync(new Uint8Array(luksMaterialBytes(header.keyBytes)));
+    await area.write(materialOffset, noise);
+    await area.flush();
+    const unused = { active: false, iterations: 0, salt: new Uint8Array(32), materialOffset };
+    const bytes = encodeLuksHeader({ ...header, slots: header.slots.with(number, unused) });
+    const begin = luksSlotOffset(number);
+    await area.write(begin, bytes.subarray(begin, luksSlotOffset(number + 1)));
+    await area.flush();
+  }
 }
 
 function refuseSlot(number: number, message: string): never {

@@ -14,9 +14,10 @@ import {
   digestDerivation,
   isMasterKey,
   readLuksHeader,
-  releaseSlot,
+  releaseSlots,
   sealMasterKey,
   slotCount,
+  slotsOpenedBy,
   takeSlot,
   type UnlockLimits,
   unlockMasterKey,
@@ -69,6 +70,7 @@ function guestCipher(choice: CipherChoice, masterKey: Uint8Array): GuestCipher {
   const cipher = sectorCipher(choice, masterKey);
   return {
     usesHostOffset: true,
+    mayLog: choice.cipherMode !== 'ctr',
     encrypt: (bytes, firstSector) => cipher.encrypt(bytes, firstSector),
     decrypt: (bytes, firstSector) => cipher.decrypt(bytes, firstSector),
   };
@@ -102,7 +104,8 @@ export function newLuks(options: NewLuks): NewEncryption {
 async function prepare(options: NewLuks): Promise<PreparedEncryption> {
   const { passphrase } = options;
   const cipherMode = options.cipherMode ?? 'xts';
-  const ivGenerator = options.ivGenerator ?? (cipherMode === 'ecb' ? '' : 'plain64');
+  // Also where the mode uses none: QEMU wants one named.
+  const ivGenerator = options.ivGenerator ?? 'plain64';
   const isSm4 = options.cipherName === 'sm4';
   const halfBytes = (options.cipherBits ?? (isSm4 ? 128 : 256)) / 8;
   const choice = {
@@ -223,7 +226,7 @@ export async function addLuksKey(area: EncryptionHeaderArea, added: AddedKey): P
   }
 }
 
-/** Which key is to go: the one of a slot, or the one that a passphrase opens. */
+/** Which key is to go: the one of a slot, or of every slot that a passphrase opens. */
 export type RemovedKey = (
   | { readonly slot: number; readonly passphrase?: never }
   | { readonly passphrase: Uint8Array; readonly slot?: never }
@@ -233,18 +236,19 @@ export type RemovedKey = (
 };
 
 /**
- * Erase a key slot, durably. For `Qcow2Image.changeEncryptionHeader`.
- * @returns the slot
- * @throws WRONG_SECRET; INVALID_ARGUMENT for a slot that is not in use, and for the last one
+ * Erase key slots, durably. For `Qcow2Image.changeEncryptionHeader`.
+ * @returns the slots
+ * @throws WRONG_SECRET; INVALID_ARGUMENT for a slot that is not in use, and where none would be left
  */
-export async function removeLuksKey(area: EncryptionHeaderArea, removed: RemovedKey): Promise<number> {
+export async function removeLuksKey(
+  area: EncryptionHeaderArea,
+  removed: RemovedKey,
+): Promise<readonly number[]> {
   const { evenTheLast = false } = removed;
-  if (removed.passphrase === undefined) {
-    await releaseSlot(area, await readLuksHeader(area), removed.slot, { evenTheLast });
-    return removed.slot;
-  }
-  const { header, slot, masterKey } = await unlockMasterKey(area, removed.passphrase);
-  wipe(masterKey);
-  await releaseSlot(area, header, slot, { evenTheLast });
-  return slot;
+  const { header, slots } =
+    removed.passphrase === undefined
+      ? { header: await readLuksHeader(area), slots: [removed.slot] }
+      : await slotsOpenedBy(area, removed.passphrase);
+  await releaseSlots(area, header, slots, { evenTheLast });
+  return slots;
 }

@@ -63,8 +63,10 @@ function inPieces({ encrypt, decrypt }: PieceCipher): SectorCipher {
       step(sectors, firstSector + at / sectorBytes, part.length / sectorBytes);
       part.set(sectors);
     }
-    // What was guest data or a key in the clear does not stay.
-    piece.fill(0);
+    // What was guest data in the clear, or a mask over it, does not stay.
+    const used = Math.min(bytes.length, piece.length);
+    piece.fill(0, 0, used);
+    mask.fill(0, 0, used);
   };
   return { encrypt: through(encrypt), decrypt: through(decrypt) };
 }

@@ -174,11 +174,25 @@ describe('adding and removing', () => {
     expect(await opens(at, old)).toBe(false);
   });
 
+  it('[LUKS-KEY-009] a passphrase goes with all the slots that it opens, but not with all that there are', async () => {
+    const at = area();
+    const again = { passphrase: old, newPassphrase: old, iterations: 1000 };
+    expect(await addLuksKey(at, again)).toBe(1);
+    const before = at.bytes.slice();
+    expect(await codeOf(removeLuksKey(at, { passphrase: old }))).toBe('INVALID_ARGUMENT');
+    expect(at.bytes).toEqual(before);
+    expect(await codeOf(removeLuksKey(at, { passphrase: other }))).toBe('WRONG_SECRET');
+    await add(at);
+    expect(await removeLuksKey(at, { passphrase: old })).toEqual([0, 1]);
+    expect(await opens(at, old)).toBe(false);
+    expect(await opens(at, other)).toBe(true);
+  });
+
   it('[LUKS-KEY-008] what is removed is gone, whoever marks the slot as used again', async () => {
     const at = area();
     await add(at);
     const before = at.bytes.slice(0, luksHeadBytes);
-    expect(await removeLuksKey(at, { passphrase: old })).toBe(0);
+    expect(await removeLuksKey(at, { passphrase: old })).toEqual([0]);
     expect(await opens(at, old)).toBe(false);
     expect(await opens(at, other)).toBe(true);
     expect(decodeLuksHeader(at.bytes).slots[0]).toMatchObject({ active: false, salt: new Uint8Array(32) });

@@ -87,7 +87,7 @@ export class Allocator implements SourcePins {
     for (let i = 0; i < count; i++) this.#reserved.add(first + i);
     this.#cursor = first + count;
     this.noteUse(first, count);
-    return { first, count, fresh };
+    return { first, count, fresh: fresh && this.core.data.readsZerosUnwritten };
   }
 
   /**

@@ -20,6 +20,7 @@ import {
   type Qcow2Header,
 } from '@qcow2/codec';
 import { FormatError, headerExtensionTypes, incompatibleFeatures } from '@qcow2/spec';
+import { needsSecret } from './encryption-header.ts';
 import type { Qcow2Image } from './image.ts';
 import { readImageHeader } from './load-header.ts';
 import { type OpenOptions, openImage } from './open.ts';
@@ -105,7 +106,7 @@ export async function openChain(device: BlockDevice, options: ChainOptions): Pro
 
 /**
  * Find and open whatever an image names, but not the image itself: what `openImage` is to be told.
- * @throws CHAIN_LOOP for a file that is met twice [BAK-002]; what the resolver throws; and as `openImage` for what is below.
+ * @throws CHAIN_LOOP for a file that is met twice [BAK-002]; NO_SECRET for an encrypted image below; what the resolver throws; and as `openImage` for what is below.
  *   All that was resolved is closed then
  */
 export async function resolveChain(device: BlockDevice, options: ResolveOptions): Promise<ResolvedChain> {
@@ -132,7 +133,11 @@ async function openLayer(
 ): Promise<BlockDevice> {
   const data = dataFile === undefined ? {} : { dataFile };
   try {
-    return await openImage(file.device, { ...options, readOnly: true, backing: backing ?? 'none', ...data });
+    const opening = { ...options, readOnly: true, backing: backing ?? ('none' as const), ...data };
+    const image = await openImage(file.device, opening);
+    // Its bytes would be asked for when it is too late to say why they are not there.
+    if (image.isLocked) throw needsSecret();
+    return image;
   } catch (error) {
     throw file.explain === undefined ? error : file.explain(error);
   }

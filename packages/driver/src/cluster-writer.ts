@@ -171,9 +171,12 @@ export class ClusterWriter {
     for (const part of this.#core.fills.unfilledIn(hostCluster, until)) {
       for (const { start, end } of rangesWithout(part, except)) {
         const bytes = new Uint8Array(end - start);
-        const done = this.#reader.readSource(movedSource(part.source, start - part.start), bytes);
+        const source = movedSource(part.source, start - part.start);
+        const done = this.#reader.readSource(source, bytes);
         if (isPromise(done)) yield done;
-        yield* this.#core.data.writeBrought(base + start, bytes);
+        // The log fills a place with what the backing file has for it.
+        const guestOffset = source.kind === 'backing' ? source.guestOffset : undefined;
+        yield* this.#core.data.writeBrought(base + start, guestOffset, bytes);
       }
     }
   }

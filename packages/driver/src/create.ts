@@ -6,6 +6,7 @@
 import { type BlockDevice, run, type Task, wait } from '@qcow2/block-device';
 import {
   encodeBackingFormat,
+  encodeEncryptionHeaderPointer,
   encodeExternalDataFile,
   encodeFeatureNames,
   encodeHeader,
@@ -19,11 +20,13 @@ import {
   autoclearFeatures,
   compatibleFeatures,
   compressionTypes,
+  cryptMethods,
   featureNames,
   incompatibleFeatures,
   qcow2Limits,
   StateError,
 } from '@qcow2/spec';
+import type { NewEncryption, PreparedEncryption } from './encryption.ts';
 import { Qcow2Image } from './image.ts';
 import { openParts } from './open.ts';
 import type { ImageParts, JournalOptions } from './parts.ts';
@@ -56,6 +59,8 @@ export interface CreateOptions {
   readonly journal?: JournalOptions | false;
   /** How clusters are compressed that are written so; default `deflate`, which alone version 2 has. */
   readonly compressionType?: keyof typeof compressionTypes;
+  /** Guest bytes will stand encrypted. */
+  readonly encryption?: NewEncryption;
   readonly random?: Random;
 }
 
@@ -65,7 +70,9 @@ export interface CreateOptions {
  * @throws INVALID_ARGUMENT for an option outside the format's limits
  */
 export async function createImage(device: BlockDevice, options: CreateOptions): Promise<void> {
-  await run(writeEmpty(device, options));
+  const header = plan(options);
+  const prepared = await options.encryption?.prepare();
+  await run(writeEmpty(device, header, options, prepared));
   // A raw data file shows what it has from the first moment: every cluster is mapped [DAT-006].
   const isRaw = options.dataFile?.raw === true;
   if (
@@ -73,16 +80,21 @@ export async function createImage(device: BlockDevice, options: CreateOptions): 
     options.preallocation === 'metadata' ||
     (options.journal !== undefined && options.journal !== false)
   ) {
-    await complete(device, options);
+    await complete(device, options, prepared);
   }
 }
 
-function* writeEmpty(device: BlockDevice, options: CreateOptions): Task<void> {
-  const header = plan(options);
+function* writeEmpty(
+  device: BlockDevice,
+  header: Qcow2Header,
+  options: CreateOptions,
+  prepared: PreparedEncryption | undefined,
+): Task<void> {
   if (options.dataFile !== undefined) yield* prepareDataFile(options.dataFile.device, options.sizeBytes);
   const clusterBytes = 2 ** header.clusterBits;
   const l1Clusters = Math.ceil((header.l1Entries * 8) / clusterBytes);
-  const layout = placeTables(header, l1Clusters);
+  const encryptionClusters = Math.ceil((prepared?.headerBytes ?? 0) / clusterBytes);
+  const layout = placeTables(header, l1Clusters, encryptionClusters);
   header.refcountTableOffset = clusterBytes;
   header.refcountTableClusters = layout.tableClusters;
   header.l1Offset = layout.l1Cluster * clusterBytes;
@@ -101,6 +113,13 @@ function* writeEmpty(device: BlockDevice, options: CreateOptions): Task<void> {
   yield* wait(
     device.writeZeroes(header.l1Offset, l1Clusters * clusterBytes, { event: 'l1_grow_write_table' }),
   );
+  if (prepared !== undefined) {
+    const headerOffset = (layout.clusters - encryptionClusters) * clusterBytes;
+    yield* writeEncryptionHeader(device, headerOffset, encryptionClusters * clusterBytes, prepared);
+    const pointer = { headerOffset, headerLengthBytes: prepared.headerBytes };
+    header.cryptMethod = cryptMethods.luks;
+    header.extensions.push(encodeEncryptionHeaderPointer(pointer, clusterBytes));
+  }
   yield* wait(device.flush({ event: 'flush_metadata' }));
   yield* wait(device.write(0, encodeHeader(header), { event: 'header_update' }));
   yield* wait(device.flush({ event: 'flush_metadata' }));
@@ -115,14 +134,27 @@ function* prepareDataFile(device: BlockDevice, sizeBytes: number): Task<void> {
   yield* wait(device.flush({ event: 'flush_data' }));
 }
 
-/** Header, refcount table, refcount blocks, L1 table, in this order; enough blocks to count them all. */
-function placeTables(header: Qcow2Header, l1Clusters: number) {
+/** What was prepared, and zeros around it [FDE-004]. */
+function* writeEncryptionHeader(
+  device: BlockDevice,
+  hostOffset: number,
+  lengthBytes: number,
+  { pieces }: PreparedEncryption,
+): Task<void> {
+  yield* wait(device.writeZeroes(hostOffset, lengthBytes, { event: 'encryption_header' }));
+  for (const { at, bytes } of pieces) {
+    yield* wait(device.write(hostOffset + at, bytes, { event: 'encryption_header' }));
+  }
+}
+
+/** Header, refcount table, refcount blocks, L1 table, encryption header, in this order; enough blocks to count them all. */
+function placeTables(header: Qcow2Header, l1Clusters: number, encryptionClusters: number) {
   const clusterBytes = 2 ** header.clusterBits;
   const perBlock = refcountCodec(header.refcountOrder).entriesPerBlock(clusterBytes);
   let blockCount = 1;
   for (;;) {
     const tableClusters = Math.ceil((blockCount * 8) / clusterBytes);
-    const clusters = 1 + tableClusters + blockCount + Math.max(1, l1Clusters);
+    const clusters = 1 + tableClusters + blockCount + Math.max(1, l1Clusters) + encryptionClusters;
     const needed = Math.ceil(clusters / perBlock);
     if (needed <= blockCount) {
       const firstBlock = 1 + tableClusters;
@@ -143,10 +175,15 @@ function plan(options: CreateOptions): Qcow2Header {
   refuse(isDraft && compressionType !== 0, 'compressionType', 'a journal of the draft stands in its place');
   refuse(compressed, 'compressionType', 'version 2 has no other compression than deflate');
   refuse(version === 2 && options.lazyRefcounts === true, 'lazyRefcounts', 'version 2 has no lazy refcounts');
-  const { sizeBytes, dataFile } = options;
+  const { sizeBytes, dataFile, encryption } = options;
   refuse(version === 2 && dataFile !== undefined, 'dataFile', 'a version 2 image has no external data file');
   const rawOverBacking = dataFile?.raw === true && options.backingFile !== undefined;
   refuse(rawOverBacking, 'dataFile', 'a raw data file and a backing file exclude each other');
+  const hiddenRaw = dataFile?.raw === true && encryption !== undefined;
+  refuse(hiddenRaw, 'dataFile', 'a raw data file is not encrypted');
+  // Version 2 has no zero clusters, and a cluster that nobody has written shows noise.
+  const shows = version === 2 && encryption !== undefined && options.preallocation === 'metadata';
+  refuse(shows, 'preallocation', 'an encrypted image of version 2 has no clusters that read as zeros');
   refuse(!Number.isSafeInteger(sizeBytes) || sizeBytes < 0, 'sizeBytes', 'not a size in bytes');
   const entriesPerTable = 2 ** (clusterBits - 3);
   const l1Entries = Math.ceil(sizeBytes / (2 ** clusterBits * entriesPerTable));
@@ -186,11 +223,16 @@ function plan(options: CreateOptions): Qcow2Header {
   };
 }
 
-async function complete(device: BlockDevice, options: CreateOptions): Promise<void> {
+async function complete(
+  device: BlockDevice,
+  options: CreateOptions,
+  prepared: PreparedEncryption | undefined,
+): Promise<void> {
   const random = options.random === undefined ? {} : { random: options.random };
   const dataFile = options.dataFile === undefined ? {} : { dataFile: options.dataFile.device };
+  const unlock = prepared === undefined ? {} : { encryption: prepared.encryption };
   const parts = await run(
-    openParts(device, { backing: 'none', lazyRefcounts: false, ...dataFile, ...random }),
+    openParts(device, { backing: 'none', lazyRefcounts: false, ...dataFile, ...random, ...unlock }),
   );
   const mapsAll = options.preallocation === 'metadata' || options.dataFile?.raw === true;
   if (mapsAll) await run(preallocate(parts));

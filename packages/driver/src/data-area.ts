@@ -12,18 +12,32 @@
  * or copied, and nothing is written behind the disk's end. A raw data file is the disk at every moment, whatever the
  * tables say: its clusters are mapped before the guest's bytes come, and what is to read as zeros is zeros there
  * [DAT-004, DAT-005]. Why a crash does no harm is in `data-file.ts`.
+ *
+ * In an encrypted image bytes pass through its cipher here, and everybody else has them in the clear. What was never written
+ * does not read as zeros then (`readsZerosUnwritten`), and bytes do not mean the same in another place (`copies`).
  */
-import { type BlockDevice, type Extent, isPromise, readPadded, type Task, wait } from '@qcow2/block-device';
+import {
+  type BlockDevice,
+  type Extent,
+  isPromise,
+  readPadded,
+  run,
+  type Task,
+  wait,
+} from '@qcow2/block-device';
 import { clusterKind, decodeExternalDataFile, findHeaderExtension, type Qcow2Header } from '@qcow2/codec';
 import {
   autoclearFeatures,
   FormatError,
   headerExtensionTypes,
+  InvariantError,
   incompatibleFeatures,
   StateError,
 } from '@qcow2/spec';
 import type { Allocation } from './allocator.ts';
 import { WriteMark } from './data-file.ts';
+import { EncryptedSectors, type SectorStore } from './encrypted-sectors.ts';
+import { cipherSectorBytes, type GuestCipher } from './encryption.ts';
 import type { ImageCore } from './image-core.ts';
 import type { Mapping } from './mapping.ts';
 
@@ -39,16 +53,26 @@ export class DataArea {
   readonly #core: ImageCore;
   /** The data file, where there is one and the caller gave it; the image file where there is none. */
   readonly #device: BlockDevice | undefined;
+  readonly #sectors: EncryptedSectors | undefined;
+  readonly #store: SectorStore;
   #guestBytesWritten = 0;
   /** Behind this, a data file was never written to. */
   #writtenTo: number;
 
-  /** @param dataFile given for an image that has one; undefined: nothing of it is read */
-  constructor(core: ImageCore, dataFile: BlockDevice | undefined) {
+  /**
+   * @param dataFile given for an image that has one; undefined: nothing of it is read
+   * @param cipher of an encrypted image that was opened for its data
+   */
+  constructor(core: ImageCore, dataFile: BlockDevice | undefined, cipher: GuestCipher | undefined) {
     this.#core = core;
     this.isExternal = (core.header.incompatibleFeatures & incompatibleFeatures.externalDataFile) !== 0n;
     this.#device = this.isExternal ? dataFile : core.device;
     this.#writtenTo = dataFile?.sizeBytes ?? 0;
+    this.#sectors = cipher === undefined ? undefined : new EncryptedSectors(cipher);
+    this.#store = {
+      read: (hostOffset, into) => this.#read(hostOffset, into),
+      write: (hostOffset, bytes) => this.#put(hostOffset, bytes, writeData),
+    };
   }
 
   /** The data file alone is a raw image of the disk [FEA-011]. */
@@ -61,18 +85,33 @@ export class DataArea {
     return this.#device === undefined;
   }
 
+  /** A host cluster that nobody has written, of a file that grew over it, shows zeros to the guest. */
+  get readsZerosUnwritten(): boolean {
+    return this.#sectors === undefined;
+  }
+
+  /** Bytes may be copied from one place of the area to another as they stand. */
+  get copies(): boolean {
+    return this.#sectors === undefined;
+  }
+
   /** The guest's bytes that `write` has put in place so far. */
   get guestBytesWritten(): number {
     return this.#guestBytesWritten;
   }
 
   /** Bytes in place at a host range, zeros beyond the end of the file. Synchronous where the device is. */
-  read(hostOffset: number, _guestOffset: number, into: Uint8Array): void | Promise<void> {
-    return readPadded(this.#device ?? refuseMissing(this.#core.header), hostOffset, into, readData);
+  read(hostOffset: number, guestOffset: number, into: Uint8Array): void | Promise<void> {
+    if (this.#sectors === undefined) return this.#read(hostOffset, into);
+    return run(this.#sectors.read(this.#store, hostOffset, guestOffset, into));
   }
 
-  /** The source of a copy within the image: bytes as they stand, for a place that another guest offset leads to. */
+  /**
+   * The source of a copy within the area: bytes as they stand, for a place that another guest offset leads to. Only
+   * where `copies` says so.
+   */
   readForCopy(hostOffset: number, into: Uint8Array): void | Promise<void> {
+    if (!this.copies) throw new InvariantError('a copy within an encrypted image');
     return this.#core.readPatched(hostOffset, into, { event: 'cow_read' });
   }
 
@@ -81,8 +120,9 @@ export class DataArea {
    * (`noteWritten`).
    * @throws OVERLAP, TRUNCATED as `write`
    */
-  put(hostOffset: number, _guestOffset: number, bytes: Uint8Array): void | Promise<void> {
-    return this.#put(hostOffset, bytes, writeData);
+  put(hostOffset: number, guestOffset: number, bytes: Uint8Array): void | Promise<void> {
+    if (this.#sectors === undefined) return this.#put(hostOffset, bytes, writeData);
+    return run(this.#sectors.write(this.#store, hostOffset, guestOffset, bytes));
   }
 
   /** What was put there is owed by the next flush. */
@@ -105,13 +145,19 @@ export class DataArea {
   }
 
   /** As `write`, for bytes around the guest's. They were read from where the guest saw them before. */
-  *writeAround(hostOffset: number, _guestOffset: number, bytes: Uint8Array): Task<void> {
-    yield* this.#writeRest(hostOffset, bytes);
+  *writeAround(hostOffset: number, guestOffset: number, bytes: Uint8Array): Task<void> {
+    yield* this.#writeRest(hostOffset, guestOffset, bytes);
   }
 
-  /** As `writeAround`, for what a copy or a fill of the log brings: only the host offset of such a place is known. */
-  *writeBrought(hostOffset: number, bytes: Uint8Array): Task<void> {
-    yield* this.#writeRest(hostOffset, bytes);
+  /**
+   * As `writeAround`, for what a copy or a fill of the log brings.
+   * @param guestOffset undefined for a copy: of its place only the host offset is known, and it needs no other
+   */
+  *writeBrought(hostOffset: number, guestOffset: number | undefined, bytes: Uint8Array): Task<void> {
+    if (guestOffset === undefined && !this.copies) {
+      throw new InvariantError('a copy within an encrypted image');
+    }
+    yield* this.#writeRest(hostOffset, guestOffset ?? 0, bytes);
   }
 
   /**
@@ -172,17 +218,19 @@ export class DataArea {
   /** As `ownPlace`, for a row of clusters, whatever they are mapped to. */
   ownRun(guestCluster: number, count: number): Allocation | undefined {
     if (!this.isExternal) return undefined;
-    const fresh = guestCluster * this.#core.clusterBytes >= this.#writtenTo;
+    const unwritten = guestCluster * this.#core.clusterBytes >= this.#writtenTo;
+    const fresh = unwritten && this.readsZerosUnwritten;
     return { first: guestCluster, count, fresh };
   }
 
   /**
    * What a data file has at a range that is mapped: where it has nothing, zeros. Undefined where that is not known: the
-   * image file, whose holes nobody asks about, and devices that do not know theirs. May tell less than the range.
+   * image file, whose holes nobody asks about, what is encrypted, and devices that do not know theirs. May tell less than the range.
    */
   *extents(offset: number, lengthBytes: number): Task<readonly Extent[] | undefined> {
     const device = this.#device;
-    if (!this.isExternal || device?.capabilities.extents !== true) return undefined;
+    const known = this.isExternal && this.readsZerosUnwritten;
+    if (!known || device?.capabilities.extents !== true) return undefined;
     const inFile = Math.min(lengthBytes, device.sizeBytes - offset);
     if (inFile <= 0) return [{ offset, lengthBytes, kind: 'zero' }];
     const found = yield* wait(device.extents(offset, inFile));
@@ -199,10 +247,19 @@ export class DataArea {
     if (this.isExternal) return this.#device?.close();
   }
 
-  *#writeRest(hostOffset: number, bytes: Uint8Array): Task<void> {
-    const done = this.#put(hostOffset, bytes, writeRest);
-    if (isPromise(done)) yield done;
+  *#writeRest(hostOffset: number, guestOffset: number, bytes: Uint8Array): Task<void> {
+    if (this.#sectors === undefined) {
+      const done = this.#put(hostOffset, bytes, writeRest);
+      if (isPromise(done)) yield done;
+    } else {
+      const write = (at: number, sectors: Uint8Array) => this.#put(at, sectors, writeRest);
+      yield* this.#sectors.write({ ...this.#store, write }, hostOffset, guestOffset, bytes);
+    }
     this.noteWritten();
+  }
+
+  #read(hostOffset: number, into: Uint8Array): void | Promise<void> {
+    return readPadded(this.#device ?? refuseMissing(this.#core.header), hostOffset, into, readData);
   }
 
   #put(
@@ -223,7 +280,9 @@ export class DataArea {
   ): void | Promise<void> {
     const { header } = this.#core;
     const device = this.#device ?? refuseMissing(header);
-    const end = Math.min(hostOffset + bytes.length, header.sizeBytes);
+    // A sector of cipher text is whole.
+    const unit = this.#sectors === undefined ? 1 : cipherSectorBytes;
+    const end = Math.min(hostOffset + bytes.length, Math.ceil(header.sizeBytes / unit) * unit);
     if (end <= hostOffset) return;
     this.#noteReach(end);
     return device.write(hostOffset, bytes.subarray(0, end - hostOffset), options);

@@ -8,10 +8,21 @@
 /** Bytes that are encrypted together. */
 export const cipherSectorBytes = 512;
 
+/**
+ * Sectors of logged guest bytes count from here, at guest offset 0 [JRN-COMMIT-012]: no cluster has such a
+ * sector number, so nothing in the journal is cipher text that some cluster may show as well.
+ */
+export const loggedSectorBase = 2 ** 52;
+
 /** Encrypts and decrypts in place. Synchronous; holds no buffer beyond the call. */
 export interface GuestCipher {
   /** Sectors are numbered by where they stand in the file; else by where the guest sees them. */
   readonly usesHostOffset: boolean;
+  /**
+   * Guest bytes may stand in the journal: two texts under one sector number, side by side in one file, do not give them away,
+   * as they would where a cipher does no more than add a stream (ctr) [JRN-COMMIT-012].
+   */
+  readonly mayLog: boolean;
   /** @param bytes whole sectors */
   encrypt(bytes: Uint8Array, firstSector: number): void;
   decrypt(bytes: Uint8Array, firstSector: number): void;
@@ -42,13 +53,13 @@ export interface ImageEncryption {
 
 /** What makes an image encrypted. Given to `createImage`. */
 export interface NewEncryption {
-  readonly format: 'aes' | 'luks';
+  readonly format: 'luks';
   /** Computes a key and all that the image holds of it. */
   prepare(): Promise<PreparedEncryption>;
 }
 
 export interface PreparedEncryption {
-  /** Bytes of the encryption header; 0 for aes, which has none. */
+  /** Bytes of the encryption header. */
   readonly headerBytes: number;
   /** What stands in it; the rest is zeros. */
   readonly pieces: readonly { readonly at: number; readonly bytes: Uint8Array }[];

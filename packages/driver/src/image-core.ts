@@ -31,6 +31,8 @@ import { type CacheOptions, cacheSizes } from './cache-sizes.ts';
 import { DataArea } from './data-area.ts';
 import { ImageBesideData } from './data-file.ts';
 import { DecompressedClusters } from './decompressed-clusters.ts';
+import type { GuestCipher } from './encryption.ts';
+import { encryptionHeaderRange } from './encryption-header.ts';
 import type { MetadataLog } from './metadata-log.ts';
 import { PendingFills } from './pending-fills.ts';
 
@@ -50,6 +52,8 @@ export interface CoreOptions {
   readonly dataFile?: BlockDevice | undefined;
   readonly cache?: CacheOptions | undefined;
   readonly compression?: ClusterCompression | undefined;
+  /** Of an encrypted image that is opened for its data. */
+  readonly cipher?: GuestCipher | undefined;
   readonly readOnly: boolean;
 }
 
@@ -67,6 +71,10 @@ export class ImageCore {
   readonly backing: BlockDevice | undefined;
   /** Where guest data stands: its bytes are read and written there only. */
   readonly data: DataArea;
+  /** Undefined in an encrypted image that is only looked at. */
+  readonly cipher: GuestCipher | undefined;
+  /** Written by nobody but whoever changes its key slots. */
+  readonly encryptionHeader: HostArea | undefined;
   readonly readOnly: boolean;
   readonly clusterBits: number;
   readonly clusterBytes: number;
@@ -102,7 +110,9 @@ export class ImageCore {
       dataFile === undefined ? options.device : new ImageBesideData(options.device, () => this.data.flush());
     this.header = header;
     this.backing = options.backing;
-    this.data = new DataArea(this, dataFile);
+    this.data = new DataArea(this, dataFile, options.cipher);
+    this.cipher = options.cipher;
+    this.encryptionHeader = encryptionHeaderRange(header);
     this.readOnly = options.readOnly;
     this.clusterBits = header.clusterBits;
     this.clusterBytes = 2 ** header.clusterBits;
@@ -291,13 +301,15 @@ export class ImageCore {
 
   #isHeld(hostOffset: number, lengthBytes: number): boolean {
     const { header } = this;
-    const journal = this.journalArea;
+    const { journalArea: journal, encryptionHeader: encryption } = this;
     return (
       hostOffset < this.clusterBytes ||
       touches(hostOffset, lengthBytes, header.l1Offset, header.l1Entries * 8) ||
       touches(hostOffset, lengthBytes, header.refcountTableOffset, this.refcountTable.byteLength) ||
       touches(hostOffset, lengthBytes, header.snapshotsOffset, this.snapshotTableBytes) ||
-      (journal !== undefined && touches(hostOffset, lengthBytes, journal.hostOffset, journal.lengthBytes))
+      (journal !== undefined && touches(hostOffset, lengthBytes, journal.hostOffset, journal.lengthBytes)) ||
+      (encryption !== undefined &&
+        touches(hostOffset, lengthBytes, encryption.hostOffset, encryption.lengthBytes))
     );
   }
 }

@@ -27,6 +27,8 @@ import {
 import { clusterKind, type Qcow2Header } from '@qcow2/codec';
 import { InvariantError, Qcow2Error, StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
 import { refuseMissing } from './data-area.ts';
+import type { EncryptionHeaderArea } from './encryption.ts';
+import { encryptionHeaderArea, needsSecret } from './encryption-header.ts';
 import { growDisk } from './grow-operation.ts';
 import type { ImageCacheCounters } from './image-core.ts';
 import type { ZeroMode } from './image-writer.ts';
@@ -87,6 +89,11 @@ export class Qcow2Image implements BlockDevice {
 
   get clusterBytes(): number {
     return this.#parts.core.clusterBytes;
+  }
+
+  /** Encrypted, and opened without what opens it: its guest bytes are refused with NO_SECRET. */
+  get isLocked(): boolean {
+    return this.#parts.isLocked;
   }
 
   /** Size of the guest's disk in bytes. */
@@ -264,6 +271,22 @@ export class Qcow2Image implements BlockDevice {
     await this.#refuseJournal(() => this.#parts.journalRefusal());
     do await this.quiesce();
     while (!(await run(this.#guarded(() => this.#parts.resizeJournal(sizes)))));
+  }
+
+  /**
+   * Change the encryption header, one at a time: who may open the image from now on. The key, and so the guest's data, stays.
+   * What is durable when is `change`'s to say.
+   * @throws UNSUPPORTED_OPERATION where the image has none; what `change` throws
+   */
+  async changeEncryptionHeader<T>(change: (header: EncryptionHeaderArea) => Promise<T>): Promise<T> {
+    this.#refuseWrite(0, 0);
+    const { device, encryptionHeader } = this.#parts.core;
+    if (encryptionHeader === undefined) {
+      throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', 'the image has no encryption header');
+    }
+    return await run(
+      this.#operation(() => wait(change(encryptionHeaderArea(device, encryptionHeader, false)))),
+    );
   }
 
   /** Outside of what ends writing: nothing was written yet. */
@@ -544,8 +567,10 @@ export class Qcow2Image implements BlockDevice {
 
   #refuseUnsupported(): void {
     const feature = this.#parts.unsupportedFeature;
-    if (feature === undefined) return;
-    throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `the image uses ${feature}`, { feature });
+    if (feature !== undefined) {
+      throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `the image uses ${feature}`, { feature });
+    }
+    if (this.#parts.isLocked) throw needsSecret();
   }
 
   /** What keeps guest bytes from being reached. */

@@ -3,9 +3,10 @@
  */
 import { type BlockDevice, type Task, wait } from '@qcow2/block-device';
 import type { FillSink, GuestSink, GuestWrite, JournalClient } from '@qcow2/journal';
-import { incompatibleFeatures } from '@qcow2/spec';
+import { cryptMethods, FormatError, incompatibleFeatures } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
 import type { ClusterWriter } from './cluster-writer.ts';
+import type { GuestCipher } from './encryption.ts';
 import {
   type GuestOverlay,
   guestWriteDescriptorBytes,
@@ -14,6 +15,7 @@ import {
 } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
 import { servedIntentKinds } from './intent-handlers.ts';
+import { loggedCipherText, loggedPlainText } from './logged-bytes.ts';
 import type { PendingFills } from './pending-fills.ts';
 
 /** Clusters written by so many of the last pieces are likely to be written next. */
@@ -62,7 +64,7 @@ export class ImageJournalClient implements JournalClient {
       const cluster = this.#commit.at(-1)!;
       const taken = this.#overlay.takeDirty(cluster, left);
       for (const { bytes } of taken) left -= guestWriteDescriptorBytes + bytes.length;
-      writes.push(...taken);
+      writes.push(...loggedCipherText(this.#core.cipher, taken));
       if (cluster.dirtySectors > 0) break;
     }
     return writes;
@@ -149,23 +151,33 @@ export class OverlaySink implements GuestSink {
   readonly #overlay: GuestOverlay;
   readonly #clusterBytes: number;
   readonly #sequences = new SectorSequences();
+  readonly #cipher: GuestCipher | undefined;
 
   readonly fills?: FillSink;
 
-  /** @param fills undefined: a log that has copies or fills is refused */
-  constructor(overlay: GuestOverlay, clusterBytes: number, fills: PendingFills | undefined) {
+  /**
+   * Where an encrypted image has no cipher, what is gathered is cipher text, and nobody may read it.
+   * @param fills undefined: a log that has copies or fills is refused
+   */
+  constructor(core: ImageCore, overlay: GuestOverlay, fills: PendingFills | undefined) {
     this.#overlay = overlay;
-    this.#clusterBytes = clusterBytes;
+    this.#cipher = core.cipher;
+    this.#clusterBytes = core.clusterBytes;
+    const isEncrypted = core.header.cryptMethod !== cryptMethods.none;
     if (fills === undefined) return;
     this.fills = {
-      copy: (target, hostOffset, length, at) => fills.add(target, length, { kind: 'copy', hostOffset }, at),
+      copy: (target, hostOffset, length, at) => {
+        if (isEncrypted) throw copyOfCipherText(at);
+        fills.add(target, length, { kind: 'copy', hostOffset }, at);
+      },
       fillFromBacking: (target, guestOffset, length, at) =>
         fills.add(target, length, { kind: 'backing', guestOffset }, at),
       cancel: (hostOffset, length, kind, at) => fills.cancel(hostOffset, length, kind, at),
     };
   }
 
-  guestWrite(guestOffset: number, bytes: Uint8Array, sequence: number): void {
+  guestWrite(guestOffset: number, logged: Uint8Array, sequence: number): void {
+    const bytes = loggedPlainText(this.#cipher, guestOffset, logged);
     for (let done = 0; done < bytes.length; ) {
       const at = guestOffset + done;
       const inCluster = at % this.#clusterBytes;
@@ -204,6 +216,11 @@ export class OverlaySink implements GuestSink {
     }
     return found;
   }
+}
+
+function copyOfCipherText(at: number): FormatError {
+  const context = { hostOffset: at, clause: 'JRN-COPY-011' };
+  return new FormatError('BAD_FIELD', 'the journal of an encrypted image holds a copy', context);
 }
 
 /**

@@ -55,8 +55,9 @@ function sourceOf(core: ImageCore, mapping: Mapping, guestCluster: number): Fill
   if (mapping.kind === clusterKind.unallocated && log.takesFills === true) {
     return { kind: 'backing', guestOffset: guestCluster * clusterBytes };
   }
-  // A target is no source [JRN-COPY-008].
-  const copies = log.takesCopies === true && mapping.kind === clusterKind.standard;
+  // A target is no source [JRN-COPY-008]; in an encrypted image nothing is [JRN-COPY-011].
+  const takes = log.takesCopies === true && core.data.copies;
+  const copies = takes && mapping.kind === clusterKind.standard;
   if (!copies || fills.touches(mapping.hostOffset, clusterBytes)) return undefined;
   return { kind: 'copy', hostOffset: mapping.hostOffset };
 }

@@ -39,6 +39,8 @@ import type { CacheOptions } from './cache-sizes.ts';
 import { refuseMissing } from './data-area.ts';
 import { draftHostArea, draftRefcounts, isReferenced, refuseSmallRing } from './draft-journal.ts';
 import { writeDraftDirtyBit } from './draft-log.ts';
+import type { GuestCipher, ImageEncryption } from './encryption.ts';
+import { needsSecret, refuseOtherEncryption, unlockCipher } from './encryption-header.ts';
 import { Qcow2Image } from './image.ts';
 import { ImageCore } from './image-core.ts';
 import { checkIntents, resolveIntents } from './intent-handlers.ts';
@@ -83,13 +85,21 @@ export interface OpenOptions {
    * zstd is not, and nothing is compressed.
    */
   readonly compression?: ClusterCompression;
+  /**
+   * What opens an encrypted image. Without it metadata can be looked at: guest bytes are refused with NO_SECRET, and so is
+   * opening for writing.
+   */
+  readonly encryption?: ImageEncryption;
 }
+
+/** With the cipher that came of `encryption`. */
+type UnlockedOptions = PartsOptions & { readonly cipher: GuestCipher | undefined };
 
 /**
  * Open an image on a device. A dirty journal is replayed: for a reader into memory, for a writer into the
  * image, durable on return. The device is the image's from now on, unless this throws.
  * @throws FormatError where the image is damaged; UNSUPPORTED_FEATURE for a feature that is not served (a
- *   writer is refused at once, a reader when it reads guest bytes); NO_POLICY; JOURNAL_DAMAGED
+ *   writer is refused at once, a reader when it reads guest bytes); NO_POLICY; NO_SECRET, WRONG_SECRET; JOURNAL_DAMAGED
  */
 export async function openImage(device: BlockDevice, options: OpenOptions = {}): Promise<Qcow2Image> {
   return await run(open(device, options));
@@ -114,13 +124,15 @@ export interface PartsOptions extends OpenOptions {
 }
 
 /** The parts of an opened image. For `openImage`, and for check and repair, which look at the same tables. */
-export function* openParts(device: BlockDevice, options: PartsOptions): Task<ImageParts> {
-  const readOnly = options.readOnly ?? false;
+export function* openParts(device: BlockDevice, given: PartsOptions): Task<ImageParts> {
+  const readOnly = given.readOnly ?? false;
   if (!readOnly && !device.capabilities.write) {
     throw new StateError('READ_ONLY', 'the device below can not be written; open the image read-only');
   }
   const { header, draft } = yield* loadHeader(device);
   refuseUnknown(header);
+  const cipher = yield* unlockCipher(device, header, given.encryption);
+  const options = { ...given, cipher };
   if (draft !== undefined) return yield* openDraftParts(device, { header, draft }, options);
   const dirty = isJournalDirty(header);
   const area = dirty || isJournalValid(header) ? boundJournal(header) : undefined;
@@ -169,7 +181,7 @@ export function* openParts(device: BlockDevice, options: PartsOptions): Task<Ima
  * An image of the profile draft-2013. A dirty one is first looked at as replay will leave it, through a device that
  * shows that: a reader stays there. A writer replays when nothing that it sees there is to be refused.
  */
-function* openDraftParts(device: BlockDevice, found: FoundDraft, options: PartsOptions): Task<ImageParts> {
+function* openDraftParts(device: BlockDevice, found: FoundDraft, options: UnlockedOptions): Task<ImageParts> {
   const readOnly = options.readOnly ?? false;
   let { header, draft } = found;
   if (isJournalDirty(header)) {
@@ -231,7 +243,10 @@ function* reloadDraft(device: BlockDevice, before: FoundDraft): Task<FoundDraft>
     const { header, draft } = yield* loadHeader(device);
     const sameClusters = header.clusterBits === before.header.clusterBits;
     const same = sameClusters && draft?.hostOffset === before.draft.hostOffset;
-    if (draft !== undefined && same && !isJournalDirty(header)) return { header, draft };
+    if (draft !== undefined && same && !isJournalDirty(header)) {
+      refuseOtherEncryption(before.header, header);
+      return { header, draft };
+    }
   } catch (error) {
     const clause = error instanceof FormatError ? error.context.clause : undefined;
     if (clause !== 'FEA-010' && clause !== 'JD13-BIND-008') throw error;
@@ -302,7 +317,7 @@ function* loadWhole(parts: ImageParts): Task<void> {
 function newParts(
   device: BlockDevice,
   header: Qcow2Header,
-  options: OpenOptions,
+  options: UnlockedOptions,
   readOnly: boolean,
 ): ImageParts {
   const named = header.backingFileName !== undefined && header.backingFileName !== '';
@@ -324,9 +339,9 @@ function newParts(
     });
   }
   const backing = options.backing === 'none' ? undefined : options.backing;
-  const { cache, compression, dataFile } = options;
+  const { cache, cipher, compression, dataFile } = options;
   checkDataFile(device, header, dataFile, readOnly);
-  const core = new ImageCore({ device, header, backing, dataFile, cache, compression, readOnly });
+  const core = new ImageCore({ device, header, backing, dataFile, cache, cipher, compression, readOnly });
   const lazy = (header.compatibleFeatures & compatibleFeatures.lazyRefcounts) !== 0n;
   if (options.lazyRefcounts === true && header.version < 3) {
     // No context: QEMU's words.
@@ -350,6 +365,7 @@ function* adoptReplayedHeader(
   // Tables that the log moved may stand where the file does not reach yet: their place is checked below, by
   // what the table's own clauses say, and not against the file's length.
   const replayed = decodeHeader(bytes);
+  refuseOtherEncryption(core.header, replayed);
   if (!isJournalDirty(replayed)) {
     throw new FormatError('BAD_FIELD', 'the journal would clear its own dirty bit', {
       hostOffset: 72,
@@ -426,19 +442,21 @@ function checkDataFile(
 
 /** An image-wide feature without which guest bytes can not be read. */
 function unsupportedFeature(header: Qcow2Header): string | undefined {
-  if (header.cryptMethod !== 0) return 'encryption';
   const has = (mask: bigint): boolean => (header.incompatibleFeatures & mask) !== 0n;
   if (has(incompatibleFeatures.extendedL2)) return 'extended L2 entries';
   return undefined;
 }
 
-function refuseForWriting(
-  { core, draftArea, unsupportedFeature: feature }: ImageParts,
-  forRepair = false,
-): void {
+function refuseForWriting(parts: ImageParts, forRepair = false): void {
+  const { core, draftArea, unsupportedFeature: feature } = parts;
   // A repair looks at no guest bytes; but to replay is to settle some.
   const noGuestBytes = forRepair && !isJournalDirty(core.header);
   if (feature !== undefined && !noGuestBytes) {
+    throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `the image uses ${feature}`, { feature });
+  }
+  if (parts.isLocked && !noGuestBytes) throw needsSecret();
+  if (core.data.isExternal && core.data.isRaw && core.cipher !== undefined) {
+    const feature = 'a raw data file that is encrypted';
     throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `the image uses ${feature}`, { feature });
   }
   const { incompatibleFeatures: mask } = core.header;

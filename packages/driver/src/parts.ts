@@ -13,7 +13,7 @@ import {
   reassertLog,
   recoverLog,
 } from '@qcow2/journal';
-import { type Qcow2Error, UnsupportedFeatureError } from '@qcow2/spec';
+import { cryptMethods, type Qcow2Error, UnsupportedFeatureError } from '@qcow2/spec';
 import { Allocator } from './allocator.ts';
 import { ClusterReader } from './cluster-reader.ts';
 import { ClusterWriter } from './cluster-writer.ts';
@@ -142,6 +142,11 @@ export class ImageParts {
     this.writer = this.#imageWriter(0, 0);
   }
 
+  /** The image is encrypted, and there is nothing to open it with: its guest bytes are nobody's. */
+  get isLocked(): boolean {
+    return this.core.header.cryptMethod !== cryptMethods.none && this.core.cipher === undefined;
+  }
+
   info(): ImageInfo {
     return imageInfo(this.core.header, this.snapshots);
   }
@@ -186,9 +191,9 @@ export class ImageParts {
 
   /** Read the log of a dirty image: guest writes into the overlay, host writes to be laid over what is read. */
   *recover(area: HostArea): Task<RecoveredLog> {
-    const { clusterBytes, fills, data } = this.core;
+    const { fills, data } = this.core;
     // A data file has no copies and fills: they name places of the image file [JRN-COPY-010].
-    const sink = new OverlaySink(this.overlay, clusterBytes, data.isExternal ? undefined : fills);
+    const sink = new OverlaySink(this.core, this.overlay, data.isExternal ? undefined : fills);
     this.#replayed = yield* recoverLog(this.core.device, area, sink);
     return this.#replayed;
   }
@@ -197,8 +202,8 @@ export class ImageParts {
   *readCleanLog(area: HostArea): Task<RecoveredLog> {
     const { clusterBytes } = this.core;
     const ignored = new OverlaySink(
+      this.core,
       new GuestOverlay(clusterBytes),
-      clusterBytes,
       new PendingFills(clusterBytes),
     );
     return yield* recoverLog(this.core.device, area, ignored);
@@ -228,6 +233,10 @@ export class ImageParts {
     // What was written in place and not flushed is owed by the new log.
     engine.noteDeviceWrite();
     this.core.log = new JournalledLog(engine, !this.core.data.isExternal);
+    if (this.core.cipher?.mayLog === false) {
+      this.writer = this.#imageWriter(0, 0);
+      return engine;
+    }
     const { directWriteBytes, directFlushBytes } = this.tuning;
     this.writer = this.#imageWriter(
       directWriteBytes,

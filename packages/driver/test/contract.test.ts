@@ -3,6 +3,7 @@ import { type BlockDevice, type DeviceCapabilities, FaultDevice, MemoryDevice } 
 import { blockDeviceContract } from '@qcow2/block-device/contract';
 import { assert, describe, it } from 'vitest';
 import { createImage, openImage } from '../src/index.ts';
+import { toyKinds } from './support/toy-encryption.ts';
 
 const capabilities: DeviceCapabilities = {
   write: true,
@@ -59,5 +60,23 @@ blockDeviceContract(runner, {
 blockDeviceContract(runner, {
   name: 'Qcow2Image with a raw external data file',
   create: (sizeBytes) => besideData(sizeBytes, true, false),
+  capabilities,
+});
+
+async function encrypted(kind: keyof typeof toyKinds, sizeBytes: number): Promise<BlockDevice> {
+  const memory = new MemoryDevice();
+  const { encryption, create } = toyKinds[kind]();
+  await create(memory, { sizeBytes, clusterBytes: 4096, journal: ring });
+  return await openImage(memory, { encryption });
+}
+
+blockDeviceContract(runner, {
+  name: 'Qcow2Image, encrypted by host offsets',
+  create: (sizeBytes) => encrypted('luks', sizeBytes),
+  capabilities,
+});
+blockDeviceContract(runner, {
+  name: 'Qcow2Image, encrypted by guest offsets',
+  create: (sizeBytes) => encrypted('aes', sizeBytes),
   capabilities,
 });

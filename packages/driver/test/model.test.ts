@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { checkImage } from '../src/check.ts';
 import { createImage, openImage, type Qcow2Image } from '../src/index.ts';
 import { type Random, random } from './support/random.ts';
+import { toyKinds } from './support/toy-encryption.ts';
 
 const sizeBytes = 512 * 1024;
 
@@ -15,6 +16,7 @@ interface Setup {
   readonly journal: { sizeBytes: number; blockBytes: number } | false;
   readonly backed: boolean;
   readonly asynchronous: boolean;
+  readonly encrypted?: keyof typeof toyKinds;
 }
 
 const setups: Setup[] = [];
@@ -39,6 +41,26 @@ setups.push({
   backed: true,
   asynchronous: false,
 });
+
+for (const encrypted of ['luks', 'aes'] as const) {
+  for (const [index, clusterBytes] of [512, 4096, 65536].entries()) {
+    for (const journal of [false, { sizeBytes: 65536, blockBytes: 512 }] as const) {
+      const asynchronous = (index + (journal === false ? 0 : 1)) % 2 === 0;
+      const backed = encrypted === 'luks' || journal === false;
+      const name = `${encrypted}, ${clusterBytes} B clusters, ${journal === false ? 'ordered' : 'journalled'}`;
+      setups.push({
+        name,
+        clusterBytes,
+        refcountBits: 16,
+        version: 3,
+        journal,
+        backed,
+        asynchronous,
+        encrypted,
+      });
+    }
+  }
+}
 
 function backingBytes(): Uint8Array {
   const bytes = new Uint8Array(sizeBytes - 5000);
@@ -85,10 +107,12 @@ describe.each(setups)('$name', (setup) => {
       ? new FaultDevice(memory, { mode: 'async', scheduler: new ShuffledScheduler(seed) })
       : memory;
     const below = backingBytes();
-    const backing = (): { backing: BlockDevice | 'none' } => ({
-      backing: setup.backed ? MemoryDevice.fromBytes(below) : 'none',
+    const kind = setup.encrypted === undefined ? undefined : toyKinds[setup.encrypted]();
+    const backing = () => ({
+      backing: setup.backed ? MemoryDevice.fromBytes(below) : ('none' as const),
+      ...(kind === undefined ? {} : { encryption: kind.encryption }),
     });
-    await createImage(device, {
+    await (kind?.create ?? createImage)(device, {
       sizeBytes,
       version: setup.version,
       clusterBytes: setup.clusterBytes,

@@ -68,16 +68,16 @@ describe('what the driver logs', () => {
   });
 
   it.each([
-    ['an encrypted image', 32, Uint8Array.of(0, 0, 0, 1)],
-    ['an image with an external data file', 72, Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 4)],
+    ['an encrypted image without a secret', 32, Uint8Array.of(0, 0, 0, 1), 'NO_SECRET'],
+    ['an image with an external data file', 72, Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 4), 'UNSUPPORTED_FEATURE'],
   ])(
     '[JRN-COMMIT-012, JRN-COMMIT-013] of %s is nothing: it is not opened for writing',
-    async (_, at, bytes) => {
+    async (_, at, bytes, code) => {
       const memory = new MemoryDevice();
       await createImage(memory, { sizeBytes: 1 << 20, clusterBytes: 4096, journal });
       memory.write(at, bytes);
       const device = new RecordingDevice(memory);
-      await expect(openImage(device)).rejects.toMatchObject({ code: 'UNSUPPORTED_FEATURE' });
+      await expect(openImage(device)).rejects.toMatchObject({ code });
       expect(device.log).toEqual([]);
     },
   );
