@@ -18,6 +18,11 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import('./commands/check.ts')).check,
   },
   {
+    name: 'amend',
+    summary: 'let another passphrase open an encrypted image, or none any more',
+    load: async () => (await import('./commands/amend.ts')).amend,
+  },
+  {
     name: 'serve',
     summary: 'export an image over NBD',
     load: async () => (await import('./commands/serve.ts')).serve,
@@ -37,7 +42,6 @@ export const commandTable: readonly CommandEntry[] = [
 
 /** Subcommands of qemu-img that are not there yet: calling one says so, instead of "not found". */
 export const missingCommands: readonly string[] = [
-  'amend',
   'bench',
   'bitmap',
   'commit',

@@ -67,13 +67,20 @@ describe('qcow2Settings', () => {
     ['compat=0.10,compression_type=zstd', 'Non-zlib compression type is only supported with'],
     ['journal=draft-2013,compression_type=zstd', 'only supported with compression_type=zlib'],
     ['cluster_size=2M,size=8P', 'Sizes of 8 PiB and more are not supported'],
+    ['encrypt.format=aes', "images are read and written with 'aes', not made"],
+    ['encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=twofish-256', 'is not supported'],
+    ['encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=9999999', 'is at most 600000'],
+    [
+      'encrypt.format=luks,encrypt.key-secret=s,compat=0.10,preallocation=metadata',
+      'Preallocation of an encrypted image',
+    ],
   ])('refuses %s', (list, message) => {
     expect(() => settings(list)).toThrow(message);
   });
 });
 
 describe('options that are not served', () => {
-  it.each(['extended_l2=on', 'encryption=on', 'encrypt.format=luks'])('%s is refused by name', (list) => {
+  it.each(['extended_l2=on', 'encryption=on'])('%s is refused by name', (list) => {
     const name = list.split('=')[0];
     expect(() => refuseUnsupported(qcow2Options, parse(list), 'x')).toThrow(
       `x: Parameter '${name}' is not supported yet`,
@@ -89,6 +96,7 @@ describe('options that are not served', () => {
     const help = optionsHelp('qcow2', qcow2Options);
     expect(help).toContain('  cluster_size=<size>    - qcow2 cluster size\n');
     expect(help).toContain('  journal=<str>          - ');
-    expect(help).not.toContain('encrypt');
+    expect(help).toContain('  encrypt.format=<str>   - ');
+    expect(help).not.toContain('extended_l2');
   });
 });

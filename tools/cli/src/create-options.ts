@@ -6,6 +6,7 @@
 import { isUsableGeometry, journalGeometry } from '@qcow2/codec';
 import { defaultDraftBlockBytes, type JournalProfile, minNewDraftBlocks } from '@qcow2/driver';
 import { journalV1Limits } from '@qcow2/spec';
+import { type EncryptionSettings, encryptionOptions, encryptionSettings } from './encryption-options.ts';
 import { CommandFailure } from './failures.ts';
 import { protocolOf } from './file-name.ts';
 import { escapeCommas, type ListedOption, type OptionValues } from './option-list.ts';
@@ -30,10 +31,7 @@ export const rawFileOptions: readonly ListedOption[] = [
 /** In the order of the "Formatting" line. */
 export const qcow2Options: readonly ListedOption[] = [
   refusedText('encryption', 'bool', ['off', 'no', 'false', 'n']),
-  ...['format', 'key-secret', 'cipher-alg', 'cipher-mode', 'ivgen-alg', 'ivgen-hash-alg', 'hash-alg'].map(
-    (name) => refusedText(`encrypt.${name}`, 'string'),
-  ),
-  refusedText('encrypt.iter-time', 'number'),
+  ...encryptionOptions,
   { name: 'cluster_size', type: 'size', help: 'qcow2 cluster size', defaultText: '65536' },
   { ...refusedText('extended_l2', 'bool', ['off', 'no', 'false', 'n']), defaultText: 'off' },
   {
@@ -143,6 +141,7 @@ export interface Qcow2CreateSettings {
   /** The name as given, and whether the file is to be a raw image. */
   readonly dataFile?: { readonly name: string; readonly raw: boolean };
   readonly journal: false | JournalSettings;
+  readonly encrypt?: EncryptionSettings;
 }
 
 /** What a journal is to be like. */
@@ -190,6 +189,10 @@ export function qcow2Settings(values: OptionValues, subject: string): Qcow2Creat
   if (compressionType === 'zstd' && journal !== false && journal.profile === 'draft-2013') {
     refuse('A journal of draft-2013 is only supported with compression_type=zlib');
   }
+  const encrypt = encryptionSettings(values, refuse);
+  if (encrypt !== undefined && version < 3 && preallocation !== 'off') {
+    refuse('Preallocation of an encrypted image is only supported with compatibility level 1.1 and above');
+  }
   return {
     version,
     clusterBytes: Number(clusterBytes),
@@ -203,6 +206,7 @@ export function qcow2Settings(values: OptionValues, subject: string): Qcow2Creat
     ...(backingFormat === undefined ? {} : { backingFormat }),
     ...(dataFile === undefined ? {} : { dataFile }),
     journal,
+    ...(encrypt === undefined ? {} : { encrypt }),
   };
 }
 

@@ -50,6 +50,10 @@ function openFailureReason(path: string, error: unknown): string {
       return `Could not open '${path}': Permission denied`;
     case 'IN_USE':
       return error.message;
+    case 'NO_SECRET':
+      return "Parameter 'encrypt.key-secret' is required for cipher";
+    case 'WRONG_SECRET':
+      return 'Invalid password, cannot unlock any keyslot';
     case 'BAD_MAGIC':
       return isImageMagic(error) ? 'Image is not in qcow2 format' : describeError(error);
     case 'UNSUPPORTED_FEATURE':

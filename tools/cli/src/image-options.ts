@@ -16,6 +16,9 @@ export interface ImageOptions {
   readonly cache: CacheOptions;
   /** Undefined: as the image says. */
   readonly lazyRefcounts: boolean | undefined;
+  /** What the image is said to be encrypted as, and the id of the secret that opens it. */
+  readonly encryptFormat: 'aes' | 'luks' | undefined;
+  readonly keySecret: string | undefined;
   /** Names that were given without a value, which QEMU warns about. */
   readonly shortForms: readonly string[];
 }
@@ -44,6 +47,8 @@ const qcow2Options: readonly ListedOption[] = [
   { name: 'l2-cache-entry-size', type: 'size', help: 'entry of the L2 cache' },
   { name: 'cache-clean-interval', type: 'number', help: 'seconds until what is not used is dropped' },
   { name: 'lazy-refcounts', type: 'bool', help: 'postpone refcount updates' },
+  { name: 'encrypt.format', type: 'string', help: 'aes or luks; found by itself if not given' },
+  { name: 'encrypt.key-secret', type: 'string', help: 'id of the secret that opens the image' },
   ...['backing', 'data-file', 'overlap-check', 'pass-discard-request'].map(refused),
   ...['pass-discard-snapshot', 'pass-discard-other', 'discard-no-unref'].map(refused),
 ];
@@ -96,6 +101,8 @@ export function parseImageOptions(list: string): ImageOptions {
     fileName: values.get('file.filename')?.text ?? fail("The 'file' block driver requires a file name"),
     format,
     cache: cacheOf(values, fail),
+    encryptFormat: encryptFormatOf(values, fail),
+    keySecret: values.get('encrypt.key-secret')?.text,
     lazyRefcounts: typeof lazy === 'boolean' ? lazy : undefined,
     shortForms: elements.filter(({ isShort }) => isShort).map(({ name }) => name),
   };
@@ -105,6 +112,12 @@ function formatOf(driver: string | undefined, fail: (message: string) => never):
   if (driver === undefined) return undefined;
   if (driver !== 'qcow2' && driver !== 'raw') return fail(`Unknown driver '${driver}'`);
   return servedFormat(driver);
+}
+
+function encryptFormatOf(values: OptionValues, fail: (message: string) => never): 'aes' | 'luks' | undefined {
+  const format = values.get('encrypt.format')?.text;
+  if (format === undefined || format === 'aes' || format === 'luks') return format;
+  return fail(`Parameter 'encrypt.format' does not accept value '${format}'`);
 }
 
 function cacheOf(values: OptionValues, fail: (message: string) => never): CacheOptions {

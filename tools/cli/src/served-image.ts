@@ -2,6 +2,7 @@
 import type { BlockDevice } from '@qcow2/block-device';
 import { nodeCompression } from '@qcow2/compression';
 import { type CacheOptions, openImage } from '@qcow2/driver';
+import { imageEncryption } from './encryption-options.ts';
 import { CommandFailure } from './failures.ts';
 import type { FollowPolicy } from './follow.ts';
 import { journalSummary } from './journal-summary.ts';
@@ -31,6 +32,10 @@ export interface ServedImageOptions {
   readonly follow?: FollowPolicy | undefined;
   readonly cache?: CacheOptions;
   readonly lazyRefcounts?: boolean | undefined;
+  /** The passphrase of an encrypted image. */
+  readonly secret?: Uint8Array | undefined;
+  /** Default: as the image says. */
+  readonly encryptFormat?: 'aes' | 'luks' | undefined;
   /** Seconds without a request after which the image is made clean; 0: never. */
   readonly idleSeconds?: number | undefined;
 }
@@ -52,8 +57,12 @@ export async function openServedImage(name: string, options: ServedImageOptions)
     return { device: top.device, hasBacking: false, summary: () => undefined, close: chain.close };
   }
   try {
+    const { secret, encryptFormat } = options;
     const image = await explainingOpen(name, async () =>
       openImage(top.device, {
+        ...(secret === undefined
+          ? {}
+          : { encryption: await imageEncryption(top.device, secret, encryptFormat) }),
         readOnly: options.readOnly,
         backing: backing ?? 'none',
         ...(dataFile === undefined ? {} : { dataFile }),

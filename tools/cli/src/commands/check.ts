@@ -17,6 +17,7 @@ import { readHeader } from '../gather-facts.ts';
 import { jsonText } from '../json-text.ts';
 import { explainingOpen, type OpenedFile, openChain, openImageFile } from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
+import { objectOption, Secrets } from '../secrets.ts';
 
 export const check: Command = {
   operands: 'FILE',
@@ -33,7 +34,7 @@ export const check: Command = {
       help: 'lower refcounts that are too high, or repair all',
     },
     { name: 'cache', short: 'T', argument: 'CACHE', refused: 'files are read through the page cache' },
-    { name: 'object', argument: 'OBJECT', refused: 'there are no secrets yet' },
+    objectOption,
     { name: 'image-opts', refused: 'not yet' },
   ],
   notes:
@@ -46,6 +47,8 @@ export const check: Command = {
 };
 
 async function runCheck(args: ParsedArguments, context: CommandContext): Promise<number> {
+  // For the arguments' sake: nothing that is checked is encrypted.
+  void new Secrets(args.values('object'));
   const output = outputFormat(args);
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');

@@ -18,6 +18,7 @@ import {
   rawReservation,
   refuseUnsupported,
 } from '../create-options.ts';
+import { newEncryption } from '../encryption-options.ts';
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
 import { besideImage, localPath } from '../file-name.ts';
 import type { ServedFormat } from '../image-format.ts';
@@ -30,6 +31,7 @@ import {
   parseOptionList,
 } from '../option-list.ts';
 import { reserveSpace, type SpaceReservation } from '../preallocation.ts';
+import { objectOption, Secrets } from '../secrets.ts';
 import { parseSize } from '../sizes.ts';
 
 export const create: Command = {
@@ -41,7 +43,7 @@ export const create: Command = {
     { name: 'backing-format', short: 'F', argument: 'FMT', help: 'format of the backing file' },
     { name: 'backing-unsafe', short: 'u', help: 'do not open the backing file' },
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
-    { name: 'object', argument: 'OBJECT', refused: 'there are no secrets yet' },
+    objectOption,
     { name: 'image-opts', refused: 'not yet' },
   ],
   notes:
@@ -49,11 +51,14 @@ export const create: Command = {
     'Examples:\n' +
     '  qcow2 create -f qcow2 disk.qcow2 20G\n' +
     '  qcow2 create -f qcow2 -o journal=on disk.qcow2 20G\n' +
+    '  qcow2 create -f qcow2 --object secret,id=key,file=passphrase.txt \\\n' +
+    '    -o encrypt.format=luks,encrypt.key-secret=key disk.qcow2 20G\n' +
     '  qcow2 create -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2',
   run: runCreate,
 };
 
 async function runCreate(args: ParsedArguments, context: CommandContext): Promise<number> {
+  const secrets = new Secrets(args.values('object'));
   const list = args.has('options') ? joinLists(args.values('options')) : '';
   const [name, sizeText, ...extra] = args.operands;
   if (asksForHelp(list)) {
@@ -72,7 +77,7 @@ async function runCreate(args: ParsedArguments, context: CommandContext): Promis
 
   if (!args.has('quiet')) context.out(formattingLine(name, format, options, values));
   if (format === 'raw') await createRaw(path, values, name);
-  else await createQcow2(path, values, name);
+  else await createQcow2(path, values, secrets, name);
   return 0;
 }
 
@@ -223,8 +228,14 @@ async function createRaw(path: string, values: OptionValues, name: string): Prom
   }
 }
 
-async function createQcow2(path: string, values: OptionValues, name: string): Promise<void> {
-  const { dataFile, space, ...settings } = qcow2Settings(values, name);
+async function createQcow2(
+  path: string,
+  values: OptionValues,
+  secrets: Secrets,
+  name: string,
+): Promise<void> {
+  const { dataFile, encrypt, space, ...settings } = qcow2Settings(values, name);
+  const encryption = encrypt === undefined ? undefined : await newEncryption(encrypt, secrets, name);
   const dataPath = dataFile === undefined ? undefined : besideImage(name, dataFile.name);
   if (dataPath !== undefined && sameFile(name, dataPath)) {
     throw new CommandFailure(`${name}: The data file is the image itself`);
@@ -234,6 +245,7 @@ async function createQcow2(path: string, values: OptionValues, name: string): Pr
   try {
     const options = {
       ...settings,
+      ...(encryption === undefined ? {} : { encryption }),
       ...(dataFile === undefined || data === undefined
         ? {}
         : { dataFile: { ...dataFile, device: data.device } }),

@@ -17,6 +17,7 @@ import { imageJson, imageText } from '../image-report.ts';
 import { jsonText } from '../json-text.ts';
 import { imageFacts } from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
+import { objectOption, Secrets } from '../secrets.ts';
 import { systemText } from '../system-report.ts';
 
 export const info: Command = {
@@ -28,13 +29,15 @@ export const info: Command = {
     ...followOptions,
     { name: 'force-share', short: 'U', help: 'also if somebody may be writing to it' },
     { name: 'verbose', short: 'v', help: 'also what this system lets the program do with files' },
-    { name: 'object', argument: 'OBJECT', refused: 'there are no secrets yet' },
+    objectOption,
     { name: 'image-opts', refused: 'not yet' },
   ],
   run: runInfo,
 };
 
 async function runInfo(args: ParsedArguments, context: CommandContext): Promise<number> {
+  // For the arguments' sake: nothing that is shown is encrypted.
+  void new Secrets(args.values('object'));
   const output = outputFormat(args);
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');

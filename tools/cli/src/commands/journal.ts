@@ -3,6 +3,7 @@ import { nodeCompression } from '@qcow2/compression';
 import { type JournalOptions, type JournalStatus, openImage } from '@qcow2/driver';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
+import { imageEncryption } from '../encryption-options.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
 import { followOptions, followPolicy } from '../follow.ts';
 import { readHeader } from '../gather-facts.ts';
@@ -23,6 +24,7 @@ import {
   requireQcow2,
 } from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
+import { objectOption, Secrets } from '../secrets.ts';
 import { parseSize } from '../sizes.ts';
 import { TextBuffer } from '../text-buffer.ts';
 
@@ -44,6 +46,8 @@ export const journal: Command = {
     { name: 'force-share', short: 'U', help: 'info, dump: also if somebody may be writing to it' },
     ...followOptions,
     { name: 'payload', help: 'dump: the bytes of writes too, in hexadecimal' },
+    objectOption,
+    { name: 'key-secret', argument: 'ID', help: 'the secret that opens an encrypted image' },
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
   ],
   notes:
@@ -240,17 +244,22 @@ async function withImage(
   action: (image: Awaited<ReturnType<typeof openImage>>) => Promise<void>,
 ): Promise<void> {
   const follow = followPolicy(args);
+  const secretId = args.value('key-secret');
+  const secrets = new Secrets(args.values('object'));
+  const secret = secretId === undefined ? undefined : secrets.bytes(secretId);
   const { journal: found, dataFileRaw } = (await imageFacts(name)).qcow2 ?? {};
   const whole = found?.state === 'dirty' || dataFileRaw !== undefined;
   const opened = whole ? await openChain(name, { readOnly: false, follow }) : await withoutChain(name);
   let image: Awaited<ReturnType<typeof openImage>>;
   try {
     requireQcow2(opened.top, 'journal');
-    image = await explainingOpen(name, () =>
-      openImage(opened.top.device, {
+    const { device } = opened.top;
+    image = await explainingOpen(name, async () =>
+      openImage(device, {
         backing: opened.backing ?? 'none',
         compression: nodeCompression(),
         ...(opened.dataFile === undefined ? {} : { dataFile: opened.dataFile }),
+        ...(secret === undefined ? {} : { encryption: await imageEncryption(device, secret) }),
       }),
     );
   } catch (error) {

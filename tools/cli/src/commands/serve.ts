@@ -9,6 +9,7 @@ import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
 import { followOptions, followPolicy } from '../follow.ts';
+import { objectOption, Secrets } from '../secrets.ts';
 import type { JournalMode, ServedImage, ServedImageOptions } from '../served-image.ts';
 
 export const serve: Command = {
@@ -39,7 +40,7 @@ export const serve: Command = {
     { name: 'allocation-depth', short: 'A', refused: 'not yet' },
     { name: 'bitmap', short: 'B', argument: 'NAME', refused: 'not yet' },
     { name: 'list', short: 'L', refused: 'this is a server only' },
-    { name: 'object', argument: 'OBJECT', refused: 'there are no secrets yet' },
+    objectOption,
     { name: 'tls-creds', argument: 'ID', refused: 'there is no TLS yet' },
     { name: 'tls-authz', argument: 'ID', refused: 'there is no TLS yet' },
     { name: 'trace', short: 'T', argument: 'PATTERN', refused: 'there are no trace points' },
@@ -126,16 +127,18 @@ async function openNamed(
   context: CommandContext,
 ): Promise<ServedImage> {
   const { openServedImage } = await import('../served-image.ts');
+  const secrets = new Secrets(args.values('object'));
   if (!args.has('image-opts')) return await openServedImage(name, { ...how, format: args.value('format') });
   if (args.has('format')) throw new CommandFailure('--image-opts and -f are mutually exclusive');
   const { namedByOptions, parseImageOptions } = await import('../image-options.ts');
-  const { fileName, shortForms, ...options } = parseImageOptions(name);
+  const { fileName, shortForms, encryptFormat, keySecret, ...options } = parseImageOptions(name);
   for (const short of shortForms) {
     const advice = `short-form boolean option '${short}' deprecated\nPlease use ${short}=on instead`;
     context.err(`${context.programName}: warning: ${advice}\n`);
   }
   try {
-    return await openServedImage(fileName, { ...how, ...options });
+    const secret = keySecret === undefined ? undefined : secrets.bytes(keySecret);
+    return await openServedImage(fileName, { ...how, ...options, encryptFormat, secret });
   } catch (error) {
     throw namedByOptions(name, fileName, error);
   }

@@ -169,15 +169,47 @@ const words = [
 const rawFiles = ['off', 'falloc', 'full', 'metadata', 'bogus', ''].map((mode) =>
   create('-f', 'raw', '-o', `preallocation=${mode}`, 'a.raw', '3M'),
 );
+const secret = ['--object', 'secret,id=s,data=abc'];
+/** Refused in the same words; what both make stands in the tests of encryption. */
+const encrypted = [
+  ...[
+    'encrypt.format=luks',
+    'encrypt.format=luks,encrypt.key-secret=s',
+    'encrypt.key-secret=s',
+    'encrypt.format=foo,encrypt.key-secret=s',
+  ].map((list) => withOptions(list)),
+  ...['cipher-alg=foo', 'hash-alg=foo', 'cipher-mode=foo', 'ivgen-alg=foo', 'ivgen-hash-alg=foo'].map(
+    (choice) =>
+      create(
+        ...secret,
+        '-f',
+        'qcow2',
+        '-o',
+        `encrypt.format=luks,encrypt.key-secret=s,encrypt.${choice}`,
+        'a.qcow2',
+        '1M',
+      ),
+  ),
+  create(...secret, '-f', 'qcow2', 'a.qcow2', '1M'),
+  create('--object', 'secret,id=s', '-f', 'qcow2', 'a.qcow2', '1M'),
+  create('--object', 'secret,data=a', '-f', 'qcow2', 'a.qcow2', '1M'),
+  create('--object', 'secret,id=s,data=a,file=b', '-f', 'qcow2', 'a.qcow2', '1M'),
+  create('--object', 'secret,id=1s,data=a', '-f', 'qcow2', 'a.qcow2', '1M'),
+  create('--object', 'secret,id=s,data=a#b,format=base64', '-f', 'qcow2', 'a.qcow2', '1M'),
+  create(...secret, ...secret, '-f', 'qcow2', 'a.qcow2', '1M'),
+];
 
 const deviating = [
   differs('create-options', create('-f', 'qcow2', '-o', 'help')),
   differs('create-options', create('-f', 'raw', '-o', 'help')),
-  ...['extended_l2=on', 'encryption=on', 'encrypt.format=luks', 'nocow=on'].map((list) =>
-    differs('create-options', withOptions(list)),
-  ),
+  ...[
+    'extended_l2=on',
+    'encryption=on',
+    'encrypt.format=aes',
+    'encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=serpent-256',
+    'nocow=on',
+  ].map((list) => differs('create-options', withOptions(list))),
   differs('sizes-above-8-pib', withOptions('cluster_size=2M', '16P')),
-  differs('no-objects', create('--object', 'secret,id=s,data=abc', '-f', 'qcow2', 'a.qcow2', '1M')),
   differs('option-in-message', create('-f', 'qcow2', 'a.qcow2', '-1M')),
 ];
 
@@ -187,5 +219,6 @@ export const createCases: readonly ParityCase[] = [
   ...backed,
   ...rawFiles,
   ...words,
+  ...encrypted,
   ...deviating,
 ];

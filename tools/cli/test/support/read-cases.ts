@@ -68,7 +68,9 @@ export const infoCases: readonly ParityCase[] = [
   { args: ['info', '-Z'] },
   { args: ['info', '--backing-chain=x', 'plain.qcow2'] },
   { args: ['info', 'cut.qcow2'], deviation: 'malformed-wording' },
-  { args: ['info', '--object', 'secret,id=s,data=abc', 'plain.qcow2'], deviation: 'no-objects' },
+  { args: ['info', '--object', 'secret,id=s,data=abc', 'plain.qcow2'] },
+  { args: ['info', '--object', 'secret,id=s,data=abc', 'luks.qcow2'] },
+  { args: ['info', '--object', 'secret,id=s,file=/nonexistent', 'plain.qcow2'], deviation: 'secret-wording' },
   { args: ['info', '--image-opts', 'driver=qcow2,file.filename=plain.qcow2'], deviation: 'no-image-opts' },
 ];
 

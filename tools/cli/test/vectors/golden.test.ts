@@ -44,7 +44,7 @@ async function wholeDisk(image: Qcow2Image): Promise<Uint8Array> {
 }
 
 async function writeChanges(golden: GoldenImage, device: MemoryDevice): Promise<void> {
-  const image = await openImage(device, { backing: await golden.backing(), compression });
+  const image = await openImage(device, { ...(await golden.options()), compression });
   for (const { offset, bytes } of changesOf(image.sizeBytes)) await image.write(offset, bytes);
   await image.flush();
   await image.quiesce();
@@ -115,7 +115,7 @@ describe.each(names)('%s', (name) => {
   if (unserved !== undefined) {
     it(`is refused by the name of what is not served: ${unserved}`, async () => {
       const device = new RecordingDevice(MemoryDevice.fromBytes(golden.bytes));
-      const image = await openImage(device, { readOnly: true, backing: await golden.backing(), compression });
+      const image = await openImage(device, { readOnly: true, ...(await golden.options()), compression });
       const refusal = await Promise.resolve()
         .then(() => sumOf(image))
         .catch((error: unknown) => error);
@@ -127,10 +127,17 @@ describe.each(names)('%s', (name) => {
     const { guest } = manifest;
     it('is read as qemu-img convert reads it', async () => {
       const device = new RecordingDevice(MemoryDevice.fromBytes(golden.bytes));
-      const image = await openImage(device, { readOnly: true, backing: await golden.backing(), compression });
+      const image = await openImage(device, { readOnly: true, ...(await golden.options()), compression });
       expect(image.sizeBytes).toBe(guest.sizeBytes);
       expect(await sumOf(image)).toBe(guest.sha256);
       expect(device.log).toEqual([]);
+    });
+  }
+
+  if (manifest.qemu.info.encrypted === true) {
+    it('[ENC-006] is refused without its secret', async () => {
+      const image = await probeImage(MemoryDevice.fromBytes(golden.bytes));
+      await expect(sumOf(image)).rejects.toMatchObject({ code: 'NO_SECRET' });
     });
   }
 
@@ -146,8 +153,8 @@ describe.each(names)('%s', (name) => {
         leaks: leaksBefore,
         findings: findings.filter(({ severity }) => severity === 'leak'),
       });
-      const before = await openImage(golden.base, { readOnly: true, backing: await golden.backing(), compression });
-      const after = await openImage(device, { readOnly: true, backing: await golden.backing(), compression });
+      const before = await openImage(golden.base, { readOnly: true, ...(await golden.options()), compression });
+      const after = await openImage(device, { readOnly: true, ...(await golden.options()), compression });
       if (after.sizeBytes > 1 << 28) return;
       const expected = await wholeDisk(before);
       for (const { offset, bytes } of changesOf(before.sizeBytes)) expected.set(bytes, offset);
@@ -157,7 +164,7 @@ describe.each(names)('%s', (name) => {
     it(`is not opened for writing, or refuses to be written: ${unwritable}`, async () => {
       const device = new RecordingDevice(MemoryDevice.fromBytes(golden.bytes));
       const attempt = async (): Promise<void> => {
-        const image = await openImage(device, { backing: await golden.backing(), compression });
+        const image = await openImage(device, { ...(await golden.options()), compression });
         for (const { offset, bytes } of changesOf(image.sizeBytes)) await image.write(offset, bytes);
       };
       await expect(attempt()).rejects.toMatchObject({
@@ -181,7 +188,7 @@ describeWith(['qemu-img'], 'images that QEMU made and the driver wrote', () => {
       const golden = goldenImage(name);
       const device = MemoryDevice.fromBytes(golden.bytes);
       await writeChanges(golden, device);
-      const before = await openImage(golden.base, { readOnly: true, backing: await golden.backing(), compression });
+      const before = await openImage(golden.base, { readOnly: true, ...(await golden.options()), compression });
       const expected = await wholeDisk(before);
       for (const { offset, bytes } of changesOf(before.sizeBytes)) expected.set(bytes, offset);
       const image = join(folder.path, `${name}.qcow2`);

@@ -1,7 +1,8 @@
 /** A golden vector as the driver meets it: a device, the backing device where it names one, and what is served of it. */
 import { type BlockDevice, MemoryDevice, ReadOnlyDevice } from '@qcow2/block-device';
 import { loadVector, type VectorManifest } from '@qcow2/conformance';
-import { openImage } from '@qcow2/driver';
+import { legacyAes, luksPassphrase } from '@qcow2/crypto';
+import { type ImageEncryption, type OpenOptions, openImage } from '@qcow2/driver';
 
 export interface GoldenImage {
   readonly name: string;
@@ -14,8 +15,8 @@ export interface GoldenImage {
   readonly unserved: string | undefined;
   /** The feature or the mark that keeps the driver from writing; undefined: it writes. */
   readonly unwritable: string | undefined;
-  /** A new device for the backing file that the image names; `none` where it names none. */
-  backing(): Promise<BlockDevice | 'none'>;
+  /** What it is opened with: a new device for the backing file that it names (`none` where it names none), and its passphrase. */
+  options(): Promise<Pick<OpenOptions, 'backing' | 'encryption'>>;
 }
 
 const qcow2Magic = [0x51, 0x46, 0x49, 0xfb];
@@ -33,9 +34,11 @@ export function goldenImage(name: string): GoldenImage {
     base,
     unserved,
     unwritable: unserved ?? unwritableState(manifest),
-    backing: async () => {
+    options: async () => {
       const below = backingFile === undefined ? undefined : companions.get(backingFile.name);
-      return below === undefined ? 'none' : await diskOf(windowOf(below, backingName));
+      const backing = below === undefined ? 'none' : await diskOf(windowOf(below, backingName));
+      const encryption = encryptionOf(manifest);
+      return { backing, ...(encryption === undefined ? {} : { encryption }) };
     },
   };
 }
@@ -53,10 +56,16 @@ async function diskOf(file: Uint8Array): Promise<BlockDevice> {
   return isQcow2 ? await openImage(device, { readOnly: true }) : device;
 }
 
+function encryptionOf({ qemu, passphrase }: VectorManifest): ImageEncryption | undefined {
+  const secret = new TextEncoder().encode(passphrase ?? '');
+  const { encrypt } = qemu.info['format-specific'].data;
+  if (encrypt === undefined) return undefined;
+  return encrypt.format === 'aes' ? legacyAes(secret) : luksPassphrase(secret);
+}
+
 /** By what QEMU said about the image, not by what we read in it. */
 function unservedFeature({ qemu }: VectorManifest): string | undefined {
   const format = qemu.info['format-specific'].data;
-  if (qemu.info.encrypted === true) return 'encryption';
   if (format['data-file'] !== undefined) return 'an external data file';
   return format['extended-l2'] === true ? 'extended L2 entries' : undefined;
 }
