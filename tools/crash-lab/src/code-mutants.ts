@@ -11,6 +11,7 @@ import { damageMutants } from './mutants-damage.ts';
 import { dataFileMutants } from './mutants-data-file.ts';
 import { draftMutants } from './mutants-draft.ts';
 import { driverMutants } from './mutants-driver.ts';
+import { encryptionMutants } from './mutants-encryption.ts';
 import { engineMutants, recordMutants } from './mutants-engine.ts';
 import { growthMutants } from './mutants-growth.ts';
 import { lazyMutants, orderedMutants } from './mutants-others.ts';
@@ -43,6 +44,7 @@ export const codeMutants: readonly CodeMutant[] = [
   ...driverMutants,
   ...copyMutants,
   ...growthMutants,
+  ...encryptionMutants,
   ...draftMutants,
   ...orderedMutants,
   ...lazyMutants,

@@ -58,6 +58,8 @@ export interface DriverConfiguration {
   readonly dataFile?: 'data' | 'raw';
   /** Before the workload no cluster is mapped, however the image was made. */
   readonly unmapped?: boolean;
+  /** Guest data stands encrypted, by where it is in the file. Not with a snapshot, whose bytes are looked at as they are. */
+  readonly encrypted?: boolean;
   /** 512 if not given. Larger blocks make a ring of few, which wraps soon. */
   readonly journalBlockBytes?: number;
   readonly tuning?: NonNullable<OpenOptions['journal']>;
@@ -157,6 +159,33 @@ const tuned: readonly DriverConfiguration[] = [
   },
 ];
 
+/**
+ * Encrypted: what was never written is no zeros, what is copied is encrypted anew, what is logged is cipher text. With the letters
+ * that matter to that.
+ */
+const encrypted: readonly DriverConfiguration[] = [
+  {
+    ...small,
+    ...backing,
+    name: 'journal+luks+backing',
+    mode: 'journal',
+    letters: 'swzdfuc',
+    encrypted: true,
+  },
+  {
+    ...small,
+    name: 'journal+direct+eager+luks+twins',
+    mode: 'journal',
+    letters: 'sofuc',
+    filled: true,
+    sharing: 'twins',
+    tuning: { ...direct, ...eager },
+    encrypted: true,
+  },
+  { ...small, name: 'ordered+luks', mode: 'ordered', letters: 'swzdfc', encrypted: true },
+  { ...small, name: 'lazy+luks', mode: 'lazy', letters: 'swzdfc', encrypted: true },
+];
+
 const tunedRandom: readonly DriverConfiguration[] = [
   // Rounds make copies all the time, into clusters that the guest goes on writing to.
   {
@@ -211,6 +240,7 @@ export const exhaustiveConfigurations: readonly DriverConfiguration[] = [
   ...product(shapes),
   ...product({ ...dataFileShapes, '+raw+unmapped': unmapped }, modesBesideData),
   ...tuned,
+  ...encrypted,
   { ...dataFileShapes['+data']!, name: 'journal+direct+data', mode: 'journal', tuning: direct },
   {
     ...dataFileShapes['+data+backing']!,

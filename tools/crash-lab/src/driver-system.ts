@@ -12,6 +12,7 @@ import {
 import { incompatibleFeatures } from '@qcow2/spec';
 import { type DriverConfiguration, driverModes, journalBytes } from './driver-configurations.ts';
 import { liveLogOf } from './live-log.ts';
+import { noiseEncryption } from './noise-cipher.ts';
 import { Partition } from './partition.ts';
 import { describeDifference } from './recovery.ts';
 import { frozenContent, shareClusters, tablesBehindEnd, twinPairs } from './shared-clusters.ts';
@@ -78,7 +79,7 @@ export class DriverSystem implements SystemUnderTest {
 
   async create(device: BlockDevice, random: FillRandom): Promise<void> {
     const { guestBytes, clusterBytes, mode, filled, sharing, backingBytes } = this.configuration;
-    const { journalBlockBytes = 512, dataFile, unmapped } = this.configuration;
+    const { journalBlockBytes = 512, dataFile, unmapped, encrypted } = this.configuration;
     const { image: imageFile, data } = this.#files(device);
     if (data !== undefined) await device.resize(data.sizeBytes);
     await createImage(imageFile, {
@@ -90,6 +91,7 @@ export class DriverSystem implements SystemUnderTest {
       ...(data === undefined
         ? {}
         : { dataFile: { device: data, name: 'guest.data', raw: dataFile === 'raw' } }),
+      ...(encrypted === true ? { encryption: noiseEncryption } : {}),
     });
     if (unmapped === true) await unmapAll(imageFile);
     if (!filled) return;
@@ -216,7 +218,7 @@ export class DriverSystem implements SystemUnderTest {
   }
 
   #openOptions(random: FillRandom, readOnly: boolean, dataFile: BlockDevice | undefined): OpenOptions {
-    const { backingBytes, tuning } = this.configuration;
+    const { backingBytes, tuning, encrypted } = this.configuration;
     return {
       readOnly,
       random,
@@ -224,6 +226,7 @@ export class DriverSystem implements SystemUnderTest {
       journal: { ...tuning, commitIntervalMs: 0 },
       ...(backingBytes > 0 ? { backing: MemoryDevice.fromBytes(this.backingContent()) } : {}),
       ...(dataFile === undefined ? {} : { dataFile }),
+      ...(encrypted === true ? { encryption: noiseEncryption } : {}),
     };
   }
 

@@ -6,6 +6,7 @@ import { DraftImageTarget } from './targets/draft-image.ts';
 import { HeaderTarget } from './targets/header.ts';
 import { JournalTarget } from './targets/journal.ts';
 import { LogTarget } from './targets/log.ts';
+import { LuksTarget } from './targets/luks.ts';
 import { TablesTarget } from './targets/tables.ts';
 
 const makers: Readonly<Record<string, () => Target>> = {
@@ -15,6 +16,7 @@ const makers: Readonly<Record<string, () => Target>> = {
   journal: () => new JournalTarget(),
   'draft-image': () => new DraftImageTarget(),
   tables: () => new TablesTarget(),
+  luks: () => new LuksTarget(),
 };
 
 export const targetNames: readonly string[] = Object.keys(makers);

@@ -15,8 +15,8 @@ import { Random } from '../random.ts';
 import type { Verdict } from '../target.ts';
 
 /** What a request to a damaged image may be answered with, besides errors of format. */
-const requestCodes = ['FAILED_EARLIER', 'NO_SPACE'] as const;
-const openCodes = ['NO_SPACE'] as const;
+const requestCodes = ['NO_SECRET', 'FAILED_EARLIER', 'NO_SPACE'] as const;
+const openCodes = ['NO_SECRET', 'NO_SPACE'] as const;
 /** Bytes behind the file's end that opening an image may come to use. */
 const openGrowthBytes = 256 << 20;
 /** The same for a few requests, besides what two refcount blocks count: where one is full, the next one's clusters are free. */

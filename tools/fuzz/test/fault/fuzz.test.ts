@@ -16,6 +16,7 @@ const counts: Readonly<Record<string, number>> = {
   journal: 8000,
   'draft-image': 6000,
   tables: 8000,
+  luks: 10_000,
 };
 
 async function prepared(name: string, seed: number): Promise<Fuzzer> {
