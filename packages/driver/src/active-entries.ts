@@ -5,6 +5,7 @@
 import { type Task, wait } from '@qcow2/block-device';
 import { checkL1Entry, checkL2Entry, classifyL2Entry, clusterKind, readEntryOffset } from '@qcow2/codec';
 import { FormatError } from '@qcow2/spec';
+import { looksLikeTable } from './entry-repair.ts';
 import type { ImageParts } from './parts.ts';
 import type { WalkOptions } from './reference-walk.ts';
 
@@ -17,6 +18,11 @@ export interface ActiveEntry {
   readonly guestOffset: number | undefined;
 }
 
+export interface ActiveEntryOptions extends WalkOptions {
+  /** Clusters that are passed over, and tables that hardly are some: for who changes entries. */
+  readonly notTables?: ReadonlySet<number>;
+}
+
 export interface ActiveEntryVisitor {
   /** Called without waiting, for each entry in turn; the object is used again. Returns whether it was changed. */
   entry(entry: ActiveEntry): boolean;
@@ -27,7 +33,7 @@ export interface ActiveEntryVisitor {
 /** Go through the L1 table and the L2 tables that lead to the window. Damaged entries are passed over. */
 export function* visitActiveEntries(
   parts: ImageParts,
-  { reach, window }: WalkOptions,
+  { reach, window, notTables }: ActiveEntryOptions,
   visitor: ActiveEntryVisitor,
 ): Task<void> {
   const { core } = parts;
@@ -46,7 +52,9 @@ export function* visitActiveEntries(
     if (core.l2Format.externalData) continue;
     if (reach !== undefined && window !== undefined && reach.misses(table, window.start, window.end))
       continue;
-    yield* visitTable(parts, hostOffset, index * l2Entries * clusterBytes, visitor);
+    if (notTables?.has(hostOffset / clusterBytes)) continue;
+    const guestOffset = index * l2Entries * clusterBytes;
+    yield* visitTable(parts, { hostOffset, guestOffset, isSure: notTables === undefined }, visitor);
   }
   if (changed.length > 0 && visitor.changed !== undefined)
     yield* visitor.changed(header.l1Offset, l1, changed);
@@ -54,14 +62,15 @@ export function* visitActiveEntries(
 
 function* visitTable(
   { core }: ImageParts,
-  tableOffset: number,
-  firstGuestOffset: number,
+  table: { readonly hostOffset: number; readonly guestOffset: number; readonly isSure: boolean },
   visitor: ActiveEntryVisitor,
 ): Task<void> {
+  const { hostOffset: tableOffset } = table;
   const { clusterBytes, l2EntryBytes, l2Format, l2Entries } = core;
   const bytes = new Uint8Array(clusterBytes);
   yield* wait(core.readPatched(tableOffset, bytes));
   const view = new DataView(bytes.buffer);
+  if (!table.isSure && !looksLikeTable(view, core)) return;
   const entry = { view, at: 0, hostOffset: 0, guestOffset: 0 };
   const changed: number[] = [];
   for (let i = 0; i < l2Entries; i++) {
@@ -70,7 +79,7 @@ function* visitTable(
     if (classifyL2Entry(view, entry.at, l2Format) === clusterKind.compressed) continue;
     entry.hostOffset = readEntryOffset(view, entry.at);
     if (entry.hostOffset === 0) continue;
-    entry.guestOffset = firstGuestOffset + i * clusterBytes;
+    entry.guestOffset = table.guestOffset + i * clusterBytes;
     if (visitor.entry(entry)) changed.push(entry.at);
   }
   if (changed.length > 0 && visitor.changed !== undefined) yield* visitor.changed(tableOffset, view, changed);

@@ -10,6 +10,9 @@
  * What leads off a boundary otherwise, or beyond the file, is left: nobody knows what it meant, and to the one who looks for it
  * the wrong offset says more than none.
  *
+ * Nothing is changed in what is hardly a table: where a damaged L1 entry leads to guest data, that looks like a table in which nearly
+ * everything is broken, or is known to be guest data by another entry that leads there (`notTables`).
+ *
  * An entry is judged by itself and by the length that the file had when the repair began, so every pass over the tables
  * sees the same. Crash argument: an entry is 8 bytes in one sector, so it is the old one or the new one.
  */
@@ -38,6 +41,8 @@ export class EntryRepair {
    */
   readonly l1Tables = new Map<number, number>();
   readonly l2Tables = new Map<number, number>();
+  /** Clusters that are something else than an L2 table as well: their bytes are left. Known when all have been counted. */
+  readonly notTables = new Set<number>();
   readonly #core: ImageCore;
   readonly #fileEnd: number;
   /** Guest clusters up to here have lost their length only. */
@@ -78,6 +83,7 @@ export class EntryRepair {
 
   /** All entries of an L2 table, in place. */
   l2Table(view: DataView, tableOffset: number, guestOffset: number): void {
+    if (!looksLikeTable(view, this.#core)) return;
     for (let at = 0; at < view.byteLength; at += this.#core.l2EntryBytes) {
       if (this.l2(view, at) && !this.l2Tables.has(tableOffset)) this.l2Tables.set(tableOffset, guestOffset);
     }
@@ -150,3 +156,17 @@ function damaged(check: () => void): boolean {
     throw error;
   }
 }
+
+/** A few broken entries are damage to a table; where most of many are broken, it is none. */
+export function looksLikeTable(view: DataView, { l2Format, l2EntryBytes }: ImageCore): boolean {
+  let used = 0;
+  let broken = 0;
+  for (let at = 0; at < view.byteLength; at += l2EntryBytes) {
+    if (view.getUint32(at) === 0 && view.getUint32(at + 4) === 0) continue;
+    used++;
+    if (damaged(() => checkL2Entry(view, at, l2Format, 0))) broken++;
+  }
+  return broken <= mostBroken || broken * 2 <= used;
+}
+
+const mostBroken = 4;

@@ -26,17 +26,28 @@ export class EntryWriter {
     const { core } = this.#parts;
     for (const [tableOffset, lengthBytes] of repair.l1Tables) {
       const isActive = tableOffset === core.header.l1Offset;
+      if (!isActive && this.#isShared(repair, tableOffset, lengthBytes)) continue;
       const view = isActive ? core.l1 : yield* this.#read(tableOffset, lengthBytes);
       const entries = { tableOffset, entryBytes: 8, name: 'an L1 entry', guestOffset: undefined };
       yield* this.#change(view, entries, (at) => repair.l1(view, at));
     }
     for (const [tableOffset, guestOffset] of repair.l2Tables) {
+      if (this.#isShared(repair, tableOffset, core.clusterBytes)) continue;
       const view = yield* this.#read(tableOffset, core.clusterBytes);
       const entries = { tableOffset, entryBytes: core.l2EntryBytes, name: 'an L2 entry', guestOffset };
       yield* this.#change(view, entries, (at) => repair.l2(view, at));
     }
     core.l2Cache.clear();
     yield* this.#log.commit();
+  }
+
+  /** Something else stands there too. The active L1 table is one all the same: the header says so. */
+  #isShared({ notTables }: EntryRepair, tableOffset: number, lengthBytes: number): boolean {
+    const { clusterBytes } = this.#parts.core;
+    for (let at = tableOffset; at < tableOffset + lengthBytes; at += clusterBytes) {
+      if (notTables.has(Math.floor(at / clusterBytes))) return true;
+    }
+    return false;
   }
 
   *#change(view: DataView, entries: TableEntries, change: (at: number) => boolean): Task<void> {

@@ -85,23 +85,27 @@ export class LeakRepair implements ComparisonVisitor {
   *#correctFlags(passes: ReferencePasses, window: ReferenceWindow): Task<void> {
     const { clusterBytes, device } = this.#parts.core;
     const fileClusters = Math.ceil(device.sizeBytes / clusterBytes);
-    yield* visitActiveEntries(this.#parts, passes.tablesOf(window), {
-      entry: ({ view, at, hostOffset, guestOffset }) => {
-        const cluster = hostOffset / clusterBytes;
-        const beyond = cluster >= fileClusters;
-        if (beyond ? !this.#all || window.start > 0 : !window.has(cluster) || window.isWrong(cluster))
-          return false;
-        const once = !beyond && window.isStoredOnce(cluster);
-        if (readEntryCopied(view, at) === once) return false;
-        writeEntryCopied(view, at, once);
-        this.#log.fixed('error', `a copied flag is ${once ? 'set' : 'clear'} now`, {
-          hostOffset,
-          guestOffset,
-        });
-        return true;
+    yield* visitActiveEntries(
+      this.#parts,
+      { ...passes.tablesOf(window), notTables: passes.notTables },
+      {
+        entry: ({ view, at, hostOffset, guestOffset }) => {
+          const cluster = hostOffset / clusterBytes;
+          const beyond = cluster >= fileClusters;
+          if (beyond ? !this.#all || window.start > 0 : !window.has(cluster) || window.isWrong(cluster))
+            return false;
+          const once = !beyond && window.isStoredOnce(cluster);
+          if (readEntryCopied(view, at) === once) return false;
+          writeEntryCopied(view, at, once);
+          this.#log.fixed('error', `a copied flag is ${once ? 'set' : 'clear'} now`, {
+            hostOffset,
+            guestOffset,
+          });
+          return true;
+        },
+        changed: (tableOffset, view, entries) => this.#writeEntries(tableOffset, view, entries),
       },
-      changed: (tableOffset, view, entries) => this.#writeEntries(tableOffset, view, entries),
-    });
+    );
     yield* this.#log.commit();
   }
 

@@ -150,6 +150,7 @@ export class RefcountRaise {
       return undefined;
     });
     if (observer.unexplained) this.#keepUnreadable(missing);
+    for (const cluster of passes.notTables) entries.notTables.add(cluster);
     return { entries, shared, missing, endCluster: passes.endCluster, losses: observer };
   }
 

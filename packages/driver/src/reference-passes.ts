@@ -43,6 +43,8 @@ export class ReferencePasses {
   readonly #reach = new TableReach();
   readonly #windows = new Set<number>([0]);
   readonly #fileEnd: number;
+  /** Clusters that are an L1 or L2 table and something else as well, of the windows that were counted. */
+  readonly notTables = new Set<number>();
   /** Behind the last cluster that is referenced; known after the first pass. */
   endCluster = 0;
 
@@ -79,7 +81,9 @@ export class ReferencePasses {
 
   *#count(start: number, observer: PassObserver | undefined): Task<ReferenceWindow> {
     const { clusterBytes } = this.#parts.core;
-    const window = new ReferenceWindow(start, clusterBytes, () => undefined);
+    const window = new ReferenceWindow(start, clusterBytes, (cluster, _kind, isTable) => {
+      if (isTable) this.notTables.add(cluster);
+    });
     const visitor: ReferenceVisitor = {
       reference: (kind, hostOffset, lengthBytes, guestOffset) => {
         if (lengthBytes === 0) return true;

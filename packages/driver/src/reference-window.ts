@@ -14,20 +14,20 @@ export const windowClusters = 2 ** 24;
 const pieceClusters = 32768;
 const largest = 65535;
 
-/** Guest bytes may be shared with guest bytes, an L2 table by several L1 tables; everything else is alone. */
-const classes = { free: 0, guest: 1, l2: 2, alone: 3 } as const;
-const classMask = 3;
+/** Guest bytes may be shared with guest bytes, an L2 table by several L1 tables; everything else is alone, L1 tables too. */
+const classes = { free: 0, guest: 1, l2: 2, l1: 3, alone: 4 } as const;
+const classMask = 7;
 /** The refcount on disk differs from the count; and it is exactly one. */
-const wrongMark = 4;
-const storedOneMark = 8;
+const wrongMark = 8;
+const storedOneMark = 16;
 
 interface Piece {
   readonly counts: Uint16Array;
   readonly classes: Uint8Array;
 }
 
-/** Told of a cluster that is `kind` and something of another class as well. */
-export type OverlapHandler = (cluster: number, kind: ReferenceKind) => void;
+/** Told of a cluster that is `kind` and something of another class as well; `isTable`: one of these is an L1 or L2 table. */
+export type OverlapHandler = (cluster: number, kind: ReferenceKind, isTable: boolean) => void;
 
 export class ReferenceWindow {
   /** First cluster. */
@@ -50,7 +50,9 @@ export class ReferenceWindow {
     const at = (cluster - this.start) % pieceClusters;
     const before = piece.classes[at]!;
     const now = classOf(kind);
-    if (before !== classes.free && (before !== now || now === classes.alone)) this.#onOverlap(cluster, kind);
+    if (before !== classes.free && (before !== now || now >= classes.l1)) {
+      this.#onOverlap(cluster, kind, isTable(before) || isTable(now));
+    }
     piece.classes[at] = Math.max(before, now);
     if (piece.counts[at]! < largest) piece.counts[at]!++;
     else this.#large.set(cluster, (this.#large.get(cluster) ?? largest) + 1);
@@ -122,7 +124,12 @@ export class ReferenceWindow {
 
 function classOf(kind: ReferenceKind): number {
   if (kind === 'guestCluster' || kind === 'compressedData') return classes.guest;
+  if (kind === 'l1Table' || kind === 'snapshotL1Table') return classes.l1;
   return kind === 'l2Table' ? classes.l2 : classes.alone;
+}
+
+function isTable(referenceClass: number): boolean {
+  return referenceClass === classes.l1 || referenceClass === classes.l2;
 }
 
 function refuseOverlap(hostOffset: number, kind: ReferenceKind): never {

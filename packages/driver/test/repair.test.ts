@@ -207,6 +207,39 @@ describe('repairing entries', () => {
     }
   });
 
+  it('[REP-001, REP-005] guest data to which an L1 entry leads by mistake are no table to repair', async () => {
+    for (const alone of [true, false]) {
+      const { before, device } = await repaired(
+        'all',
+        (image) => {
+          const [first, second] = image.l1();
+          const entry = image.target(second!);
+          const data = image.target(entriesOf(image, entry)[0]!);
+          // Like a table: entries that are broken a little, and one that has a wrong flag.
+          image.bytes.fill(0, data, data + clusterBytes);
+          for (let at = data; at < data + (alone ? clusterBytes : 32); at += 8)
+            image.set(at, 0x5002n | BigInt(data));
+          image.set(first!, copied | BigInt(data));
+          if (alone) image.set(second!, 0n);
+        },
+        { sizeBytes: 4 * 1024 * 1024 },
+      );
+      const image = new ImageBytes(before);
+      const data = image.target(image.l1()[0]!);
+      const after = device.snapshot();
+      expect(
+        Buffer.compare(after.subarray(data, data + clusterBytes), before.subarray(data, data + clusterBytes)),
+      ).toBe(0);
+    }
+  });
+
+  /** Entries of a table that name a cluster. */
+  function entriesOf(image: ImageBytes, table: number): number[] {
+    return Array.from({ length: clusterBytes / 8 }, (_, i) => table + i * 8).filter(
+      (at) => image.target(at) !== 0,
+    );
+  }
+
   it('[REP-003] a block that is made anew meanwhile counts the whole file', async () => {
     const lost = await repaired('all', (image) => {
       image.flip(image.l1()[0]!, 512n);
