@@ -6,6 +6,7 @@
  * `find` must stand exactly once in its file (`test/code-mutants.test.ts` sees to it), so that a change of the code
  * can not disarm a mutant silently.
  */
+import { compressedMutants } from './mutants-compressed.ts';
 import { copyMutants } from './mutants-copies.ts';
 import { damageMutants } from './mutants-damage.ts';
 import { dataFileMutants } from './mutants-data-file.ts';
@@ -44,6 +45,7 @@ export const codeMutants: readonly CodeMutant[] = [
   ...driverMutants,
   ...copyMutants,
   ...growthMutants,
+  ...compressedMutants,
   ...encryptionMutants,
   ...draftMutants,
   ...orderedMutants,

@@ -51,6 +51,8 @@ export interface DriverConfiguration {
   readonly letters: string;
   /** Clusters 0, 1, 2 and half of 5 are written before the workload begins. */
   readonly filled: boolean;
+  /** What of it is whole clusters is written in compressed form. */
+  readonly compressed?: boolean;
   readonly sharing: Sharing;
   /** Bytes of backing file, 0 for none. What it does not reach reads as zeros. */
   readonly backingBytes: number;
@@ -97,6 +99,8 @@ const shapes: Readonly<Record<string, Shape>> = {
     letters: 'sfgtck',
   },
   // Growth beyond what one L2 table maps: the L1 table moves. A sub-cluster write is half a sector.
+  // Compressed clusters that share host clusters, written, overwritten and given back.
+  '+compressed': { ...small, letters: 'swozdfpyck', filled: true, compressed: true },
   '+l1': { ...small, clusterBytes: 512, guestBytes: 63 * 512, letters: 'sofgtck' },
 };
 
@@ -130,7 +134,11 @@ const fewLarge: Shape = {
 };
 
 /** For random workloads only. */
-const randomShapes: Readonly<Record<string, Shape>> = { '-512': manySmall, '-4k+backing': fewLarge };
+const randomShapes: Readonly<Record<string, Shape>> = {
+  '-512': manySmall,
+  '-4k+backing': fewLarge,
+  '-4k+compressed': { ...fewLarge, letters: 'p', compressed: true },
+};
 
 /** With one knob turned further. */
 const tuned: readonly DriverConfiguration[] = [

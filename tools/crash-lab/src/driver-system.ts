@@ -1,6 +1,7 @@
 /** The qcow2 driver as a system under test, in any configuration of `driver-configurations.ts`. */
+import { deflateRawSync } from 'node:zlib';
 import { type BlockDevice, MemoryDevice } from '@qcow2/block-device';
-import { readEntryOffset } from '@qcow2/codec';
+import { type ClusterCompression, inflateOnly, readEntryOffset } from '@qcow2/codec';
 import {
   type CheckFinding,
   checkImage,
@@ -23,10 +24,19 @@ import type {
   OpenSystem,
   SystemUnderTest,
 } from './system-under-test.ts';
-import { mostGrownClusters, stampedContent } from './workload.ts';
+import { compressibleContentOf, mostGrownClusters, stampedContent } from './workload.ts';
 
 /** The name by which images name their backing file, for tools that look for it. */
 export const backingFileName = 'backing.raw';
+
+/** On this thread: what a system does must follow from its requests alone. */
+const compression: ClusterCompression = {
+  ...inflateOnly,
+  compress(_type, cluster) {
+    const data = deflateRawSync(cluster, { windowBits: 12 });
+    return data.length < cluster.length ? data : undefined;
+  },
+};
 
 const baseStamp = 1;
 const backingStamp = 2;
@@ -96,7 +106,11 @@ export class DriverSystem implements SystemUnderTest {
     if (unmapped === true) await unmapAll(imageFile);
     if (!filled) return;
     const image = await openImage(imageFile, this.#openOptions(random, false, data));
-    for (const { offset, bytes } of this.#filling()) await image.write(offset, bytes);
+    const { compressed = false } = this.configuration;
+    for (const { offset, bytes } of this.#filling()) {
+      if (compressed && bytes.length % clusterBytes === 0) await image.writeCompressed(offset, bytes);
+      else await image.write(offset, bytes);
+    }
     await image.close();
     if (sharing === 'none') return;
     await device.write(0, shareClusters(await allBytes(device), sharing));
@@ -112,6 +126,7 @@ export class DriverSystem implements SystemUnderTest {
     return {
       guest: image,
       grow: (sizeBytes) => image.grow(sizeBytes),
+      compress: (offset, bytes) => image.writeCompressed(offset, bytes),
       rest: () => image.quiesce(),
       resizeJournal: () => {
         const isSmall = image.journalStatus()?.lengthBytes === journalBytes;
@@ -222,6 +237,7 @@ export class DriverSystem implements SystemUnderTest {
     return {
       readOnly,
       random,
+      compression,
       // No timers: what a system does must follow from its requests alone.
       journal: { ...tuning, commitIntervalMs: 0 },
       ...(backingBytes > 0 ? { backing: MemoryDevice.fromBytes(this.backingContent()) } : {}),
@@ -232,7 +248,10 @@ export class DriverSystem implements SystemUnderTest {
 
   #filling(): { offset: number; bytes: Uint8Array }[] {
     const { clusterBytes, guestBytes } = this.configuration;
-    const stamped = stampedContent(baseStamp, guestBytes);
+    const stamped =
+      this.configuration.compressed === true
+        ? compressibleContentOf(-baseStamp, 0, guestBytes)
+        : stampedContent(baseStamp, guestBytes);
     const part = (offset: number, lengthBytes: number) => ({
       offset,
       bytes: stamped.slice(offset, offset + lengthBytes),

@@ -20,7 +20,13 @@ import { sectorBytes } from './sector.ts';
 import { SectorDevice } from './sector-device.ts';
 import type { SectorImage } from './sector-image.ts';
 import type { OpenSystem, SystemUnderTest } from './system-under-test.ts';
-import { contentOf, type GuestOperation, mostGrownClusters, type Workload } from './workload.ts';
+import {
+  compressibleContentOf,
+  contentOf,
+  type GuestOperation,
+  mostGrownClusters,
+  type Workload,
+} from './workload.ts';
 
 /** From this device time on, these are the contents that a crash may leave the guest with. */
 export interface AllowedFrom {
@@ -208,6 +214,7 @@ class Run {
       this.#oracle.endWrite(token, false);
       return;
     }
+    if (kind === 'compress') return this.#compress(system, offset, lengthBytes, index);
     if (kind === 'write') return this.#write(guest, offset, lengthBytes, index, operation.fua);
     const token = this.#oracle.beginWrite(offset, lengthBytes, undefined);
     this.#note(false);
@@ -228,6 +235,15 @@ class Run {
     await guest.write(offset, bytes, { fua });
     this.#oracle.endWrite(token, fua);
     if (fua) this.#note(true);
+  }
+
+  async #compress(system: OpenSystem, offset: number, lengthBytes: number, index: number): Promise<void> {
+    if (system.compress === undefined) throw new InvariantError('a workload compresses where nothing can be');
+    const bytes = compressibleContentOf(index, offset, lengthBytes);
+    const token = this.#oracle.beginWrite(offset, lengthBytes, bytes);
+    this.#note(false);
+    await system.compress(offset, bytes);
+    this.#oracle.endWrite(token, false);
   }
 
   async #grow(system: OpenSystem, clusters: number): Promise<void> {

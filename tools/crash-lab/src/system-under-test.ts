@@ -24,6 +24,8 @@ export interface OpenSystem {
   rest(): void | Promise<void>;
   /** Another log in place of the one that there is, everything durable on return. Absent where the system's letters have no such thing. */
   resizeJournal?(): void | Promise<void>;
+  /** Write whole clusters in compressed form. Absent where the system's letters have none. */
+  compress?(offset: number, bytes: Uint8Array): void | Promise<void>;
   /** Wait until the system has nothing more to do on its own. */
   settle(): void | Promise<void>;
   /** A clean end: everything that was written is durable on return. */

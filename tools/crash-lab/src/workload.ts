@@ -22,6 +22,8 @@ export type GuestOperation =
       readonly unmap: boolean;
     }
   | { readonly kind: 'discard'; readonly offset: number; readonly lengthBytes: number }
+  /** Write whole clusters in compressed form; their content is such that they get smaller. */
+  | { readonly kind: 'compress'; readonly offset: number; readonly lengthBytes: number }
   | { readonly kind: 'flush' }
   /** Make the disk larger by so many clusters. */
   | { readonly kind: 'grow'; readonly clusters: number }
@@ -90,6 +92,8 @@ export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation
     ['b', write(8 * cluster, geometry.guestBytes - 8 * cluster)],
     ['q', { kind: 'rest' }],
     ['j', { kind: 'resize-journal' }],
+    ['p', { kind: 'compress', offset: 2 * cluster, lengthBytes: 2 * cluster }], // clusters 2 and 3, side by side in the file
+    ['y', { kind: 'compress', offset: 0, lengthBytes: cluster }], // cluster 0
     ['c', { kind: 'reopen' }],
     ['k', { kind: 'kill' }],
   ]);
@@ -180,6 +184,23 @@ export function contentOf(index: number, offset: number, lengthBytes: number): U
   return bytes;
 }
 
+/**
+ * What operation number `index` compresses at a guest range: sectors of which a part is stamped as `contentOf` stamps them and
+ * the rest repeats the stamp's head, so that a cluster takes half its size or so, and two lie across the border of a third.
+ */
+export function compressibleContentOf(index: number, offset: number, lengthBytes: number): Uint8Array {
+  const bytes = contentOf(index, offset, lengthBytes);
+  for (let at = 0; at < lengthBytes; at += sectorBytes) {
+    const sector = bytes.subarray(at, at + sectorBytes);
+    for (let i = stampedBytes; i < sectorBytes; i++) sector[i] = sector[i % repeatedBytes]!;
+  }
+  return bytes;
+}
+
+/** Of each sector that is compressed: what is its own, and what is repeated behind that. */
+const stampedBytes = 224;
+const repeatedBytes = 32;
+
 /** Content of the kind that `contentOf` makes, for what stood there before: a backing file, a filled image. */
 export function stampedContent(stamp: number, lengthBytes: number): Uint8Array {
   return contentOf(-stamp, 0, lengthBytes);
@@ -191,6 +212,8 @@ export function describeOperation(operation: GuestOperation): string {
       return `write ${operation.lengthBytes} at ${operation.offset}${operation.fua ? ' fua' : ''}`;
     case 'zeroes':
       return `write zeroes ${operation.lengthBytes} at ${operation.offset}${operation.unmap ? ' unmap' : ''}`;
+    case 'compress':
+      return `write compressed ${operation.lengthBytes} at ${operation.offset}`;
     case 'discard':
       return `discard ${operation.lengthBytes} at ${operation.offset}`;
     case 'read':
@@ -220,7 +243,9 @@ function stampedSector(index: number, sector: number): Uint8Array {
 }
 
 function randomOperation(geometry: Geometry, random: SeededRandom): GuestOperation {
-  const { guestBytes, clusterBytes } = geometry;
+  const { guestBytes, clusterBytes, letters } = geometry;
+  // Systems without compressed clusters draw nothing for them.
+  if (letters.includes('p') && random.chance(5)) return randomCompression(guestBytes, clusterBytes, random);
   const dice = random.below(100);
   if (dice < 22) return { kind: 'flush' };
   if (dice < 24) return { kind: 'reopen' };
@@ -238,6 +263,14 @@ function randomOperation(geometry: Geometry, random: SeededRandom): GuestOperati
     };
   }
   return { kind: 'write', offset, lengthBytes, fua: dice < 52 };
+}
+
+/** One to four whole clusters. */
+function randomCompression(guestBytes: number, clusterBytes: number, random: SeededRandom): GuestOperation {
+  const clusters = Math.min(guestBytes / clusterBytes, random.chance(2) ? 8 : Infinity);
+  const count = 1 + random.below(4);
+  const first = random.below(clusters - count + 1);
+  return { kind: 'compress', offset: first * clusterBytes, lengthBytes: count * clusterBytes };
 }
 
 function randomGrowth(random: SeededRandom): GuestOperation {

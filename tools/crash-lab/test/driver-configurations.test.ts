@@ -22,6 +22,7 @@ const shapes = [
   '+long',
   '+l1+long',
   '+l1',
+  '+compressed',
 ];
 
 async function created(name: string) {
