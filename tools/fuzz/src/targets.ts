@@ -1,6 +1,7 @@
 /** Every target by name, and how many of a campaign's inputs each one gets. */
 import { StateError } from '@qcow2/spec';
 import type { Target } from './target.ts';
+import { CompressedTarget } from './targets/compressed.ts';
 import { DraftTarget } from './targets/draft.ts';
 import { DraftImageTarget } from './targets/draft-image.ts';
 import { HeaderTarget } from './targets/header.ts';
@@ -16,6 +17,7 @@ const makers: Readonly<Record<string, () => Target>> = {
   journal: () => new JournalTarget(),
   'draft-image': () => new DraftImageTarget(),
   tables: () => new TablesTarget(),
+  compressed: () => new CompressedTarget(),
   luks: () => new LuksTarget(),
 };
 

@@ -8,6 +8,7 @@
  * - an image that could be opened for writing, and was closed, can be opened again.
  */
 import { type IoEvent, MemoryDevice } from '@qcow2/block-device';
+import type { ClusterCompression } from '@qcow2/codec';
 import { checkImage, type OpenOptions, openImage, probeImage, type Qcow2Image } from '@qcow2/driver';
 import { GuardedDevice } from '../guarded-device.ts';
 import type { ImageBase } from '../images.ts';
@@ -25,9 +26,12 @@ const growthBytes = 4 << 20;
 export class ImageProbe {
   readonly device: GuardedDevice;
   readonly #base: ImageBase;
+  readonly #compression: ClusterCompression | undefined;
 
-  constructor(base: ImageBase) {
+  /** @param compression with it, clusters are written in compressed form too */
+  constructor(base: ImageBase, compression?: ClusterCompression) {
     this.#base = base;
+    this.#compression = compression;
     this.device = new GuardedDevice(base.bytes, { operations: 60_000, bytes: 64 << 20 });
   }
 
@@ -50,6 +54,7 @@ export class ImageProbe {
       random: (into) => random.fill(into),
       cache: { l2CacheSizeBytes: 4096, cacheCleanIntervalMs: 0 },
       backing: backing === undefined ? 'none' : MemoryDevice.fromBytes(backing),
+      ...(this.#compression === undefined ? {} : { compression: this.#compression }),
     };
   }
 
@@ -117,7 +122,7 @@ export class ImageProbe {
       const length = Math.min(most, 512 * (1 + random.below(12)));
       const at = random.below(Math.floor((most - length) / 512) + 1) * 512;
       const bytes = new Uint8Array(length).fill(0xee);
-      const kind = random.below(6);
+      const kind = random.below(this.#compression === undefined ? 6 : 7);
       await verdict.attemptAsync(
         `request${kind}`,
         () => {
@@ -125,12 +130,20 @@ export class ImageProbe {
           if (kind === 1) return image.discard(at, length);
           if (kind === 2) return image.writeZeroes(at, length);
           if (kind === 3) return image.read(at, bytes);
+          if (kind === 6) return this.#writeCompressed(image, at);
           return image.write(at, bytes);
         },
         { codes: requestCodes },
       );
     }
     await verdict.attemptAsync('flush', () => image.flush(), { codes: requestCodes });
+  }
+
+  /** The cluster at a place. */
+  #writeCompressed(image: Qcow2Image, at: number): void | Promise<void> {
+    const start = at - (at % image.clusterBytes);
+    const end = Math.min(image.sizeBytes, start + image.clusterBytes);
+    return image.writeCompressed(start, new Uint8Array(end - start).fill(0xcc));
   }
 }
 
@@ -141,7 +154,7 @@ function forbidden(
   lengthBytes: number,
   event: IoEvent | undefined,
 ): string | undefined {
-  if (event !== 'write_data') return undefined;
+  if (event !== 'write_data' && event !== 'write_compressed') return undefined;
   const { header } = image;
   const journal = image.journalStatus();
   const clusterBytes = image.clusterBytes;

@@ -17,6 +17,7 @@ const counts: Readonly<Record<string, number>> = {
   'draft-image': 6000,
   tables: 8000,
   luks: 10_000,
+  compressed: 1500,
 };
 
 async function prepared(name: string, seed: number): Promise<Fuzzer> {
