@@ -3,7 +3,7 @@ import { BenchmarkFailure } from './failure.ts';
 import type { Workspace } from './workspace.ts';
 
 export interface FioLoad {
-  readonly pattern: 'randread' | 'randwrite' | 'write';
+  readonly pattern: 'read' | 'randread' | 'randwrite' | 'write';
   readonly queueDepth: number;
   readonly blockBytes: number;
   /** Requests go to `[offset, offset + sizeBytes)`. */

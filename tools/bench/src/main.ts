@@ -1,5 +1,6 @@
 /** `pnpm bench`: see `options.ts` for its command line. */
 import { benefit } from './benefit/benefit.ts';
+import { compressedReads } from './compressed-reads.ts';
 import { BenchmarkFailure } from './failure.ts';
 import { flushCost } from './flush-cost.ts';
 import { flushRate } from './flush-rate.ts';
@@ -10,6 +11,7 @@ import { type Workspace, withWorkspace } from './workspace.ts';
 
 const benchmarks: Record<BenchmarkName, (workspace: Workspace, options: BenchOptions) => Promise<unknown>> = {
   nbd: nbdBenchmark,
+  compressed: compressedReads,
   'flush-cost': flushCost,
   'flush-rate': flushRate,
   benefit,

@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { ownCommand } from './contender.ts';
 import { BenchmarkFailure } from './failure.ts';
 
-export const benchmarkNames = ['nbd', 'flush-cost', 'flush-rate', 'benefit'] as const;
+export const benchmarkNames = ['nbd', 'compressed', 'flush-cost', 'flush-rate', 'benefit'] as const;
 export type BenchmarkName = (typeof benchmarkNames)[number];
 
 export interface BenchOptions {
@@ -31,6 +31,7 @@ export const usage = `usage: pnpm bench [BENCHMARK] [--quick] [--rounds N] [--fo
        pnpm bench:benefit --stored
 
   nbd          4 KiB random reads and writes over a unix socket, and flushed writes, beside qemu-nbd (default)
+  compressed   reads of compressed images over a unix socket, beside qemu-nbd
   flush-cost   fdatasync calls and bytes written for a flushed write, by strace
   flush-rate   flushes a second of journal record shapes: physical and logical, 512 and 4096 byte blocks
   benefit      what the journal is worth: every contender in every case, with docs/benefit.md made of it (--write-docs),
@@ -39,7 +40,13 @@ export const usage = `usage: pnpm bench [BENCHMARK] [--quick] [--rounds N] [--fo
 The last line is the result as JSON.
 `;
 
-const defaultRounds: Record<BenchmarkName, number> = { nbd: 9, 'flush-cost': 1, 'flush-rate': 9, benefit: 7 };
+const defaultRounds: Record<BenchmarkName, number> = {
+  nbd: 9,
+  compressed: 7,
+  'flush-cost': 1,
+  'flush-rate': 9,
+  benefit: 7,
+};
 
 export interface CommandLine {
   readonly name: BenchmarkName | 'help';
