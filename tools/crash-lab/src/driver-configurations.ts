@@ -100,7 +100,7 @@ const shapes: Readonly<Record<string, Shape>> = {
   },
   // Growth beyond what one L2 table maps: the L1 table moves. A sub-cluster write is half a sector.
   // Compressed clusters that share host clusters, written, overwritten and given back.
-  '+compressed': { ...small, letters: 'swozdfpyck', filled: true, compressed: true },
+  '+compressed': { ...small, letters: 'swozdfpvck', filled: true, compressed: true },
   '+l1': { ...small, clusterBytes: 512, guestBytes: 63 * 512, letters: 'sofgtck' },
 };
 

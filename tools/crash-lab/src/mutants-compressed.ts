@@ -16,7 +16,7 @@ export const compressedMutants: readonly CodeMutant[] = [
       },
     ],
     system: 'journal+compressed',
-    workload: 'yfpf',
+    workload: 'vfpf',
   },
   {
     name: 'compressed-data-behind-what-is-gone',
@@ -30,7 +30,7 @@ export const compressedMutants: readonly CodeMutant[] = [
       },
     ],
     system: 'ordered+compressed',
-    workload: 'cyfdfowxfyf',
+    workload: 'cvfdfowxfvf',
   },
   {
     name: 'compressed-data-counted-once',

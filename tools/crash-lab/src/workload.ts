@@ -93,7 +93,7 @@ export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation
     ['q', { kind: 'rest' }],
     ['j', { kind: 'resize-journal' }],
     ['p', { kind: 'compress', offset: 2 * cluster, lengthBytes: 2 * cluster }], // clusters 2 and 3, side by side in the file
-    ['y', { kind: 'compress', offset: 0, lengthBytes: cluster }], // cluster 0
+    ['v', { kind: 'compress', offset: 0, lengthBytes: cluster }], // cluster 0
     ['c', { kind: 'reopen' }],
     ['k', { kind: 'kill' }],
   ]);
