@@ -31,6 +31,7 @@ export type IoEvent =
   | 'reftable_load'
   | 'reftable_update'
   | 'reftable_grow'
+  | 'snapshot_table_write'
   | 'cow_read'
   | 'cow_write'
   | 'read_data'

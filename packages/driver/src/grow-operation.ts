@@ -26,11 +26,11 @@
 import type { Task } from '@qcow2/block-device';
 import { clusterKind } from '@qcow2/codec';
 import { encodeGrowIntent } from '@qcow2/codec/journal/v1';
-import { InvariantError, journalIntentKinds, Qcow2Error, StorageError } from '@qcow2/spec';
+import { journalIntentKinds } from '@qcow2/spec';
 import { unsupported } from './cluster-reader.ts';
 import { changeDisk, l1EntriesNeeded } from './growth.ts';
 import { sectorBytes } from './guest-overlay.ts';
-import { section } from './operation.ts';
+import { lastSection, orUndo, section } from './operation.ts';
 import type { ImageParts } from './parts.ts';
 
 /**
@@ -47,34 +47,17 @@ export function* growDisk(parts: ImageParts, sizeBytes: number): Task<void> {
     yield* section(parts, () => core.data.coverGrowth(core.header.sizeBytes, sizeBytes));
   }
   if (sizeBytes <= core.header.sizeBytes || (yield* section(parts, () => grow.atOnce()))) return;
-  try {
+  const body = function* growTask(): Task<void> {
     yield* grow.begin();
     yield* grow.layZeros();
     yield* section(parts, () => grow.coverTail());
     // What the guest is filling, the last cluster perhaps, is mapped by it as well.
     yield* section(parts, () => parts.mapPending());
     yield* core.log.commit();
-    yield* section(parts, () => grow.end());
-  } catch (error) {
-    if (!endsWriting(error)) yield* giveUp(grow);
-    throw error;
-  }
-}
-
-/** After these the log takes nothing any more: what is left is recovery's to undo. */
-function endsWriting(error: unknown): boolean {
-  if (!(error instanceof Qcow2Error)) return true;
-  if (error instanceof InvariantError || error.code === 'FAILED_EARLIER') return true;
-  return error instanceof StorageError && error.code !== 'READ_FAILED';
-}
-
-function* giveUp(grow: GrowOperation): Task<void> {
-  try {
-    yield* grow.undo();
-  } catch (cause) {
-    const message = 'a disk could neither be made larger nor left as it was; reopen the image to recover';
-    throw new StorageError('WRITE_FAILED', message, {}, cause);
-  }
+    yield* lastSection(parts, () => grow.end());
+  };
+  const message = 'a disk could neither be made larger nor left as it was';
+  yield* orUndo(body, () => grow.undo(), message);
 }
 
 /** One operation under way, or one that recovery found. */

@@ -55,7 +55,7 @@ export function* changeDisk(
   let l1 = core.l1;
   if (entries > header.l1Entries) {
     const count = Math.ceil((entries * 8) / clusterBytes);
-    refuseTooLarge(core, count + oldClusters, change.reachBytes);
+    refuseTooLarge(core, count + oldClusters, 'the L1 table of a disk of this size', change.reachBytes);
     const first = yield* allocator.allocateRow(count);
     const content = new Uint8Array(count * clusterBytes);
     content.set(new Uint8Array(core.l1.buffer, core.l1.byteOffset, old.lengthBytes));
@@ -66,17 +66,35 @@ export function* changeDisk(
     table = { offset: first * clusterBytes, entries };
     l1 = new DataView(content.buffer, 0, entries * 8);
   }
+  const disk = { sizeBytes, l1Offset: table.offset, l1 };
+  writeDisk(core, update, disk);
+  yield* update.submit({ required: true, afterData: true, intentDone });
+  adoptDisk(core, disk);
+}
+
+/** What the header says of the disk, and the table that it leads to. */
+export interface DiskTable {
+  readonly sizeBytes: number;
+  readonly l1Offset: number;
+  readonly l1: DataView;
+}
+
+/** Put a size and an L1 table into the header, with the change. */
+export function writeDisk({ header }: ImageCore, update: MetadataUpdate, disk: DiskTable): void {
   const bytes = new Uint8Array(24);
   const view = new DataView(bytes.buffer);
-  view.setBigUint64(0, BigInt(sizeBytes));
+  view.setBigUint64(0, BigInt(disk.sizeBytes));
   view.setUint32(8, header.cryptMethod);
-  view.setUint32(12, table.entries);
-  view.setBigUint64(16, BigInt(table.offset));
+  view.setUint32(12, disk.l1.byteLength / 8);
+  view.setBigUint64(16, BigInt(disk.l1Offset));
   update.writeBytes(2, sizeAt, bytes);
-  yield* update.submit({ required: true, afterData: true, intentDone });
-  header.sizeBytes = sizeBytes;
-  header.l1Entries = table.entries;
-  header.l1Offset = table.offset;
+}
+
+/** That change is submitted: from now on the image means it. */
+export function adoptDisk(core: ImageCore, { sizeBytes, l1Offset, l1 }: DiskTable): void {
+  core.header.sizeBytes = sizeBytes;
+  core.header.l1Entries = l1.byteLength / 8;
+  core.header.l1Offset = l1Offset;
   core.l1 = l1;
 }
 
@@ -84,17 +102,16 @@ export function* changeDisk(
 const fixedBytes = 512;
 
 /**
- * The refcounts of both tables change together, in one record: it must fit.
+ * The refcounts of so many clusters, of an old table and a new one, change together, in one record: it must fit.
  * @throws INVALID_ARGUMENT where the journal is too small for it; nothing was changed
  */
-function refuseTooLarge(core: ImageCore, clusters: number, sizeBytes: number): void {
+export function refuseTooLarge(core: ImageCore, clusters: number, what: string, sizeBytes?: number): void {
   const bytes = clusters * Math.max(1, core.refcounts.widthBits / 8) + fixedBytes;
   // A record takes a quarter of the ring, four times what one operation submits otherwise.
   if (bytes <= 4 * core.log.changeBytes) return;
-  const message =
-    'the journal is too small for the L1 table of a disk of this size: give it a larger size first';
+  const message = `the journal is too small for ${what}: give it a larger size first`;
   throw new StateError('INVALID_ARGUMENT', message, {
-    field: 'sizeBytes',
+    field: sizeBytes === undefined ? undefined : 'sizeBytes',
     value: sizeBytes,
     clause: 'JRN-FAIL-003',
   });

@@ -193,9 +193,14 @@ export class ImageCore {
 
   /** A slice of an L2 table or a refcount block. @throws TRUNCATED, OVERLAP for an entry that leads to no such thing */
   #loadTable(hostOffset: number, into: Uint8Array, event: IoEvent): void | Promise<void> {
-    this.refuseOutside(hostOffset, into.length);
-    this.#refuseHeld(hostOffset, into.length, 'a table entry leads to metadata of another kind', 'LIM-019');
+    this.refuseNoTable(hostOffset, into.length);
     return this.readPatched(hostOffset, into, { event });
+  }
+
+  /** @throws TRUNCATED, OVERLAP for a range in which no table can stand that is not held whole */
+  refuseNoTable(hostOffset: number, lengthBytes: number): void {
+    this.refuseOutside(hostOffset, lengthBytes);
+    this.#refuseHeld(hostOffset, lengthBytes, 'a table entry leads to metadata of another kind', 'LIM-019');
   }
 
   #patch(hostOffset: number, into: Uint8Array): void {

@@ -16,7 +16,6 @@ import {
   type Extent,
   type FlushOptions,
   isPromise,
-  pushExtent,
   type ReadOptions,
   run,
   type Task,
@@ -24,12 +23,13 @@ import {
   type WriteZeroesOptions,
   wait,
 } from '@qcow2/block-device';
-import { clusterKind, type Qcow2Header } from '@qcow2/codec';
+import type { Qcow2Header, Snapshot } from '@qcow2/codec';
 import { InvariantError, Qcow2Error, StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
 import { refuseMissing } from './data-area.ts';
 import type { EncryptionHeaderArea } from './encryption.ts';
 import { encryptionHeaderArea, needsSecret } from './encryption-header.ts';
-import { growDisk } from './grow-operation.ts';
+import { guestExtents } from './extents.ts';
+import { readL1 } from './detached-table.ts';
 import type { ImageCacheCounters } from './image-core.ts';
 import type { ZeroMode } from './image-writer.ts';
 import type { ImageInfo } from './info.ts';
@@ -37,6 +37,10 @@ import type { JournalStatus } from './journal-status.ts';
 import { exclusively } from './operation.ts';
 import type { ImageParts, JournalOptions } from './parts.ts';
 import type { RefcountRepair } from './refcount-rebuild.ts';
+import { resizeDisk } from './resize.ts';
+import { SnapshotDevice } from './snapshot-device.ts';
+import { applySnapshot, createSnapshot, deleteSnapshot, type NewSnapshot } from './snapshot-operations.ts';
+import { chooseSnapshot, type SnapshotChoice } from './snapshot-table.ts';
 
 /** Sizes of a journal; see `createImage` for what is taken where one is not given. */
 export interface JournalSizes {
@@ -50,6 +54,12 @@ interface ChangeOptions {
   readonly fua?: boolean | undefined;
   /** What is not mapped is mapped to zeros before anything is written there. */
   readonly mapsFirst?: boolean;
+}
+
+/** How a disk may get another size. */
+export interface ResizeOptions {
+  /** It may become smaller, and lose what lies behind its new end. Default false. */
+  readonly shrink?: boolean;
 }
 
 export class Qcow2Image implements BlockDevice {
@@ -184,35 +194,110 @@ export class Qcow2Image implements BlockDevice {
     this.#refuseClosed();
     checkRange(offset, lengthBytes, this.sizeBytes);
     this.#refuseUnreachable();
-    return run(this.#extents(offset, lengthBytes));
+    const { core, mappings } = this.#parts;
+    return run(guestExtents(core, mappings, this.#parts, offset, lengthBytes));
   }
 
-  /** @throws UNSUPPORTED_OPERATION always: a disk's size is not a request's to change; see `grow` */
-  resize(_sizeBytes: number): never {
+  /**
+   * Give the disk another size. With options only: a disk's size is not a guest's request to change, who has but the device.
+   * Larger is as `grow`. Smaller takes what lies behind the new end away for good: guests' changes wait meanwhile, a crash leaves the one size or
+   * the other (without a journal of v1 it may leak clusters), and it is durable on return.
+   * @throws UNSUPPORTED_OPERATION without options, for a version 2 image that has snapshots; INVALID_ARGUMENT for a smaller size
+   *   without `shrink`, for 0, beyond the format's limits; FormatError where what is given back is damaged
+   */
+  resize(sizeBytes: number, options?: ResizeOptions): void | Promise<void> {
     this.#refuseClosed();
+    if (options !== undefined) return this.#resize(sizeBytes, options);
     throw new UnsupportedFeatureError(
       'UNSUPPORTED_OPERATION',
-      'an image is not resized by a request; use grow',
+      'an image is not resized by a request; say how, or use grow',
     );
+  }
+
+  async #resize(sizeBytes: number, { shrink = false }: ResizeOptions): Promise<void> {
+    checkSize(sizeBytes);
+    this.#refuseWrite(0, 0);
+    await run(
+      this.#operation(() => {
+        const before = this.sizeBytes;
+        if (sizeBytes < before && !shrink) {
+          throw new StateError('INVALID_ARGUMENT', 'a disk becomes smaller only where that is asked for', {
+            field: 'sizeBytes',
+            value: sizeBytes,
+          });
+        }
+        return resizeDisk(this.#parts, sizeBytes);
+      }),
+    );
+    this.#parts.core.fitCaches();
   }
 
   /**
    * Make the disk larger; the new bytes read as zeros, whatever a longer backing file has there. Durable after a
    * flush; a crash leaves the one size or the other. Guests go on meanwhile.
-   * @throws UNSUPPORTED_OPERATION for a smaller size: shrinking is not served; INVALID_ARGUMENT beyond the
-   *   format's limits
+   * @throws UNSUPPORTED_OPERATION for a smaller size (see `resize`), and for a version 2 image that has snapshots;
+   *   INVALID_ARGUMENT beyond the format's limits
    */
   async grow(sizeBytes: number): Promise<void> {
     checkSize(sizeBytes);
     this.#refuseWrite(0, 0);
     if (sizeBytes < this.sizeBytes) {
-      throw new UnsupportedFeatureError(
-        'UNSUPPORTED_OPERATION',
-        'making an image smaller is not supported yet',
-      );
+      throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', 'a disk does not grow smaller; use resize');
     }
-    await run(this.#operation(() => growDisk(this.#parts, sizeBytes)));
+    await this.#resize(sizeBytes, {});
+  }
+
+  /** Internal snapshots, in the order of their table. Not to be changed. */
+  get snapshots(): readonly Snapshot[] {
+    return this.#parts.snapshots;
+  }
+
+  /**
+   * Make an internal snapshot of the disk as it is. Guests' changes wait meanwhile, reads go on. A crash leaves the image with
+   * the snapshot or without it; without a journal of v1 it may leak clusters. Durable on return.
+   * @throws INVALID_ARGUMENT for an id that is taken, where a refcount has no room for one more reference, or the journal none for the
+   *   change; LIMIT_EXCEEDED; UNSUPPORTED_OPERATION with an external data file. Nothing is changed then
+   */
+  async createSnapshot(snapshot: NewSnapshot): Promise<Snapshot> {
+    this.#refuseWrite(0, 0);
+    return await run(this.#operation(() => createSnapshot(this.#parts, snapshot)));
+  }
+
+  /**
+   * Give the disk the content and the size that it has in a snapshot; what it held is gone. The snapshot stays. As `createSnapshot` in
+   * what waits and what a crash leaves. Durable on return.
+   * @throws INVALID_ARGUMENT where there is no such snapshot, and as `createSnapshot`
+   */
+  async applySnapshot(choice: SnapshotChoice): Promise<void> {
+    this.#refuseWrite(0, 0);
+    await run(this.#operation(() => applySnapshot(this.#parts, choice)));
     this.#parts.core.fitCaches();
+  }
+
+  /**
+   * Forget a snapshot; what only it referred to is free. Guests go on meanwhile. A crash as with `createSnapshot`. Devices that
+   * show it end. Durable on return.
+   * @throws INVALID_ARGUMENT where there is no such snapshot; FormatError where what it leads to is damaged
+   */
+  async deleteSnapshot(choice: SnapshotChoice): Promise<void> {
+    this.#refuseWrite(0, 0);
+    await run(this.#operation(() => deleteSnapshot(this.#parts, choice)));
+  }
+
+  /**
+   * A snapshot's disk, to be read; the image may be open for reading only. Its L1 table is held in memory until it is closed. Closing
+   * it leaves the image open.
+   * @throws INVALID_ARGUMENT where there is no such snapshot; TRUNCATED, OVERLAP where its table can not stand there
+   */
+  async openSnapshot(choice: SnapshotChoice): Promise<BlockDevice> {
+    this.#refuseClosed();
+    this.#refuseUnsupported();
+    for (;;) {
+      const snapshot = chooseSnapshot(this.#parts.snapshots, choice);
+      const l1 = await run(readL1(this.#parts, snapshot.l1Offset, snapshot.l1Entries));
+      // It may have been deleted meanwhile.
+      if (this.#parts.snapshots.includes(snapshot)) return new SnapshotDevice(this.#parts, snapshot, l1);
+    }
   }
 
   /**
@@ -335,6 +420,7 @@ export class Qcow2Image implements BlockDevice {
   /** Let go without writing anything, as a crash would. The devices stay open. */
   abandon(): void {
     this.#closed = true;
+    for (const device of this.#parts.snapshotDevices) device.end();
     if (!this.readOnly) this.#parts.core.log.stop?.();
     clearTimeout(this.#idleTimer);
     this.#parts.core.cacheCleaner.stop();
@@ -371,7 +457,11 @@ export class Qcow2Image implements BlockDevice {
       const inCluster = (offset + from) % this.clusterBytes;
       const length = Math.min(lengthBytes - from, parts.pieceBytes - inCluster);
       if (mapsFirst === true) yield* this.#mapFirst(offset + from, length);
-      yield* this.#exclusively(() => body(from, length));
+      yield* this.#exclusively(() => {
+        // The disk may have become smaller while this one waited.
+        checkRange(offset + from, length, this.sizeBytes);
+        return body(from, length);
+      });
       done += length;
       this.#activity++;
       if (parts.overlayIsFull) yield* this.#exclusively(() => parts.settleUnlogged());
@@ -411,7 +501,7 @@ export class Qcow2Image implements BlockDevice {
   }
 
   *#exclusively<T>(body: () => Task<T>): Task<T> {
-    return yield* exclusively(this.#parts, () => this.#commit(), body);
+    return yield* exclusively(this.#parts, () => this.#commit(), body, this.#parts.gate);
   }
 
   *#commit(): Task<void> {
@@ -532,28 +622,6 @@ export class Qcow2Image implements BlockDevice {
     return error;
   }
 
-  *#extents(offset: number, lengthBytes: number): Task<readonly Extent[]> {
-    const { core, mappings, overlay, pending } = this.#parts;
-    const extents: Extent[] = [];
-    for (let done = 0; done < lengthBytes; ) {
-      const at = offset + done;
-      const inCluster = at % core.clusterBytes;
-      const guestCluster = (at - inCluster) / core.clusterBytes;
-      const length = Math.min(lengthBytes - done, core.clusterBytes - inCluster);
-      const mapping = yield* mappings.lookup(guestCluster);
-      const held = overlay.get(guestCluster) !== undefined || pending.get(guestCluster) !== undefined;
-      const kind = held ? 'data' : extentKind(mapping.kind);
-      const known = kind === 'data' && !held ? yield* core.data.extents(at, length) : undefined;
-      const plain: Extent = { offset: at, lengthBytes: length, kind };
-      const here: Extent = mapping.compressed === undefined || held ? plain : { ...plain, compressed: true };
-      for (const extent of known === undefined || known.length === 0 ? [here] : known) {
-        pushExtent(extents, extent);
-        done += extent.lengthBytes;
-      }
-    }
-    return extents;
-  }
-
   #refuseClosed(): void {
     if (this.#closed) throw new StateError('CLOSED', 'the image is closed');
   }
@@ -586,9 +654,4 @@ export class Qcow2Image implements BlockDevice {
     this.#refuseUnreachable();
     this.#refuseFailed();
   }
-}
-
-function extentKind(kind: number): Extent['kind'] {
-  if (kind === clusterKind.unallocated) return 'hole';
-  return kind === clusterKind.zeroPlain || kind === clusterKind.zeroAllocated ? 'zero' : 'data';
 }

@@ -20,7 +20,7 @@ export {
   type NewEncryption,
   type PreparedEncryption,
 } from './encryption.ts';
-export { Qcow2Image } from './image.ts';
+export { Qcow2Image, type ResizeOptions } from './image.ts';
 export type { ImageCacheCounters } from './image-core.ts';
 export type { ImageInfo } from './info.ts';
 export { servedIntentKinds } from './intent-handlers.ts';
@@ -36,3 +36,5 @@ export {
   type RepairReport,
   repairImage,
 } from './repair.ts';
+export type { NewSnapshot } from './snapshot-operations.ts';
+export type { SnapshotChoice } from './snapshot-table.ts';

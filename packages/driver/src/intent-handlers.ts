@@ -6,9 +6,15 @@
  * says that it is to be shown while the operation is open.
  */
 import type { Task } from '@qcow2/block-device';
-import { decodeGrowIntent, type GrowIntent } from '@qcow2/codec/journal/v1';
+import {
+  type DetachedTableIntent,
+  decodeDetachedTableIntent,
+  decodeGrowIntent,
+  type GrowIntent,
+} from '@qcow2/codec/journal/v1';
 import type { RecoveredIntent } from '@qcow2/journal';
 import { FormatError, InvariantError, journalIntentKinds } from '@qcow2/spec';
+import { DetachedTable } from './detached-table.ts';
 import { GrowOperation } from './grow-operation.ts';
 import type { ImageParts } from './parts.ts';
 
@@ -43,7 +49,36 @@ function decodeGrow(parts: ImageParts, intent: RecoveredIntent): GrowIntent {
   });
 }
 
-const handlers: ReadonlyMap<number, IntentHandler> = new Map([[journalIntentKinds.grow, grow]]);
+/** An L1 table that nothing names is counted down; nobody sees it meanwhile [JRN-INTENT-036]. */
+const detachedTable: IntentHandler = {
+  check(parts, intent) {
+    parts.detachedTables = [...parts.detachedTables, decodeDetached(parts, intent)];
+  },
+  *resolve(parts, intent) {
+    const table = yield* DetachedTable.found(parts, decodeDetached(parts, intent), intent.id);
+    yield* table.countDown();
+    yield* parts.core.log.commit();
+    parts.detachedTables = [];
+  },
+};
+
+function decodeDetached(parts: ImageParts, { body, hostOffset }: RecoveredIntent): DetachedTableIntent {
+  const { core, snapshots } = parts;
+  const table = decodeDetachedTableIntent(body, core, { hostOffset });
+  core.refuseNoTable(table.l1Offset, table.l1Entries * 8);
+  if (!snapshots.some(({ l1Offset }) => l1Offset === table.l1Offset)) return table;
+  throw new FormatError('BAD_FIELD', 'the table of a snapshot is said to be detached', {
+    field: 'l1Offset',
+    value: table.l1Offset,
+    hostOffset,
+    clause: 'JRN-INTENT-030',
+  });
+}
+
+const handlers: ReadonlyMap<number, IntentHandler> = new Map([
+  [journalIntentKinds.grow, grow],
+  [journalIntentKinds.detachedTable, detachedTable],
+]);
 
 /** The kinds of intents that this driver serves. */
 export const servedIntentKinds: ReadonlySet<number> = new Set(handlers.keys());

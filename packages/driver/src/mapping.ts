@@ -1,5 +1,5 @@
 /**
- * From a guest cluster to what the image says about it.
+ * From a guest cluster to what the image says about it, by the disk's L1 table or by a snapshot's.
  *
  * `peek` answers from the cache or not at all, without allocating; `lookup` loads the slice first. Every
  * entry is checked against its clauses when it is read, so a damaged one is refused by name and never
@@ -33,26 +33,40 @@ export interface Mapping {
 
 const nothing: Mapping = { kind: clusterKind.unallocated, hostOffset: 0, exclusive: false };
 
+/** An L1 table that is not the disk's: a snapshot's. */
+export interface FixedTable {
+  readonly l1: DataView;
+  readonly l1Offset: number;
+}
+
 export class MappingTable {
   readonly #core: ImageCore;
+  readonly #fixed: FixedTable | undefined;
 
-  constructor(core: ImageCore) {
+  /** @param fixed default: the disk's table, whichever it is when it is asked */
+  constructor(core: ImageCore, fixed?: FixedTable) {
     this.#core = core;
+    this.#fixed = fixed;
+  }
+
+  get #l1(): DataView {
+    return this.#fixed === undefined ? this.#core.l1 : this.#fixed.l1;
   }
 
   /** Host offset of the L2 table of a guest cluster, 0 where there is none. */
   l2TableOffset(guestCluster: number): number {
-    const { l1, l2Entries, clusterBits, header } = this.#core;
+    const { l2Entries, clusterBits, header } = this.#core;
+    const l1 = this.#l1;
     const at = Math.floor(guestCluster / l2Entries) * 8;
     if (at + 8 > l1.byteLength) return 0;
-    checkL1Entry(l1, at, clusterBits, header.l1Offset);
+    checkL1Entry(l1, at, clusterBits, this.#fixed?.l1Offset ?? header.l1Offset);
     return readEntryOffset(l1, at);
   }
 
   /** Whether the L2 table exists and belongs to the active L1 table alone. */
   l2TableExclusive(guestCluster: number): boolean {
     const at = Math.floor(guestCluster / this.#core.l2Entries) * 8;
-    return readEntryCopied(this.#core.l1, at);
+    return readEntryCopied(this.#l1, at);
   }
 
   /** Host offset of the L2 entry of a guest cluster; its table must exist. */

@@ -10,13 +10,14 @@ import type { Task } from '@qcow2/block-device';
 import type { TableCache, TableSlice, WriteStep } from '@qcow2/cache';
 import {
   writeCompressedEntry,
+  writeEntryCopied,
   writeL1Entry,
   writeStandardEntry,
   writeUnallocated,
   writeZeroEntry,
 } from '@qcow2/codec';
-import type { BackingFill, GuestRange, HostCopy, HostRange } from '@qcow2/journal';
-import { FormatError, guestOffset, hostOffset, InvariantError } from '@qcow2/spec';
+import type { BackingFill, GuestRange, HostCopy, HostRange, LoggedIntent } from '@qcow2/journal';
+import { FormatError, guestOffset, hostOffset, InvariantError, StateError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
 import type { ImageCore } from './image-core.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
@@ -42,6 +43,8 @@ export interface SubmitOptions {
   readonly afterData: boolean;
   /** As in `MetadataChange`. */
   readonly overZeros?: boolean;
+  /** The operation that this change begins, or how far it brings one. Only where the log has `newIntentId`. */
+  readonly intent?: LoggedIntent | undefined;
   /** The operation that this change completes. */
   readonly intentDone?: number | undefined;
   readonly onDurable?: () => void;
@@ -53,6 +56,8 @@ export class MetadataUpdate {
   readonly #allocator: Allocator;
   readonly #entries: { guestCluster: number; entry: NewEntry }[] = [];
   readonly #l1Entries: { index: number; tableOffset: number }[] = [];
+  readonly #flags: { entryOffset: number; copied: boolean }[] = [];
+  readonly #l1Flags: { index: number; copied: boolean }[] = [];
   readonly #added: number[] = [];
   readonly #shared: number[] = [];
   readonly #dropped: number[] = [];
@@ -72,6 +77,8 @@ export class MetadataUpdate {
     return (
       this.#entries.length + this.#l1Entries.length + this.#added.length + this.#dropped.length === 0 &&
       this.#shared.length +
+        this.#flags.length +
+        this.#l1Flags.length +
         this.#direct.length +
         this.#settled.length +
         this.#later.length +
@@ -91,6 +98,16 @@ export class MetadataUpdate {
   /** No table stands behind this entry any more. The caller drops the reference to the one that did. */
   clearL1Entry(index: number): void {
     this.#l1Entries.push({ index, tableOffset: 0 });
+  }
+
+  /** Bit 63 of an L2 entry, by its host offset: of an active table, or of one that is about to be. */
+  setCopied(entryOffset: number, copied: boolean): void {
+    this.#flags.push({ entryOffset, copied });
+  }
+
+  /** Bit 63 of an active L1 entry. */
+  setL1Copied(index: number, copied: boolean): void {
+    this.#l1Flags.push({ index, copied });
   }
 
   /** A reserved cluster gets its first reference. */
@@ -155,6 +172,7 @@ export class MetadataUpdate {
     for (const { guestCluster } of this.#entries) {
       yield* tables.load(this.#mappings.entryOffset(guestCluster));
     }
+    for (const { entryOffset } of this.#flags) yield* tables.load(entryOffset);
     for (const cluster of counted) yield* counts.load(this.#allocator.refcountOffset(cluster));
     // What is counted down later must be countable: a damaged mapping is refused before anything is changed.
     if (late) for (const cluster of this.#dropped) this.#allocator.refcountOffset(cluster);
@@ -165,6 +183,7 @@ export class MetadataUpdate {
     const freed = this.#applyRefcounts(counts, writes, late);
     this.#endFillsOfEntries();
     this.#applyEntries(tables, writes);
+    this.#applyFlags(tables, writes);
     this.#applyL1(writes);
     let addedUntil = endedAt;
     this.#core.log.submit({
@@ -175,6 +194,7 @@ export class MetadataUpdate {
       required: options.required,
       afterData: options.afterData,
       overZeros: options.overZeros ?? false,
+      intent: options.intent,
       intentDone: options.intentDone,
       onDurable: () => {
         if (late) this.#allocator.freeLater(this.#dropped);
@@ -280,13 +300,31 @@ export class MetadataUpdate {
     }
   }
 
+  #applyFlags(tables: SliceSet, writes: MetadataWrite[]): void {
+    for (const { entryOffset, copied } of this.#flags) {
+      const slice = tables.get(entryOffset);
+      const at = entryOffset - slice.hostOffset;
+      writeEntryCopied(slice.view, at, copied);
+      writes.push({ step: 2, hostOffset: hostOffset(entryOffset), bytes: slice.bytes.slice(at, at + 8) });
+    }
+  }
+
   #applyL1(writes: MetadataWrite[]): void {
-    const { l1, header } = this.#core;
+    const { l1 } = this.#core;
     for (const { index, tableOffset } of this.#l1Entries) {
       writeL1Entry(l1, index * 8, tableOffset, tableOffset !== 0);
-      const bytes = new Uint8Array(l1.buffer, l1.byteOffset + index * 8, 8).slice();
-      writes.push({ step: 2, hostOffset: hostOffset(header.l1Offset + index * 8), bytes });
+      writes.push(this.#l1Write(index));
     }
+    for (const { index, copied } of this.#l1Flags) {
+      writeEntryCopied(l1, index * 8, copied);
+      writes.push(this.#l1Write(index));
+    }
+  }
+
+  #l1Write(index: number): MetadataWrite {
+    const { l1, header } = this.#core;
+    const bytes = new Uint8Array(l1.buffer, l1.byteOffset + index * 8, 8).slice();
+    return { step: 2, hostOffset: hostOffset(header.l1Offset + index * 8), bytes };
   }
 }
 
@@ -323,7 +361,7 @@ class SliceSet {
 
 /**
  * Count a cluster up or down in its slice, and queue the bytes. Returns the count before.
- * @throws REFCOUNT_WRONG where a cluster in use counts as free
+ * @throws REFCOUNT_WRONG where a cluster in use counts as free; INVALID_ARGUMENT where its refcount has no room
  */
 export function countReference(
   core: ImageCore,
@@ -346,10 +384,22 @@ export function countReference(
       clause: 'RCB-001',
     });
   }
+  if (before + change > core.refcounts.maxValue) throw refcountFull(core, cluster);
   core.refcounts.set(slice.view, index, before + change);
   const bytes = slice.bytes.slice(inSlice, inSlice + Math.max(1, bits / 8));
   writes.push({ step: 0, hostOffset: hostOffset(at), bytes });
   return before;
+}
+
+/** One more reference to a cluster than its refcount can say [SNP-025]. */
+export function refcountFull({ refcounts, clusterBytes }: ImageCore, cluster: number): StateError {
+  const message = `a refcount of ${refcounts.widthBits} bits can not count one more reference`;
+  return new StateError('INVALID_ARGUMENT', message, {
+    hostOffset: cluster * clusterBytes,
+    field: 'refcount',
+    value: refcounts.maxValue,
+    clause: 'SNP-025',
+  });
 }
 
 /** Neighbours become one write: refcounts of a run of clusters, entries of one table. A record has a head for each. */

@@ -167,8 +167,8 @@ export function* openParts(device: BlockDevice, given: PartsOptions): Task<Image
     if (readOnly) parts.core.readPatch = (at, into) => log.hostWrites.apply(at, into);
     else parts.useJournal(area, log, true);
   }
-  if (log !== undefined) checkIntents(parts, log.openIntents);
   yield* loadWhole(parts);
+  if (log !== undefined) checkIntents(parts, log.openIntents);
   if (readOnly) return parts;
   refuseForWriting(parts, options.forRepair);
   if (options.forRepair === true) yield* allocateBehindFile(parts);

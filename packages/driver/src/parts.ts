@@ -3,6 +3,7 @@
  */
 import { Mutex, readPadded, type Task, wait } from '@qcow2/block-device';
 import { encodeHeader, type Qcow2Header, type Snapshot } from '@qcow2/codec';
+import type { DetachedTableIntent } from '@qcow2/codec/journal/v1';
 import {
   type DraftArea,
   DraftEngine,
@@ -48,10 +49,12 @@ import { ImageJournalClient, OverlaySink } from './journal-client.ts';
 import type { JournalProfile, JournalStatus } from './journal-status.ts';
 import { JournalledLog } from './journalled-log.ts';
 import { MappingTable } from './mapping.ts';
+import { GuestGate } from './operation.ts';
 import { OrderedLog } from './ordered-log.ts';
 import { PendingClusters } from './pending-clusters.ts';
 import { PendingFills } from './pending-fills.ts';
 import type { RefcountRepair } from './refcount-rebuild.ts';
+import type { SnapshotDevice } from './snapshot-device.ts';
 
 export interface JournalTuning {
   /**
@@ -108,6 +111,8 @@ export class ImageParts {
   readonly compressedWriter: CompressedWriter;
   /** Held by operations of many changes, and by whatever must not meet one: rest, and changes of the journal. */
   readonly operations = new Mutex();
+  /** Closed while an operation needs the disk to stand still. */
+  readonly gate = new GuestGate();
   readonly tuning: JournalTuning;
   /** What was put right when the image was opened; undefined where nothing had to be. */
   repaired: RefcountRepair | undefined;
@@ -116,6 +121,10 @@ export class ImageParts {
   /** Name of an image-wide feature that is not served; reading and writing guest bytes is refused by it. */
   unsupportedFeature: string | undefined;
   snapshots: readonly Snapshot[] = [];
+  /** Tables that operations under way have detached, as a dirty journal says. */
+  detachedTables: readonly DetachedTableIntent[] = [];
+  /** Devices that show snapshots. */
+  readonly snapshotDevices = new Set<SnapshotDevice>();
   writer: ImageWriter;
   readonly #random: Random;
   #engine: JournalEngine | undefined;
@@ -149,6 +158,11 @@ export class ImageParts {
 
   info(): ImageInfo {
     return imageInfo(this.core.header, this.snapshots);
+  }
+
+  /** What shows a snapshot that is deleted shows nothing any more. */
+  snapshotIsGone(snapshot: Snapshot): void {
+    for (const device of this.snapshotDevices) if (device.snapshot.id === snapshot.id) device.end();
   }
 
   journalStatus(): JournalStatus | undefined {
@@ -289,7 +303,8 @@ export class ImageParts {
 
   /** Somebody holds the write lock, or something is to be done before the next change. */
   get mustWaitToWrite(): boolean {
-    return this.core.writeLock.locked || this.allocator.hasPendingFrees || this.core.log.isBacklogged;
+    const { core, allocator, gate } = this;
+    return core.writeLock.locked || gate.isClosed || allocator.hasPendingFrees || core.log.isBacklogged;
   }
 
   /** So much is in memory, settled and not durable, that it is committed without waiting for a flush. */

@@ -40,6 +40,7 @@ export const referenceNames = {
   bitmap: 'a bitmap',
   l1Table: 'the L1 table',
   snapshotL1Table: 'the L1 table of a snapshot',
+  detachedTable: 'an L1 table that an operation has detached',
   l2Table: 'an L2 table',
   compressedData: 'compressed data',
   guestCluster: 'a guest cluster',
@@ -67,6 +68,14 @@ export interface WalkOptions {
   readonly repair?: EntryRepair | undefined;
 }
 
+/** Guest clusters. */
+interface CountedRange {
+  readonly countedFrom: number;
+  readonly countedTo: number;
+}
+
+const everything: CountedRange = { countedFrom: 0, countedTo: Infinity };
+
 export class ReferenceWalk {
   readonly #parts: ImageParts;
   readonly #visitor: ReferenceVisitor;
@@ -82,7 +91,7 @@ export class ReferenceWalk {
 
   /** @throws FormatError where a table that has no entries to pass over is damaged; what the visitor throws */
   *walk(): Task<void> {
-    const { core, snapshots } = this.#parts;
+    const { core, snapshots, detachedTables } = this.#parts;
     const { header, clusterBytes } = core;
     this.#visitor.reference('header', 0, clusterBytes);
     this.#visitor.reference('refcountTable', header.refcountTableOffset, core.refcountTable.byteLength);
@@ -99,6 +108,12 @@ export class ReferenceWalk {
       const l1 = new Uint8Array(l1Entries * 8);
       yield* wait(core.readPatched(l1Offset, l1));
       yield* this.#walkL1(l1Offset, new DataView(l1.buffer), false);
+    }
+    for (const table of detachedTables) {
+      if (!this.#visitor.reference('detachedTable', table.l1Offset, table.l1Entries * 8)) continue;
+      const l1 = new Uint8Array(table.l1Entries * 8);
+      yield* wait(core.readPatched(table.l1Offset, l1));
+      yield* this.#walkL1(table.l1Offset, new DataView(l1.buffer), false, table);
     }
     this.#walkRefcountBlocks();
   }
@@ -149,10 +164,13 @@ export class ReferenceWalk {
     }
   }
 
-  *#walkL1(l1Offset: number, table: DataView, active: boolean): Task<void> {
+  /** @param range guest clusters that count; default: all that the table maps */
+  *#walkL1(l1Offset: number, table: DataView, active: boolean, range = everything): Task<void> {
     const { core } = this.#parts;
     const l1 = this.#options.repair?.repairedL1(table, l1Offset) ?? table;
-    for (let index = 0; index < l1.byteLength / 8; index++) {
+    const first = Math.floor(range.countedFrom / core.l2Entries);
+    const end = Math.min(l1.byteLength / 8, Math.ceil(range.countedTo / core.l2Entries));
+    for (let index = range.countedTo === range.countedFrom ? end : first; index < end; index++) {
       try {
         checkL1Entry(l1, index * 8, core.clusterBits, l1Offset);
       } catch (error) {
@@ -162,7 +180,7 @@ export class ReferenceWalk {
       const table = readEntryOffset(l1, index * 8);
       if (table === 0) continue;
       if (!this.#visitor.reference('l2Table', table, core.clusterBytes)) continue;
-      yield* this.#walkL2(table, index, active);
+      yield* this.#walkL2(table, index, active, range);
     }
   }
 
@@ -172,7 +190,12 @@ export class ReferenceWalk {
     return reach !== undefined && window !== undefined && reach.misses(table, window.start, window.end);
   }
 
-  *#walkL2(tableOffset: number, l1Index: number, active: boolean): Task<void> {
+  *#walkL2(
+    tableOffset: number,
+    l1Index: number,
+    active: boolean,
+    { countedFrom, countedTo }: CountedRange,
+  ): Task<void> {
     const { core } = this.#parts;
     const { clusterBytes, l2EntryBytes, l2Entries, l2Format } = core;
     const number = this.#table++;
@@ -186,7 +209,9 @@ export class ReferenceWalk {
     if (active) this.#visitor.activeTable?.();
     for (let i = 0; i < l2Entries; i++) {
       const at = i * l2EntryBytes;
-      const guestOffset = (l1Index * l2Entries + i) * clusterBytes;
+      const guestCluster = l1Index * l2Entries + i;
+      if (guestCluster < countedFrom || guestCluster >= countedTo) continue;
+      const guestOffset = guestCluster * clusterBytes;
       try {
         checkL2Entry(view, at, l2Format, tableOffset);
       } catch (error) {

@@ -1,6 +1,6 @@
 /** Growing that is refused, that fails and is undone, and open intents that are not believed. */
 import { FaultDevice, MemoryDevice, run } from '@qcow2/block-device';
-import { encodeGrowIntent, encodeRecord } from '@qcow2/codec/journal/v1';
+import { encodeDetachedTableIntent, encodeGrowIntent, encodeRecord } from '@qcow2/codec/journal/v1';
 import { recoverLog, ringOf } from '@qcow2/journal';
 import { describe, expect, it } from 'vitest';
 import { checkImage, createImage, openImage, Qcow2Image } from '../src/index.ts';
@@ -38,6 +38,8 @@ async function withIntent(intentKind: number, body: Uint8Array): Promise<MemoryD
   return memory;
 }
 
+const geometry = { clusterBytes, l2Entries: clusterBytes / 8 };
+const detached = { l1Offset: 1 << 20, l1Entries: 1, countedFrom: 0, countedTo: 64 };
 const grow = { sizeBeforeBytes: 4096, sizeAfterBytes: 65536, reachBytes: 65536 };
 
 describe('an open intent', () => {
@@ -50,6 +52,21 @@ describe('an open intent', () => {
       encodeGrowIntent({ ...grow, sizeBeforeBytes: 512 }),
       'BAD_FIELD',
       'JRN-INTENT-022',
+    ],
+    ['on a detached table with a short body', 2, new Uint8Array(8), 'BAD_FIELD', 'JRN-INTENT-030'],
+    [
+      'on a detached table behind the end of the file',
+      2,
+      encodeDetachedTableIntent({ ...detached, l1Offset: 2 ** 40 }, geometry),
+      'TRUNCATED',
+      'LIM-018',
+    ],
+    [
+      'on a detached table in the journal',
+      2,
+      encodeDetachedTableIntent({ ...detached, l1Offset: 4096 }, geometry),
+      'OVERLAP',
+      'LIM-019',
     ],
   ])(
     '[JRN-INTENT-006] %s refuses readers and writers, and nothing is written',

@@ -22,7 +22,12 @@ export {
   draftRevokeRangeLayout,
   draftWriteChunkLayout,
 } from './journal/draft-2013.ts';
-export { journalIntentGrowLayout, journalIntentKinds, journalIntentLimits } from './journal/intents.ts';
+export {
+  journalIntentDetachedTableLayout,
+  journalIntentGrowLayout,
+  journalIntentKinds,
+  journalIntentLimits,
+} from './journal/intents.ts';
 export { journalBitLayouts, journalConstantTables, journalLayouts } from './journal/tables.ts';
 export {
   journalCopyLayout,

@@ -32,7 +32,16 @@ export {
   type UnknownDescriptor,
   type WritePayloadDescriptor,
 } from './descriptors.ts';
-export { decodeGrowIntent, encodeGrowIntent, type GrowIntent, intentKindName } from './intents.ts';
+export {
+  type DetachedTableIntent,
+  decodeDetachedTableIntent,
+  decodeGrowIntent,
+  encodeDetachedTableIntent,
+  encodeGrowIntent,
+  type GrowIntent,
+  intentKindName,
+  type TableGeometry,
+} from './intents.ts';
 export {
   type ChainEnd,
   chainEndOfRecord,

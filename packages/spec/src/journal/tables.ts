@@ -12,7 +12,12 @@ import {
   draftRevokeRangeLayout,
   draftWriteChunkLayout,
 } from './draft-2013.ts';
-import { journalIntentGrowLayout, journalIntentKinds, journalIntentLimits } from './intents.ts';
+import {
+  journalIntentDetachedTableLayout,
+  journalIntentGrowLayout,
+  journalIntentKinds,
+  journalIntentLimits,
+} from './intents.ts';
 import {
   journalCopyLayout,
   journalDescriptorHeadLayout,
@@ -48,6 +53,7 @@ export const journalLayouts = {
   'journal-intent': journalIntentLayout,
   'journal-intent-done': journalIntentDoneLayout,
   'journal-intent-grow': journalIntentGrowLayout,
+  'journal-intent-detached-table': journalIntentDetachedTableLayout,
   'draft-journal-header': draftJournalHeaderLayout,
   'draft-descriptor-block': draftDescriptorBlockLayout,
   'draft-descriptor-head': draftDescriptorHeadLayout,

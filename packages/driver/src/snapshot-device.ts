@@ -1,0 +1,108 @@
+/**
+ * The disk as it was when a snapshot was made: a device that is read, beside the image and through its caches.
+ *
+ * What it maps does not change: the clusters of a snapshot are shared by then, and whoever writes to the disk copies
+ * them first. A read that is under way when the snapshot is deleted ends well, since what is freed keeps its
+ * bytes until the reads before have ended; later ones are refused.
+ */
+import { type BlockDevice, checkRange, type DeviceCapabilities, type Extent, run } from '@qcow2/block-device';
+import type { Snapshot } from '@qcow2/codec';
+import { StateError } from '@qcow2/spec';
+import { ClusterReader } from './cluster-reader.ts';
+import { guestExtents } from './extents.ts';
+import { GuestOverlay } from './guest-overlay.ts';
+import { MappingTable } from './mapping.ts';
+import type { ImageParts } from './parts.ts';
+import { PendingClusters } from './pending-clusters.ts';
+
+export class SnapshotDevice implements BlockDevice {
+  readonly snapshot: Snapshot;
+  readonly sizeBytes: number;
+  readonly capabilities: DeviceCapabilities;
+  readonly #parts: ImageParts;
+  readonly #mappings: MappingTable;
+  readonly #reader: ClusterReader;
+  readonly #nothing: { readonly overlay: GuestOverlay; readonly pending: PendingClusters };
+  #ended: 'closed' | 'deleted' | undefined;
+
+  /** @param l1 the snapshot's L1 table */
+  constructor(parts: ImageParts, snapshot: Snapshot, l1: DataView) {
+    const { core, allocator } = parts;
+    this.#parts = parts;
+    this.snapshot = snapshot;
+    this.sizeBytes = snapshot.diskSizeBytes ?? core.header.sizeBytes;
+    this.#mappings = new MappingTable(core, { l1, l1Offset: snapshot.l1Offset });
+    this.#nothing = { overlay: new GuestOverlay(core.clusterBytes), pending: new PendingClusters() };
+    const { overlay, pending } = this.#nothing;
+    this.#reader = new ClusterReader(core, this.#mappings, overlay, allocator, pending);
+    this.capabilities = {
+      write: false,
+      growable: false,
+      resize: false,
+      discard: false,
+      writeZeroes: false,
+      fua: false,
+      extents: true,
+      preferredBlockBytes: Math.min(core.clusterBytes, 4096),
+    };
+    parts.snapshotDevices.add(this);
+  }
+
+  /** @throws CLOSED also when the snapshot was deleted or the image was closed */
+  read(offset: number, into: Uint8Array): void | Promise<void> {
+    this.#refuseEnded();
+    checkRange(offset, into.length, this.sizeBytes);
+    return this.#reader.read(offset, into);
+  }
+
+  extents(offset: number, lengthBytes: number): readonly Extent[] | Promise<readonly Extent[]> {
+    this.#refuseEnded();
+    checkRange(offset, lengthBytes, this.sizeBytes);
+    return run(guestExtents(this.#parts.core, this.#mappings, this.#nothing, offset, lengthBytes));
+  }
+
+  write(): never {
+    return this.#refuseWrite();
+  }
+
+  discard(): never {
+    return this.#refuseWrite();
+  }
+
+  writeZeroes(): never {
+    return this.#refuseWrite();
+  }
+
+  resize(): never {
+    return this.#refuseWrite();
+  }
+
+  /** Nothing: nothing was written. */
+  flush(): void {
+    this.#refuseEnded();
+  }
+
+  /** The image stays open. */
+  close(): void {
+    this.#ended ??= 'closed';
+    this.#parts.snapshotDevices.delete(this);
+  }
+
+  /** The snapshot is gone, or the image is. */
+  end(): void {
+    this.#ended ??= 'deleted';
+    this.#parts.snapshotDevices.delete(this);
+  }
+
+  #refuseEnded(): void {
+    if (this.#ended === undefined) return;
+    const why =
+      this.#ended === 'closed' ? 'the device is closed' : 'the snapshot was deleted, or its image closed';
+    throw new StateError('CLOSED', why);
+  }
+
+  #refuseWrite(): never {
+    this.#refuseEnded();
+    throw new StateError('READ_ONLY', 'a snapshot is read-only');
+  }
+}
