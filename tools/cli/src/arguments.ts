@@ -47,9 +47,14 @@ export class ParsedArguments {
 
 /**
  * @param words what follows the command's name
+ * @param tail operands that are no options, whatever they look like
  * @throws CommandFailure for an option that is unknown, refused, or lacks its argument
  */
-export function parseArguments(options: readonly OptionSpec[], words: readonly string[]): ParsedArguments {
+export function parseArguments(
+  options: readonly OptionSpec[],
+  words: readonly string[],
+  tail: readonly string[] = [],
+): ParsedArguments {
   const values = new Map<string, string[]>();
   const operands: string[] = [];
   const rest = [...words];
@@ -77,7 +82,7 @@ export function parseArguments(options: readonly OptionSpec[], words: readonly s
     else if (word.startsWith('-') && word !== '-') parseShort(options, word, record, argumentOf);
     else operands.push(word);
   }
-  return new ParsedArguments(values, operands);
+  return new ParsedArguments(values, [...operands, ...tail]);
 }
 
 type Record = (option: OptionSpec, argument: string) => void;

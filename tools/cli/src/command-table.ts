@@ -23,6 +23,16 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import('./commands/amend.ts')).amend,
   },
   {
+    name: 'snapshot',
+    summary: 'list, make, apply and delete internal snapshots',
+    load: async () => (await import('./commands/snapshot.ts')).snapshot,
+  },
+  {
+    name: 'resize',
+    summary: 'give the disk another size',
+    load: async () => (await import('./commands/resize.ts')).resize,
+  },
+  {
     name: 'serve',
     summary: 'export an image over NBD',
     load: async () => (await import('./commands/serve.ts')).serve,
@@ -51,6 +61,4 @@ export const missingCommands: readonly string[] = [
   'map',
   'measure',
   'rebase',
-  'resize',
-  'snapshot',
 ];

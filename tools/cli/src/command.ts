@@ -22,6 +22,8 @@ export interface Command {
   readonly options: readonly OptionSpec[];
   /** The operands, for the usage line: `FILE [SIZE]`. */
   readonly operands: string;
+  /** The last word is an operand, also where it begins with a dash. */
+  readonly lastWordIsOperand?: boolean;
   /** What else help says: a paragraph, examples. */
   readonly notes?: string;
   /**

@@ -136,7 +136,8 @@ function backingText(qcow2: Qcow2Facts): string[] {
   ];
 }
 
-function snapshotsText(snapshots: readonly SnapshotFacts[]): string[] {
+/** What `info` and `snapshot -l` show; nothing where there is none. */
+export function snapshotsText(snapshots: readonly SnapshotFacts[]): string[] {
   if (snapshots.length === 0) return [];
   const header = snapshotRow('ID', 'TAG', 'VM SIZE', 'DATE', 'VM CLOCK', 'ICOUNT');
   return [

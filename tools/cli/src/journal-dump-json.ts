@@ -178,6 +178,16 @@ function intentJson({ intentId, intentKind, body }: IntentDescriptor): JsonObjec
   const facts = intentFacts({ intentKind, body });
   const common = { 'intent-kind': intentKind, 'intent-id': intentId };
   if (facts === undefined) return { ...common, size: body.length };
+  if (facts.kind === 'detachedTable') {
+    return {
+      ...common,
+      operation: 'detached-table',
+      'host-offset': facts.l1Offset,
+      entries: facts.l1Entries,
+      'counted-from': facts.countedFrom,
+      'counted-to': facts.countedTo,
+    };
+  }
   const { sizeBeforeBytes, sizeAfterBytes, reachBytes } = facts;
   return {
     ...common,

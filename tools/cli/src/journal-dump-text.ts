@@ -159,6 +159,11 @@ function otherText(descriptor: JournalDescriptor): string {
 function intentText({ intentId, intentKind, body }: IntentDescriptor): string {
   const facts = intentFacts({ intentKind, body });
   if (facts === undefined) return `${intentId} of kind ${intentKind}, ${count(body.length, 'byte')}`;
+  if (facts.kind === 'detachedTable') {
+    const { l1Offset, l1Entries, countedFrom, countedTo } = facts;
+    const counted = `guest clusters from ${countedFrom} to ${countedTo} count`;
+    return `${intentId}: detached L1 table at ${hex(l1Offset)} of ${count(l1Entries * 8, 'byte')}, ${counted}`;
+  }
   const { sizeBeforeBytes, sizeAfterBytes, reachBytes } = facts;
   return `${intentId}: grow from ${sizeBeforeBytes} to ${sizeAfterBytes} bytes, has come to ${reachBytes}`;
 }

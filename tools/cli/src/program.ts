@@ -38,7 +38,10 @@ async function dispatch(words: readonly string[], context: CommandContext, versi
   if (first.startsWith('-')) throw usageFailure(`unrecognized option '${first}'`);
   const entry = findCommand(first);
   const command = await entry.load();
-  const args = parseArguments([...command.options, helpOption], rest);
+  const isSplit = command.lastWordIsOperand === true && rest[0] !== '--help' && rest[0] !== '-h';
+  if (isSplit && rest.length < 2) throw usageFailure('Not enough arguments');
+  const [optionWords, tail] = isSplit ? [rest.slice(0, -1), rest.slice(-1)] : [rest, []];
+  const args = parseArguments([...command.options, helpOption], optionWords, tail);
   if (args.has('help')) {
     context.out(commandHelp(context.programName, entry, command));
     return 0;

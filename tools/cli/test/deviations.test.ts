@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { changeStories } from './support/change-cases.ts';
 import { createCases } from './support/create-cases.ts';
 import { checkCases, infoCases, programCases } from './support/read-cases.ts';
 
@@ -18,7 +19,8 @@ const deviations: Deviation[] = page
   .filter((line) => line.startsWith('| `'))
   .map((line) => line.split('|').map((cell) => cell.trim()))
   .map(([, id = '', , reason = '', shown = '']) => ({ id: id.replaceAll('`', ''), reason, shown }));
-const allCases = [...infoCases, ...checkCases, ...programCases, ...createCases];
+const changeCases = Object.values(changeStories).flat();
+const allCases = [...infoCases, ...checkCases, ...programCases, ...createCases, ...changeCases];
 
 describe('docs/deviations.md', () => {
   it('has a reason for every entry, and every entry once', () => {

@@ -81,7 +81,8 @@ export const programCases: readonly ParityCase[] = [
   { args: ['-q', 'create'] },
   { args: ['create', '-V'] },
   { args: ['--version'], deviation: 'version-text' },
-  { args: ['snapshot', '-l', 'snapshots.qcow2'], deviation: 'missing-subcommands' },
+  { args: ['snapshot', '-l', 'snapshots.qcow2'] },
+  { args: ['compare', 'plain.qcow2', 'plain.qcow2'], deviation: 'missing-subcommands' },
 ];
 
 const encrypted = ['luks.qcow2', 'luks-cbc.qcow2', 'aes.qcow2'];

@@ -1,0 +1,101 @@
+/** `resize`: another size of the disk. qemu-img's options, texts and exit codes; the last word is always the size. */
+import type { Qcow2Image } from '@qcow2/driver';
+import type { ParsedArguments } from '../arguments.ts';
+import type { Command, CommandContext } from '../command.ts';
+import { CommandFailure, describeError, usageFailure } from '../failures.ts';
+import { parseSize } from '../sizes.ts';
+import { withWritableImage } from '../writable-image.ts';
+
+export const resize: Command = {
+  operands: 'FILE [+|-]SIZE',
+  lastWordIsOperand: true,
+  options: [
+    { name: 'format', short: 'f', argument: 'FMT', help: 'qcow2, raw; found by itself if not given' },
+    { name: 'shrink', help: 'the disk may become smaller, and lose what lies behind its new end' },
+    { name: 'preallocation', argument: 'MODE', help: 'off: nothing else is served yet' },
+    { name: 'quiet', short: 'q', help: 'print nothing but errors' },
+    { name: 'object', argument: 'OBJECT', refused: 'not yet' },
+    { name: 'image-opts', refused: 'not yet' },
+  ],
+  notes:
+    'A crash leaves the old size or the new one.\n' +
+    'Examples:\n' +
+    '  qcow2 resize disk.qcow2 +10G\n' +
+    '  qcow2 resize --shrink disk.qcow2 5G',
+  run: runResize,
+};
+
+interface WantedSize {
+  /** 1, -1: added to the size that the disk has; 0: instead of it. */
+  readonly sign: 1 | -1 | 0;
+  readonly bytes: bigint;
+}
+
+const modes = ['off', 'metadata', 'falloc', 'full'];
+
+async function runResize(args: ParsedArguments, context: CommandContext): Promise<number> {
+  const mode = args.value('preallocation') ?? 'off';
+  if (!modes.includes(mode)) throw new CommandFailure(`Invalid preallocation mode '${mode}'`);
+  const [name, sizeText, ...extra] = args.operands;
+  if (name === undefined || sizeText === undefined || extra.length > 0) {
+    throw usageFailure('Expecting image file name and size');
+  }
+  const wanted = sizeOperand(sizeText);
+  const change = async (before: number, to: (sizeBytes: number) => void | Promise<void>): Promise<void> => {
+    const sizeBytes = newSize(wanted, before);
+    if (sizeBytes <= before && mode !== 'off') {
+      throw new CommandFailure('Preallocation can only be used for growing images');
+    }
+    if (mode !== 'off') throw new CommandFailure(`Preallocation mode '${mode}' is not supported yet`);
+    if (sizeBytes < before && !args.has('shrink')) throw notWithoutShrink(context);
+    await to(sizeBytes);
+  };
+  await withWritableImage(
+    name,
+    { format: args.value('format') },
+    (image) => change(image.sizeBytes, (sizeBytes) => resizeImage(image, sizeBytes)),
+    (device) => change(device.sizeBytes, (sizeBytes) => device.resize(sizeBytes)),
+  );
+  if (!args.has('quiet')) context.out('Image resized.\n');
+  return 0;
+}
+
+function sizeOperand(text: string): WantedSize {
+  const sign = text.startsWith('+') ? 1 : text.startsWith('-') ? -1 : 0;
+  const size = parseSize(sign === 0 ? text : text.slice(1));
+  if (typeof size === 'object') return { sign, bytes: size.bytes };
+  throw new CommandFailure(
+    "Parameter 'size' expects a non-negative number below 2^64\n" +
+      'Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n' +
+      'and exabytes, respectively.',
+  );
+}
+
+function newSize({ sign, bytes }: WantedSize, before: number): number {
+  const size = sign === 0 ? bytes : BigInt(before) + BigInt(sign) * bytes;
+  if (size <= 0n || size >= 2n ** 63n) throw new CommandFailure('New image size must be positive');
+  if (size <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(size);
+  throw new CommandFailure('Sizes of 8 PiB and more are not supported');
+}
+
+function notWithoutShrink({ programName }: CommandContext): CommandFailure {
+  return new CommandFailure(
+    'Use the --shrink option to perform a shrink operation.\n' +
+      `${programName}: warning: Shrinking an image will delete all data beyond the shrunken image's end. ` +
+      'Before performing such an operation, make sure there is no important data there.',
+  );
+}
+
+const sectorBytes = 512;
+
+async function resizeImage(image: Qcow2Image, sizeBytes: number): Promise<void> {
+  if (sizeBytes % sectorBytes !== 0) throw new CommandFailure('The new size must be a multiple of 512');
+  if (image.header.version < 3 && image.snapshots.length > 0) {
+    throw new CommandFailure("Can't resize a v2 image which has snapshots");
+  }
+  try {
+    await image.resize(sizeBytes, { shrink: true });
+  } catch (error) {
+    throw new CommandFailure(`Failed to resize: ${describeError(error)}`, { cause: error });
+  }
+}
