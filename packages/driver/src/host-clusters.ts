@@ -1,6 +1,6 @@
 /**
  * What the entries of L2 tables refer to, as refcounts count it: an entry of the usual kinds one host cluster, one of
- * compressed data every host cluster that its data touches.
+ * compressed data every host cluster that its data touches. What stands in an external data file is not counted.
  */
 import type { Task } from '@qcow2/block-device';
 import {
@@ -14,9 +14,9 @@ import {
 } from '@qcow2/codec';
 import { FormatError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
+import { ClusterCounts } from './cluster-counts.ts';
 import type { ImageCore } from './image-core.ts';
 import { refcountFull } from './metadata-update.ts';
-import { ReferenceCounts } from './reference-counts.ts';
 
 export interface HostClusters {
   readonly first: number;
@@ -36,7 +36,8 @@ export function hostClustersOf(
   const { l2Format, clusterBits, clusterBytes } = core;
   checkL2Entry(view, at, l2Format, viewOffset);
   const kind = classifyL2Entry(view, at, l2Format);
-  if (kind === clusterKind.unallocated || kind === clusterKind.zeroPlain) return none;
+  if (kind === clusterKind.unallocated || kind === clusterKind.zeroPlain || l2Format.externalData)
+    return none;
   if (kind !== clusterKind.compressed) {
     return { first: readEntryOffset(view, at) / clusterBytes, count: 1, isCompressed: false };
   }
@@ -62,17 +63,16 @@ export function* refuseToCount(
 ): Task<void> {
   const { clusterBytes, clusterBits, l2Entries, l2EntryBytes } = core;
   const room = new RefcountRoom(core, allocator, way);
-  const tables = new ReferenceCounts(clusterBytes, core.device.sizeBytes);
+  const tables = new ClusterCounts();
   if (way === 'down') yield* refuseFree(core, allocator, l1Offset, l1.byteLength);
   for (let index = 0; index < l1.byteLength / 8; index++) {
     checkL1Entry(l1, index * 8, clusterBits, l1Offset);
     const table = readEntryOffset(l1, index * 8);
     if (table === 0) continue;
-    if (tables.get(table / clusterBytes) > 0) {
+    if (tables.add(table / clusterBytes) > 1) {
       const message = 'an L1 table leads to one L2 table twice';
       throw new FormatError('OVERLAP', message, { hostOffset: l1Offset + index * 8, clause: 'SNP-020' });
     }
-    tables.add(table / clusterBytes);
     yield* room.take(table / clusterBytes);
     for (let i = 0; i < l2Entries; i++) {
       const at = table + i * l2EntryBytes;
@@ -107,13 +107,12 @@ class RefcountRoom {
   readonly #allocator: Allocator;
   readonly #way: 'up' | 'down';
   /** References counted to clusters that may have several from one table: no more than they have now. */
-  readonly #taken: ReferenceCounts;
+  readonly #taken = new ClusterCounts();
 
   constructor(core: ImageCore, allocator: Allocator, way: 'up' | 'down') {
     this.#core = core;
     this.#allocator = allocator;
     this.#way = way;
-    this.#taken = new ReferenceCounts(core.clusterBytes, core.device.sizeBytes);
   }
 
   *take(cluster: number): Task<void> {
@@ -121,7 +120,6 @@ class RefcountRoom {
     const refcount = yield* this.#allocator.refcount(cluster);
     if (refcount === 0) throw countsAsFree(cluster * clusterBytes);
     if (this.#way === 'down' || 2 * refcount <= refcounts.maxValue) return;
-    this.#taken.add(cluster);
-    if (refcount + this.#taken.get(cluster) > refcounts.maxValue) throw refcountFull(this.#core, cluster);
+    if (refcount + this.#taken.add(cluster) > refcounts.maxValue) throw refcountFull(this.#core, cluster);
   }
 }

@@ -291,7 +291,7 @@ export class Qcow2Image implements BlockDevice {
    */
   async openSnapshot(choice: SnapshotChoice): Promise<BlockDevice> {
     this.#refuseClosed();
-    this.#refuseUnsupported();
+    this.#refuseUnreachable();
     for (;;) {
       const snapshot = chooseSnapshot(this.#parts.snapshots, choice);
       const l1 = await run(readL1(this.#parts, snapshot.l1Offset, snapshot.l1Entries));

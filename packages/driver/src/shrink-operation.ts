@@ -29,11 +29,15 @@ const finishFailed = 'what a disk lost could not be given back';
 /**
  * Make the disk smaller. Durable on return. Holds: `operations`.
  * @throws INVALID_ARGUMENT for a size of nothing; REFCOUNT_WRONG, FormatError where what is to be given back is damaged. The
- *   disk is as it was then
+ *   disk is as it was then. UNSUPPORTED_OPERATION with an external data file
  */
 export function* shrinkDisk(parts: ImageParts, sizeBytes: number): Task<void> {
   if (sizeBytes === 0) {
     throw new StateError('INVALID_ARGUMENT', 'a disk does not shrink to nothing', { field: 'sizeBytes' });
+  }
+  if (parts.core.l2Format.externalData) {
+    const message = 'a disk in an external data file does not become smaller here';
+    throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message);
   }
   const old = yield* whileGuestsWait(parts, () => cut(parts, sizeBytes));
   yield* orEndWriting(function* countDownTask(): Task<void> {

@@ -9,6 +9,7 @@ import { type BlockDevice, checkRange, type DeviceCapabilities, type Extent, run
 import type { Snapshot } from '@qcow2/codec';
 import { StateError } from '@qcow2/spec';
 import { ClusterReader } from './cluster-reader.ts';
+import { CompressedReader } from './compressed-reader.ts';
 import { guestExtents } from './extents.ts';
 import { GuestOverlay } from './guest-overlay.ts';
 import { MappingTable } from './mapping.ts';
@@ -34,7 +35,14 @@ export class SnapshotDevice implements BlockDevice {
     this.#mappings = new MappingTable(core, { l1, l1Offset: snapshot.l1Offset });
     this.#nothing = { overlay: new GuestOverlay(core.clusterBytes), pending: new PendingClusters() };
     const { overlay, pending } = this.#nothing;
-    this.#reader = new ClusterReader(core, this.#mappings, overlay, allocator, pending);
+    this.#reader = new ClusterReader(
+      core,
+      this.#mappings,
+      overlay,
+      allocator,
+      pending,
+      new CompressedReader(core),
+    );
     this.capabilities = {
       write: false,
       growable: false,

@@ -21,7 +21,7 @@ async function findings(memory: MemoryDevice): Promise<unknown> {
 }
 
 /** Everything in place; the device stays open. */
-async function rest(image: Qcow2Image): Promise<void> {
+async function atRest(image: Qcow2Image): Promise<void> {
   await image.quiesce();
   image.abandon();
 }
@@ -200,7 +200,7 @@ describe.each([
       failing.abandon();
       const again = await openImage(memory);
       expect(again.snapshots).toEqual([]);
-      await rest(again);
+      await atRest(again);
       const report = await checkImage(memory);
       expect(report.corruptions).toBe(0);
       if (with_ !== false) expect(report.leaks).toBe(0);
@@ -239,7 +239,7 @@ describe.each([
       if (failed % 5 === 0) expect(await findings(memory)).toEqual([]);
     }
     expect(failed).toBeGreaterThan(8);
-    await rest(again);
+    await atRest(again);
     expect(await findings(memory)).toEqual([]);
   });
 });
@@ -261,7 +261,7 @@ describe('the size', () => {
   it('[SNP-028, SNP-016] that an entry of version 3 does not say is written before the disk gets another', async () => {
     const { memory, image } = await made();
     await image.createSnapshot({ name: 'a' });
-    await rest(image);
+    await atRest(image);
     // As an entry of version 2 would be: no extra data.
     const bytes = memory.snapshot();
     const header = decodeHeader(bytes.slice(0, clusterBytes));
@@ -277,7 +277,7 @@ describe('the size', () => {
     expect(again.snapshots[0]!.diskSizeBytes).toBe(1 << 20);
     await again.applySnapshot('a');
     expect(again.sizeBytes).toBe(1 << 20);
-    await rest(again);
+    await atRest(again);
     expect(await findings(memory)).toEqual([]);
   });
 
@@ -335,7 +335,7 @@ describe('the size', () => {
     await expect(behind).rejects.toMatchObject({ code: 'OUT_OF_RANGE' });
     await Promise.all([shrinking, inside]);
     expect(again.sizeBytes).toBe(clusterBytes);
-    await rest(again);
+    await atRest(again);
     expect(await findings(memory)).toEqual([]);
   });
 });
