@@ -26,10 +26,10 @@ import {
 import type { Qcow2Header, Snapshot } from '@qcow2/codec';
 import { InvariantError, Qcow2Error, StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
 import { refuseMissing } from './data-area.ts';
+import { readL1 } from './detached-table.ts';
 import type { EncryptionHeaderArea } from './encryption.ts';
 import { encryptionHeaderArea, needsSecret } from './encryption-header.ts';
 import { guestExtents } from './extents.ts';
-import { readL1 } from './detached-table.ts';
 import type { ImageCacheCounters } from './image-core.ts';
 import type { ZeroMode } from './image-writer.ts';
 import type { ImageInfo } from './info.ts';
