@@ -245,6 +245,42 @@ describe('a cipher that only adds a stream', () => {
   });
 });
 
+describe('beside an external data file', () => {
+  it.each([
+    ['journal', { journal }],
+    ['ordered', { journal: false }],
+  ] as const)('[ENC-001, ENC-005] the file has cipher text, by places of its own: %s', async (_, how) => {
+    const encryption = toyLuks();
+    const memory = new MemoryDevice();
+    const dataFile = new MemoryDevice();
+    const external = { dataFile: { device: dataFile, name: 'guest.data', raw: false } };
+    // The last sector reaches behind the disk's end.
+    await createImage(memory, { sizeBytes: 102_600, clusterBytes, encryption, ...how, ...external });
+    const image = await openImage(memory, { encryption, dataFile });
+    const expected = new Uint8Array(102_600);
+    for (const at of [0, 700, 5000, 40_000, 102_600 - 512]) {
+      expected.set(marker, at);
+      await image.write(at, marker);
+    }
+    await image.flush();
+    await image.quiesce();
+    image.abandon();
+    const bytes = new Uint8Array(dataFile.sizeBytes);
+    dataFile.read(0, bytes);
+    expect(contains(bytes, marker)).toBe(false);
+    const again = await openImage(memory, { encryption, dataFile, readOnly: true });
+    const seen = new Uint8Array(102_600);
+    await again.read(0, seen);
+    expect(Buffer.compare(seen, expected)).toBe(0);
+  });
+
+  it('[ENC-007] a raw one is not encrypted', async () => {
+    const external = { dataFile: { device: new MemoryDevice(), name: 'guest.data', raw: true } };
+    const refused = createImage(new MemoryDevice(), { sizeBytes, encryption: toyLuks(), ...external });
+    await expect(refused).rejects.toMatchObject({ code: 'INVALID_ARGUMENT', context: { field: 'dataFile' } });
+  });
+});
+
 describe('the encryption header', () => {
   it('[FDE-002, FDE-003, FDE-004] stands in whole clusters of its own, zeros around what it has', async () => {
     for (const bytes of [512, 4096]) {
