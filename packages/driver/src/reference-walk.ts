@@ -230,6 +230,8 @@ export class ReferenceWalk {
         continue;
       }
       const offset = readEntryOffset(view, at);
+      // Sub-clusters may read as zeros where there is no host cluster.
+      if (offset === 0 && !l2Format.externalData) continue;
       if (l2Format.externalData) this.#checkPlace(offset, guestOffset, tableOffset + at);
       else this.#visitor.reference('guestCluster', offset, clusterBytes, guestOffset);
       if (active) this.#visitor.activeCluster?.(offset, false);

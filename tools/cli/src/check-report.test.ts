@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { checkExitCode, checkJson, checkText } from './check-report.ts';
+import { checkExitCode, checkJson, checkText, repairText } from './check-report.ts';
 
 const sound = {
   corruptions: 0,
@@ -30,6 +30,30 @@ describe('checkText', () => {
         '\n4 internal errors have occurred during the check.\n' +
         'Image end offset: 589824\n',
     );
+  });
+});
+
+describe('percentages', () => {
+  it.each([
+    [1, 32, '3.12%'],
+    [3, 32, '9.38%'],
+    [1, 3, '33.33%'],
+    [1, 16, '6.25%'],
+    [5, 32, '15.62%'],
+  ])('%i of %i are %s, as C prints them', (allocatedClusters, totalClusters, text) => {
+    expect(checkText({ ...sound, allocatedClusters, totalClusters })).toContain(`= ${text} allocated`);
+  });
+});
+
+describe('repairText', () => {
+  it('says what was put right', () => {
+    expect(repairText({ corruptionsFixed: 2, leaksFixed: 3 })).toBe(
+      'The following inconsistencies were found and repaired:\n\n    3 leaked clusters\n    2 corruptions\n\n' +
+        'Double checking the fixed image now...\n',
+    );
+    const fixed = checkJson('x', sound, { corruptionsFixed: 2, leaksFixed: 0 });
+    expect(fixed['corruptions-fixed']).toBe(2);
+    expect(fixed['leaks-fixed']).toBeUndefined();
   });
 });
 

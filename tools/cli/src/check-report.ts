@@ -88,8 +88,12 @@ function allocationText(figures: CheckFigures): string {
   );
 }
 
+/** Two digits as C prints them: what lies exactly between two goes to the even one. Only eighths can. */
 function percent(part: number, whole: number): string {
-  return `${((part * 100) / whole).toFixed(2)}%`;
+  const value = (part * 100) / whole;
+  if ((value * 8) % 2 !== 1) return `${value.toFixed(2)}%`;
+  const below = Math.floor(value * 100);
+  return `${((below + (below % 2)) / 100).toFixed(2)}%`;
 }
 
 function unlessZero(value: number): number | undefined {

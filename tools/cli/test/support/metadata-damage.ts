@@ -2,7 +2,14 @@
  * Random damage to the tables of an image in memory, and what a repair must not touch: every entry that was not damaged,
  * and the cluster that it leads to, of the active disk and of snapshots.
  */
-import { classifyL2Entry, clusterKind, l2EntryBytes, readEntryOffset } from '@qcow2/codec';
+import {
+  classifyL2Entry,
+  clusterKind,
+  l2EntryBytes,
+  readCompressedLengthBytes,
+  readCompressedOffset,
+  readEntryOffset,
+} from '@qcow2/codec';
 import { type ImageWalk, type Mapping, type Table, walkImage } from '@qcow2/conformance';
 import type { Random } from './random.ts';
 
@@ -138,23 +145,38 @@ interface Versions {
 
 function lostClusters(walk: ImageWalk, table: Table, { sound, damaged, after }: Versions): string[] {
   const { clusterBytes, l2Format } = walk;
+  const entryBytes = l2EntryBytes(l2Format);
   const lost: string[] = [];
-  for (let i = 0; i < clusterBytes; i += l2EntryBytes(l2Format)) {
+  for (let i = 0; i < clusterBytes; i += entryBytes) {
     const at = table.at + i;
-    const view = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset + at, 8);
-    const [was, between, is] = [sound, damaged, after].map((bytes) => view(bytes).getBigUint64(0) & ~copied);
-    if (was !== between) continue;
-    if (is !== was) {
+    const words = (bytes: Uint8Array): string => {
+      const view = new DataView(bytes.buffer, bytes.byteOffset + at, entryBytes);
+      return `${view.getBigUint64(0) & ~copied} ${entryBytes > 8 ? view.getBigUint64(8) : ''}`;
+    };
+    if (words(sound) !== words(damaged)) continue;
+    if (words(after) !== words(sound)) {
       lost.push(`L2 entry at ${at}`);
       continue;
     }
-    if (classifyL2Entry(view(sound), 0, l2Format) !== clusterKind.standard) continue;
-    const host = readEntryOffset(view(sound), 0);
-    const same = Buffer.compare(
-      sound.subarray(host, host + clusterBytes),
-      after.subarray(host, Math.min(host + clusterBytes, sound.length)),
+    const { offset, lengthBytes } = hostRange(
+      walk,
+      new DataView(sound.buffer, sound.byteOffset + at, entryBytes),
     );
-    if (same !== 0) lost.push(`cluster at ${host}`);
+    const end = Math.min(offset + lengthBytes, sound.length);
+    if (Buffer.compare(sound.subarray(offset, end), after.subarray(offset, end)) !== 0) {
+      lost.push(`cluster at ${offset}`);
+    }
   }
   return lost;
+}
+
+/** Where the guest's bytes of an entry stand; empty where it shows none. */
+function hostRange({ clusterBytes, l2Format }: ImageWalk, entry: DataView) {
+  const kind = classifyL2Entry(entry, 0, l2Format);
+  if (kind === clusterKind.compressed) {
+    const offset = readCompressedOffset(entry, 0, l2Format.clusterBits);
+    return { offset, lengthBytes: readCompressedLengthBytes(entry, 0, l2Format.clusterBits) };
+  }
+  const shows = kind === clusterKind.standard || kind === clusterKind.mixed;
+  return { offset: readEntryOffset(entry, 0), lengthBytes: shows ? clusterBytes : 0 };
 }
