@@ -7,7 +7,7 @@
  */
 import { isPromise, run, type Task, wait, waitAll } from '@qcow2/block-device';
 import { clusterKind } from '@qcow2/codec';
-import { InvariantError, UnsupportedFeatureError } from '@qcow2/spec';
+import { InvariantError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
 import type { CompressedReader } from './compressed-reader.ts';
 import type { GuestOverlay } from './guest-overlay.ts';
@@ -15,6 +15,7 @@ import type { ImageCore } from './image-core.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
 import type { PendingCluster, PendingClusters } from './pending-clusters.ts';
 import type { FillSource } from './pending-fills.ts';
+import { kindRuns } from './sub-clusters.ts';
 
 export class ClusterReader {
   readonly #core: ImageCore;
@@ -137,10 +138,11 @@ export class ClusterReader {
   }
 
   /** The guest sees zeros in all of the cluster, and that is known without reading. */
-  readsAsZeros(guestCluster: number, { kind }: Mapping): boolean {
+  readsAsZeros(guestCluster: number, { kind, subclusters }: Mapping): boolean {
     const { backing, clusterBytes } = this.#core;
     if (kind === clusterKind.zeroPlain || kind === clusterKind.zeroAllocated) return true;
-    if (kind !== clusterKind.unallocated) return false;
+    if (kind === clusterKind.compressed || kind === clusterKind.standard) return false;
+    if (kind === clusterKind.mixed && subclusters?.allocated !== 0) return false;
     return backing === undefined || guestCluster * clusterBytes >= backing.sizeBytes;
   }
 
@@ -154,15 +156,28 @@ export class ClusterReader {
         into.fill(0);
         return;
       case clusterKind.unallocated:
+      case clusterKind.preallocated:
         return this.#readBacking(at, into);
       case clusterKind.compressed:
         return this.#compressed.read(mapping.compressed!, inCluster, into);
-      case clusterKind.preallocated:
       case clusterKind.mixed:
-        throw unsupported('extended L2 entries', at);
+        return this.#readSubclusters(mapping, at, inCluster, into);
       default:
         throw new InvariantError('a cluster kind that nobody knows');
     }
+  }
+
+  /** Neighbours of one kind are read in one request. */
+  #readSubclusters(mapping: Mapping, at: number, inCluster: number, into: Uint8Array): void | Promise<void> {
+    const waiting: Promise<void>[] = [];
+    const { clusterBytes } = this.#core;
+    for (const run of kindRuns(mapping, clusterBytes, inCluster, inCluster + into.length)) {
+      const piece = into.subarray(run.start - inCluster, run.end - inCluster);
+      const pieceAt = at + run.start - inCluster;
+      const pending = this.readMapped({ ...mapping, kind: run.kind }, pieceAt, run.start, piece);
+      if (isPromise(pending)) waiting.push(pending);
+    }
+    if (waiting.length > 0) return Promise.all(waiting).then(() => undefined);
   }
 
   /** What stands in place, and what stands elsewhere until it is brought in [JRN-COPY-006]. */
@@ -230,9 +245,4 @@ export class ClusterReader {
 function later(pending: Promise<void>): Promise<void> {
   pending.catch(() => undefined);
   return pending;
-}
-
-export function unsupported(feature: string, guestOffset?: number): UnsupportedFeatureError {
-  const message = `${feature} are not supported here`;
-  return new UnsupportedFeatureError('UNSUPPORTED_FEATURE', message, { feature, guestOffset });
 }

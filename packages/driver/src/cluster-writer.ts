@@ -14,20 +14,27 @@
  * Everything here holds the write lock.
  */
 import { isPromise, type Task } from '@qcow2/block-device';
-import { clusterKind } from '@qcow2/codec';
-import { InvariantError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
 import type { ClusterReader } from './cluster-reader.ts';
 import { type GuestOverlay, type OverlayCluster, sectorBytes } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
 import { L2Allocator } from './l2-allocation.ts';
-import { gapsBetween, joinedRanges, leaveRest, mayAdd, mayLeave, rangesWithout } from './later-parts.ts';
+import {
+  filledRanges,
+  gapsBetween,
+  joinedRanges,
+  leaveRest,
+  mayAdd,
+  mayLeave,
+  rangesWithout,
+} from './later-parts.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
-import { MetadataUpdate } from './metadata-update.ts';
+import { MetadataUpdate, type NewEntry } from './metadata-update.ts';
 import type { PendingClusters } from './pending-clusters.ts';
 import { movedSource } from './pending-fills.ts';
 import { PendingWriter, type Piece } from './pending-writer.ts';
 import type { ClusterRange } from './sector-map.ts';
+import { isInPlace, mapped, withZeros } from './sub-clusters.ts';
 
 /** Clusters that one change maps at most: its descriptors must fit a record of a small ring. */
 const longestRun = 64;
@@ -72,7 +79,7 @@ export class ClusterWriter {
     for (let done = 0; done < count; ) {
       const mapping = yield* this.#mappings.lookup(guestCluster + done);
       const piece = bytes.subarray(done * clusterBytes, (done + 1) * clusterBytes);
-      if (isInPlace(mapping)) {
+      if (isInPlace(mapping, clusterBytes, 0, clusterBytes)) {
         yield* this.#writeOwn(guestCluster + done, mapping, { inCluster: 0, bytes: piece });
         done++;
         continue;
@@ -85,7 +92,8 @@ export class ClusterWriter {
       let wanted = 1;
       while (done + wanted < count && wanted < longestRun) {
         if (this.pending.get(guestCluster + done + wanted) !== undefined) break;
-        if (isInPlace(yield* this.#mappings.lookup(guestCluster + done + wanted))) break;
+        const next = yield* this.#mappings.lookup(guestCluster + done + wanted);
+        if (isInPlace(next, clusterBytes, 0, clusterBytes)) break;
         wanted++;
       }
       done += yield* this.#writeNewRun(guestCluster + done, wanted, bytes.subarray(done * clusterBytes));
@@ -95,12 +103,12 @@ export class ClusterWriter {
   /** Part of a cluster, not in the overlay. */
   *writePart(guestCluster: number, piece: Piece): Task<void> {
     const mapping = yield* this.#mappings.lookup(guestCluster);
-    if (isInPlace(mapping)) {
+    if (isInPlace(mapping, this.#core.clusterBytes, piece.inCluster, piece.inCluster + piece.bytes.length)) {
       yield* this.#writeOwn(guestCluster, mapping, piece);
       return;
     }
-    this.#refuseForeign(mapping, guestCluster);
     if (this.pending.get(guestCluster) === undefined) yield* this.#reader.probe(mapping);
+    yield* this.#finishKept(mapping);
     yield* this.pending.write(guestCluster, mapping, piece);
   }
 
@@ -165,6 +173,24 @@ export class ClusterWriter {
     return bytes;
   }
 
+  /** Before an entry changes that keeps its host cluster: what the log is to bring there is there. */
+  *#finishKept({ hostOffset }: Mapping): Task<void> {
+    const { fills, clusterBytes } = this.#core;
+    if (hostOffset !== 0 && fills.touches(hostOffset, clusterBytes)) {
+      yield* this.finishFill(hostOffset / clusterBytes, fills.now);
+    }
+  }
+
+  /** Sub-clusters, as a mask, that read as zeros from now on. Nothing of their cluster waits anywhere. */
+  *zeroSubclusters(guestCluster: number, mask: number): Task<void> {
+    yield* this.l2.prepare(guestCluster);
+    const mapping = yield* this.#mappings.lookup(guestCluster);
+    yield* this.#finishKept(mapping);
+    const update = this.update();
+    update.setEntry(guestCluster, withZeros(mapping, mask));
+    yield* update.submit({ required: true, afterData: false });
+  }
+
   /** Write what stands elsewhere still of a host cluster, up to a time, except where there is something newer. */
   *#bringIn(hostCluster: number, except: readonly ClusterRange[], until?: number): Task<void> {
     const base = hostCluster * this.#core.clusterBytes;
@@ -193,7 +219,7 @@ export class ClusterWriter {
     const pieces = this.#overlay.runs(cluster);
     const { version } = cluster;
     const onDurable = (): void => this.#overlay.release(cluster, version);
-    if (isInPlace(mapping)) {
+    if (this.#allInPlace(mapping, pieces)) {
       const update = this.update();
       const hasFills = this.#core.fills.touches(mapping.hostOffset, this.#core.clusterBytes);
       if (hasFills) yield* this.#endFills(mapping, pieces, rest, update);
@@ -205,6 +231,13 @@ export class ClusterWriter {
     }
     cluster.settledVersion = version;
     this.#overlay.markClean(cluster);
+  }
+
+  #allInPlace(mapping: Mapping, pieces: readonly Piece[]): boolean {
+    const { clusterBytes } = this.#core;
+    return pieces.every(({ inCluster, bytes }) =>
+      isInPlace(mapping, clusterBytes, inCluster, inCluster + bytes.length),
+    );
   }
 
   /**
@@ -250,7 +283,6 @@ export class ClusterWriter {
       yield* this.#core.data.write(run.first * clusterBytes, guestCluster * clusterBytes, whole);
       for (let i = 0; i < run.count; i++) {
         const before = yield* this.#mappings.lookup(guestCluster + i);
-        this.#refuseForeign(before, guestCluster + i);
         overZeros &&= this.#reader.readsAsZeros(guestCluster + i, before);
         if (own === undefined) {
           update.dropMapping(before);
@@ -267,7 +299,7 @@ export class ClusterWriter {
   }
 
   /**
-   * Give unallocated clusters of a new image host clusters that read as zeros without having been written; in a raw
+   * Give unallocated clusters of a new image host clusters, which read as before without having been written; in a raw
    * data file, the bytes that stand there. Returns how many; the caller goes on behind them.
    */
   *preallocate(guestCluster: number, wanted: number): Task<number> {
@@ -282,10 +314,7 @@ export class ClusterWriter {
     for (let i = 0; i < run.count; i++) {
       const hostOffset = (run.first + i) * clusterBytes;
       if (own === undefined) update.addReference(run.first + i);
-      update.setEntry(
-        guestCluster + i,
-        run.fresh || data.isRaw ? { kind: 'standard', hostOffset } : { kind: 'zero-allocated', hostOffset },
-      );
+      update.setEntry(guestCluster + i, preallocated(this.#core, hostOffset, run.fresh || data.isRaw));
     }
     yield* update.submit({ required: true, afterData: true });
     return run.count;
@@ -301,8 +330,7 @@ export class ClusterWriter {
     for (let i = 0; i < count; i++) {
       const cluster = guestCluster + i;
       const mapping = yield* this.#mappings.lookup(cluster);
-      this.#refuseForeign(mapping, cluster);
-      if (isInPlace(mapping)) continue;
+      if (isInPlace(mapping, clusterBytes, 0, clusterBytes)) continue;
       yield* this.l2.prepare(cluster);
       yield* data.writeZeroes(cluster * clusterBytes, clusterBytes, false);
       update.setEntry(cluster, { kind: 'standard', hostOffset: cluster * clusterBytes });
@@ -320,27 +348,28 @@ export class ClusterWriter {
     how: { required: boolean; onDurable: () => void },
   ): Task<void> {
     const { clusterBytes } = this.#core;
-    this.#refuseForeign(mapping, guestCluster);
     yield* this.l2.prepare(guestCluster);
     // Nobody reads there yet.
     const own = this.#core.data.ownPlace(guestCluster, mapping);
+    if (own !== undefined) yield* this.#finishKept(mapping);
     const run = own ?? (yield* this.#allocator.allocate());
     const offset = run.first * clusterBytes;
     try {
       const update = this.update();
-      const gaps = rest === 'leave-rest' ? gapsBetween(joinedRanges(pieces), clusterBytes) : [];
-      const target = { guestCluster, hostOffset: offset };
-      const open = gaps.length > 0 && !this.#reader.readsAsZeros(guestCluster, mapping);
-      if (open && leaveRest(this.#core, update, mapping, target, gaps)) {
+      const gaps = gapsBetween(joinedRanges(pieces), clusterBytes);
+      const target = { guestCluster, hostOffset: offset, reused: own !== undefined, fresh: run.fresh };
+      const { entry, rest: needed } = mapped(mapping, clusterBytes, target, gaps);
+      const open = needed.length > 0 && !this.#reader.readsAsZeros(guestCluster, mapping);
+      if (rest === 'leave-rest' && open && leaveRest(this.#core, update, mapping, target, needed)) {
         yield* this.#writePieces(offset, guestCluster, pieces);
       } else {
-        yield* this.#fill(guestCluster, mapping, offset, run.fresh, pieces);
+        yield* this.#fill(mapping, target, pieces, needed);
       }
       if (own === undefined) {
         update.addReference(run.first);
         update.dropMapping(mapping);
       }
-      update.setEntry(guestCluster, { kind: 'standard', hostOffset: offset });
+      update.setEntry(guestCluster, entry);
       update.settled(guestCluster * clusterBytes, clusterBytes);
       const overZeros = run.fresh && this.#reader.readsAsZeros(guestCluster, mapping);
       yield* update.submit({ ...how, afterData: true, overZeros });
@@ -350,27 +379,38 @@ export class ClusterWriter {
     }
   }
 
-  /** Write a cluster that nobody refers to: the pieces, and around them what the guest sees there now. */
+  /**
+   * Write what nobody reads there yet: the pieces, and what the guest sees now in the gaps that are needed. What
+   * stands in a row is written at once.
+   */
   *#fill(
-    guestCluster: number,
     mapping: Mapping,
-    hostOffset: number,
-    fresh: boolean,
+    { guestCluster, hostOffset, fresh }: { guestCluster: number; hostOffset: number; fresh: boolean },
     pieces: readonly Piece[],
+    gaps: readonly ClusterRange[],
   ): Task<void> {
-    const { clusterBytes } = this.#core;
-    const covered = pieces.reduce((sum, piece) => sum + piece.bytes.length, 0);
+    const base = guestCluster * this.#core.clusterBytes;
     const zeros = this.#reader.readsAsZeros(guestCluster, mapping);
-    // What fills the cluster in one piece is written as it stands.
-    const whole = covered === clusterBytes;
-    if (whole ? pieces.length === 1 : zeros && fresh) {
+    if (zeros && fresh) {
       yield* this.#writePieces(hostOffset, guestCluster, pieces);
       return;
     }
-    const content = new Uint8Array(clusterBytes);
-    if (!whole && !zeros) yield* this.#copyAround(guestCluster, mapping, pieces, content);
-    for (const { inCluster, bytes } of pieces) content.set(bytes, inCluster);
-    yield* this.#core.data.write(hostOffset, guestCluster * clusterBytes, content);
+    for (const { start, end } of filledRanges(pieces, gaps)) {
+      const inRange = pieces.filter(({ inCluster }) => inCluster >= start && inCluster < end);
+      let content = inRange[0]?.bytes;
+      // One piece is written as it stands.
+      if (content?.length !== end - start) {
+        content = new Uint8Array(end - start);
+        for (const gap of zeros ? [] : gaps) {
+          if (gap.start < start || gap.start >= end) continue;
+          const into = content.subarray(gap.start - start, gap.end - start);
+          const done = this.#reader.readMapped(mapping, base + gap.start, gap.start, into);
+          if (isPromise(done)) yield done;
+        }
+        for (const { inCluster, bytes } of inRange) content.set(bytes, inCluster - start);
+      }
+      yield* this.#core.data.write(hostOffset + start, base + start, content);
+    }
   }
 
   *#writePieces(hostOffset: number, guestCluster: number, pieces: readonly Piece[]): Task<void> {
@@ -379,38 +419,11 @@ export class ClusterWriter {
       yield* this.#core.data.write(hostOffset + inCluster, base + inCluster, bytes);
     }
   }
-
-  /** Read what the pieces leave open, and nothing else. Pieces are in order. */
-  *#copyAround(
-    guestCluster: number,
-    mapping: Mapping,
-    pieces: readonly Piece[],
-    into: Uint8Array,
-  ): Task<void> {
-    const { clusterBytes } = this.#core;
-    const start = guestCluster * clusterBytes;
-    let at = 0;
-    for (const { inCluster, bytes } of [...pieces, { inCluster: clusterBytes, bytes: new Uint8Array(0) }]) {
-      if (inCluster > at) {
-        const done = this.#reader.readMapped(mapping, start + at, at, into.subarray(at, inCluster));
-        if (isPromise(done)) yield done;
-      }
-      at = inCluster + bytes.length;
-    }
-  }
-
-  #refuseForeign(mapping: Mapping, guestCluster: number): void {
-    const { kind } = mapping;
-    if (kind === clusterKind.mixed || kind === clusterKind.preallocated) {
-      // The reader knows the name of what it does not read.
-      const at = guestCluster * this.#core.clusterBytes;
-      const read = this.#reader.readMapped(mapping, at, 0, new Uint8Array(0));
-      if (isPromise(read)) throw new InvariantError('a cluster of an unsupported kind was read');
-    }
-  }
 }
 
-/** A write may go straight to the cluster: it holds data, and nobody else refers to it. */
-export function isInPlace(mapping: Mapping): boolean {
-  return mapping.kind === clusterKind.standard && mapping.exclusive;
+/** A cluster that reads as it did before it had a host cluster: as zeros, or, where sub-clusters can say so, as what is below. */
+function preallocated(core: ImageCore, hostOffset: number, fresh: boolean): NewEntry {
+  if (core.l2Format.extended)
+    return { kind: 'subclusters', hostOffset, copied: true, allocated: 0, zeros: 0 };
+  return fresh ? { kind: 'standard', hostOffset } : { kind: 'zero-allocated', hostOffset };
 }

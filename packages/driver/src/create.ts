@@ -23,6 +23,7 @@ import {
   cryptMethods,
   featureNames,
   incompatibleFeatures,
+  mappingSizes,
   qcow2Limits,
   StateError,
 } from '@qcow2/spec';
@@ -41,6 +42,8 @@ export interface CreateOptions {
   /** 1, 2, 4, … 64; default 16; version 2 has 16 only. */
   readonly refcountBits?: number;
   readonly lazyRefcounts?: boolean;
+  /** Clusters have 32 parts that are allocated one by one; for version 3 and clusters of 16 KiB and more. Default false. */
+  readonly extendedL2?: boolean;
   /** A name, stored and not followed. */
   readonly backingFile?: string;
   readonly backingFormat?: string;
@@ -184,8 +187,14 @@ function plan(options: CreateOptions): Qcow2Header {
   // Version 2 has no zero clusters, and a cluster that nobody has written shows noise.
   const shows = version === 2 && encryption !== undefined && options.preallocation === 'metadata';
   refuse(shows, 'preallocation', 'an encrypted image of version 2 has no clusters that read as zeros');
+  const extendedL2 = options.extendedL2 === true;
+  refuse(version === 2 && extendedL2, 'extendedL2', 'version 2 has no extended L2 entries');
+  const isSmall = clusterBits < mappingSizes.extendedL2MinClusterBits;
+  refuse(extendedL2 && isSmall, 'extendedL2', 'extended L2 entries need clusters of 16 KiB or more');
+  const isExternal = extendedL2 && dataFile !== undefined;
+  refuse(isExternal, 'extendedL2', 'extended L2 entries with an external data file are not served');
   refuse(!Number.isSafeInteger(sizeBytes) || sizeBytes < 0, 'sizeBytes', 'not a size in bytes');
-  const entriesPerTable = 2 ** (clusterBits - 3);
+  const entriesPerTable = 2 ** (clusterBits - (extendedL2 ? 4 : 3));
   const l1Entries = Math.ceil(sizeBytes / (2 ** clusterBits * entriesPerTable));
   const tooLarge = l1Entries * 8 > qcow2Limits.maxL1TableBytes;
   refuse(tooLarge, 'sizeBytes', 'too large for this cluster size: the L1 table may have 32 MiB');
@@ -211,7 +220,8 @@ function plan(options: CreateOptions): Qcow2Header {
     snapshotsOffset: 0,
     incompatibleFeatures:
       (dataFile === undefined ? 0n : incompatibleFeatures.externalDataFile) |
-      (compressionType === 0 ? 0n : incompatibleFeatures.compressionType),
+      (compressionType === 0 ? 0n : incompatibleFeatures.compressionType) |
+      (extendedL2 ? incompatibleFeatures.extendedL2 : 0n),
     compatibleFeatures: options.lazyRefcounts === true ? compatibleFeatures.lazyRefcounts : 0n,
     autoclearFeatures: dataFile?.raw === true ? autoclearFeatures.rawExternalData : 0n,
     refcountOrder,

@@ -25,7 +25,7 @@ import {
   type Task,
   wait,
 } from '@qcow2/block-device';
-import { clusterKind, decodeExternalDataFile, findHeaderExtension, type Qcow2Header } from '@qcow2/codec';
+import { decodeExternalDataFile, findHeaderExtension, type Qcow2Header } from '@qcow2/codec';
 import {
   autoclearFeatures,
   FormatError,
@@ -40,6 +40,7 @@ import { EncryptedSectors, type SectorStore } from './encrypted-sectors.ts';
 import { cipherSectorBytes, type GuestCipher } from './encryption.ts';
 import type { ImageCore } from './image-core.ts';
 import type { Mapping } from './mapping.ts';
+import { isReusable } from './sub-clusters.ts';
 
 const readData = { event: 'read_data' } as const;
 const writeData = { event: 'write_data' } as const;
@@ -205,13 +206,12 @@ export class DataArea {
   }
 
   /**
-   * Where clusters go that the allocator is not to be asked for: to the host cluster that a zero cluster has already,
+   * Where clusters go that the allocator is not to be asked for: to the host cluster that is there and not read yet,
    * or to their place in the data file. Nothing is counted for them.
    */
   ownPlace(guestCluster: number, mapping: Mapping): Allocation | undefined {
     if (this.isExternal) return this.ownRun(guestCluster, 1);
-    const isZero = mapping.kind === clusterKind.zeroAllocated && mapping.exclusive;
-    if (!isZero) return undefined;
+    if (!isReusable(mapping)) return undefined;
     return { first: mapping.hostOffset / this.#core.clusterBytes, count: 1, fresh: false };
   }
 

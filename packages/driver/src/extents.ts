@@ -3,8 +3,9 @@ import { type Extent, pushExtent, type Task } from '@qcow2/block-device';
 import { clusterKind } from '@qcow2/codec';
 import type { GuestOverlay } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
-import type { MappingTable } from './mapping.ts';
+import type { Mapping, MappingTable } from './mapping.ts';
 import type { PendingClusters } from './pending-clusters.ts';
+import { kindRuns } from './sub-clusters.ts';
 
 /** @param held what is not found through the mapping yet */
 export function* guestExtents(
@@ -23,19 +24,38 @@ export function* guestExtents(
     const length = Math.min(lengthBytes - done, core.clusterBytes - inCluster);
     const mapping = yield* mappings.lookup(guestCluster);
     const isHeld = overlay.get(guestCluster) !== undefined || pending.get(guestCluster) !== undefined;
-    const kind = isHeld ? 'data' : extentKind(mapping.kind);
-    const known = kind === 'data' && !isHeld ? yield* core.data.extents(at, length) : undefined;
-    const plain: Extent = { offset: at, lengthBytes: length, kind };
-    const here: Extent = mapping.compressed === undefined || isHeld ? plain : { ...plain, compressed: true };
-    for (const extent of known === undefined || known.length === 0 ? [here] : known) {
-      pushExtent(extents, extent);
-      done += extent.lengthBytes;
-    }
+    if (isHeld) pushExtent(extents, { offset: at, lengthBytes: length, kind: 'data' });
+    else yield* pushMapped(extents, core, mapping, at, length);
+    done += length;
   }
   return extents;
 }
 
+/** A range of one cluster, below what is held. */
+function* pushMapped(
+  extents: Extent[],
+  { data, clusterBytes }: ImageCore,
+  mapping: Mapping,
+  offset: number,
+  lengthBytes: number,
+): Task<void> {
+  const inCluster = offset % clusterBytes;
+  for (const run of kindRuns(mapping, clusterBytes, inCluster, inCluster + lengthBytes)) {
+    const end = offset + run.end - inCluster;
+    const kind = extentKind(run.kind);
+    for (let at = offset + run.start - inCluster; at < end; ) {
+      const known = kind === 'data' ? yield* data.extents(at, end - at) : undefined;
+      const plain: Extent = { offset: at, lengthBytes: end - at, kind };
+      const here: Extent = mapping.compressed === undefined ? plain : { ...plain, compressed: true };
+      for (const extent of known === undefined || known.length === 0 ? [here] : known) {
+        pushExtent(extents, extent);
+        at += extent.lengthBytes;
+      }
+    }
+  }
+}
+
 function extentKind(kind: number): Extent['kind'] {
-  if (kind === clusterKind.unallocated) return 'hole';
+  if (kind === clusterKind.unallocated || kind === clusterKind.preallocated) return 'hole';
   return kind === clusterKind.zeroPlain || kind === clusterKind.zeroAllocated ? 'zero' : 'data';
 }

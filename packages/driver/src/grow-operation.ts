@@ -27,7 +27,6 @@ import type { Task } from '@qcow2/block-device';
 import { clusterKind } from '@qcow2/codec';
 import { encodeGrowIntent } from '@qcow2/codec/journal/v1';
 import { journalIntentKinds } from '@qcow2/spec';
-import { unsupported } from './cluster-reader.ts';
 import { changeDisk, l1EntriesNeeded } from './growth.ts';
 import { sectorBytes } from './guest-overlay.ts';
 import { lastSection, orUndo, section } from './operation.ts';
@@ -116,7 +115,7 @@ export class GrowOperation {
    * zeros in the cluster, which the image takes a copy of first where it is not its own. Holds: the write lock.
    */
   *coverTail(): Task<void> {
-    const { core, mappings, overlay, writer, clusterWriter } = this.#parts;
+    const { core, overlay, writer, clusterWriter } = this.#parts;
     const inCluster = this.#before % core.clusterBytes;
     if (inCluster === 0) return;
     const cluster = (this.#before - inCluster) / core.clusterBytes;
@@ -126,9 +125,6 @@ export class GrowOperation {
     if (rest > 0) yield* writer.write(this.#before, new Uint8Array(rest));
     const held = overlay.get(cluster);
     if (held !== undefined) yield* clusterWriter.settle(held);
-    if ((yield* mappings.lookup(cluster)).kind > clusterKind.compressed) {
-      throw unsupported('extended L2 entries', this.#before);
-    }
     const from = inCluster + rest;
     if (from === core.clusterBytes) return;
     yield* clusterWriter.writePart(cluster, {

@@ -39,7 +39,9 @@ export function hostClustersOf(
   if (kind === clusterKind.unallocated || kind === clusterKind.zeroPlain || l2Format.externalData)
     return none;
   if (kind !== clusterKind.compressed) {
-    return { first: readEntryOffset(view, at) / clusterBytes, count: 1, isCompressed: false };
+    const hostOffset = readEntryOffset(view, at);
+    // None: some of its sub-clusters read as zeros, the others show the backing file.
+    return hostOffset === 0 ? none : { first: hostOffset / clusterBytes, count: 1, isCompressed: false };
   }
   const offset = readCompressedOffset(view, at, clusterBits);
   const end = offset + readCompressedLengthBytes(view, at, clusterBits);

@@ -13,14 +13,14 @@
 import { type Task, wait } from '@qcow2/block-device';
 import { clusterKind } from '@qcow2/codec';
 import type { ClusterReader } from './cluster-reader.ts';
-import { unsupported } from './cluster-reader.ts';
-import { type ClusterWriter, isInPlace } from './cluster-writer.ts';
+import type { ClusterWriter } from './cluster-writer.ts';
 import type { CompressedWriter } from './compressed-writer.ts';
 import { type GuestOverlay, type OverlayCluster, sectorBytes } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
 import type { NewEntry } from './metadata-update.ts';
 import type { PendingCluster, PendingClusters } from './pending-clusters.ts';
+import { isInPlace, kindRuns, wholeSubclusters } from './sub-clusters.ts';
 
 /** Clusters whose entries one change sets: its descriptors must fit a record of the smallest ring. */
 const clustersPerChange = 32;
@@ -88,7 +88,8 @@ export class ImageWriter {
     const pending = this.#pending.get(guestCluster);
     if (pending !== undefined) return placeInPending(pending, inCluster, lengthBytes);
     const mapping = this.#mappings.peek(guestCluster);
-    if (mapping === undefined || !isInPlace(mapping)) return undefined;
+    if (mapping === undefined || !isInPlace(mapping, clusterBytes, inCluster, inCluster + lengthBytes))
+      return undefined;
     const hostOffset = mapping.hostOffset + inCluster;
     return this.#core.fills.touches(hostOffset, lengthBytes) ? undefined : hostOffset;
   }
@@ -142,13 +143,13 @@ export class ImageWriter {
       const mapping = this.#mappings.peek(guestCluster) ?? (yield* this.#mappings.lookup(guestCluster));
       const pending = this.#pending.get(guestCluster) !== undefined;
       const own =
-        isInPlace(mapping) && !this.#core.fills.touches(mapping.hostOffset + inCluster, bytes.length);
+        isInPlace(mapping, this.#core.clusterBytes, inCluster, inCluster + bytes.length) &&
+        !this.#core.fills.touches(mapping.hostOffset + inCluster, bytes.length);
       if (pending || own || this.#isDirect(bytes.length)) {
         yield* this.#writer.writePart(guestCluster, { inCluster, bytes });
         return;
       }
       // Refused now, not when it settles: the writer is still there to hear it.
-      if (mapping.kind > clusterKind.compressed) throw unsupported('extended L2 entries');
       if (bytes.length < this.#core.clusterBytes) yield* this.#reader.probe(mapping);
     }
     yield* this.#gather(guestCluster, inCluster, bytes);
@@ -195,7 +196,10 @@ export class ImageWriter {
     this.#overlay.put(guestCluster, start, sectors);
   }
 
-  /** Whole clusters change their mapping; parts of clusters are written as zeros, or left alone by a discard. */
+  /**
+   * Whole clusters change their mapping, and so do whole sub-clusters; other parts of clusters are written as zeros.
+   * A discard leaves parts of clusters alone.
+   */
   *zero(offset: number, lengthBytes: number, mode: ZeroMode): Task<void> {
     const { clusterBytes } = this.#core;
     const end = offset + lengthBytes;
@@ -223,12 +227,32 @@ export class ImageWriter {
     for (let at = from; at < to; ) {
       const guestCluster = Math.floor(at / clusterBytes);
       const pieceEnd = Math.min(to, (guestCluster + 1) * clusterBytes);
-      const mapping = yield* this.#mappings.lookup(guestCluster);
-      if (this.#isHeld(guestCluster) || !this.#reader.readsAsZeros(guestCluster, mapping)) {
-        yield* this.#writePiece(guestCluster, at % clusterBytes, new Uint8Array(pieceEnd - at));
-      }
+      const base = guestCluster * clusterBytes;
+      yield* this.#zeroPart(guestCluster, at - base, pieceEnd - base);
       at = pieceEnd;
     }
+  }
+
+  *#zeroPart(guestCluster: number, start: number, end: number): Task<void> {
+    const mapping = yield* this.#mappings.lookup(guestCluster);
+    const held = this.#isHeld(guestCluster);
+    if (!held && this.#showsZeros(guestCluster, mapping, start, end)) return;
+    const whole = held ? undefined : wholeSubclusters(mapping, this.#core.clusterBytes, start, end);
+    if (whole === undefined) {
+      yield* this.#writePiece(guestCluster, start, new Uint8Array(end - start));
+      return;
+    }
+    yield* this.#writer.zeroSubclusters(guestCluster, whole.mask);
+    if (start < whole.start) yield* this.#zeroPart(guestCluster, start, whole.start);
+    if (whole.end < end) yield* this.#zeroPart(guestCluster, whole.end, end);
+  }
+
+  /** The guest sees zeros in the range, and that is known without reading. */
+  #showsZeros(guestCluster: number, mapping: Mapping, start: number, end: number): boolean {
+    for (const run of kindRuns(mapping, this.#core.clusterBytes, start, end)) {
+      if (!this.#reader.readsAsZeros(guestCluster, { ...mapping, kind: run.kind })) return false;
+    }
+    return true;
   }
 
   *#zeroWhole(guestCluster: number, count: number, mode: ZeroMode): Task<void> {
@@ -239,7 +263,6 @@ export class ImageWriter {
       const cluster = guestCluster + i;
       const mapping = yield* this.#mappings.lookup(cluster);
       const held = this.#isHeld(cluster);
-      if (mapping.kind > clusterKind.compressed) throw unsupported('extended L2 entries');
       const entry = this.#entryForZeros(cluster, mapping, held, mode);
       if (entry === 'write') {
         yield* this.#writeZeroCluster(cluster);

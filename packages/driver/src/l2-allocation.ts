@@ -6,11 +6,12 @@
  * Changes of the old table that wait in the log are in the copy. Holds: the write lock.
  */
 import { type Task, wait } from '@qcow2/block-device';
-import { clusterKind, writeZeroEntry } from '@qcow2/codec';
+import { clusterKind } from '@qcow2/codec';
 import type { Allocator } from './allocator.ts';
 import type { ImageCore } from './image-core.ts';
 import type { MappingTable } from './mapping.ts';
-import { MetadataUpdate } from './metadata-update.ts';
+import { MetadataUpdate, writeNewEntry } from './metadata-update.ts';
+import { writeNewExtendedEntry } from './sub-clusters.ts';
 
 export class L2Allocator {
   readonly #core: ImageCore;
@@ -37,11 +38,13 @@ export class L2Allocator {
    * clusters. Written whole: however many they are, the log gets one L1 entry.
    */
   *addZeros(guestCluster: number, count: number): Task<void> {
-    const { clusterBytes, l2Entries, l2EntryBytes } = this.#core;
+    const { clusterBytes, l2Entries, l2EntryBytes, l2Format } = this.#core;
     const content = new Uint8Array(clusterBytes);
     const view = new DataView(content.buffer);
     const first = guestCluster % l2Entries;
-    for (let i = first; i < first + count; i++) writeZeroEntry(view, i * l2EntryBytes, 0, false);
+    const write = l2Format.extended ? writeNewExtendedEntry : writeNewEntry;
+    for (let i = first; i < first + count; i++)
+      write(view, i * l2EntryBytes, l2Format, { kind: 'zero-plain' });
     yield* this.#replace(guestCluster, 0, content, { required: true, isEmpty: false });
   }
 
@@ -53,7 +56,7 @@ export class L2Allocator {
     if (table === 0 || !this.#mappings.l2TableExclusive(first)) return false;
     for (let i = 0; i < l2Entries; i++) {
       const { kind, hostOffset } = yield* this.#mappings.lookup(first + i);
-      if (hostOffset !== 0 || kind === clusterKind.standard || kind >= clusterKind.compressed) return false;
+      if (hostOffset !== 0 || kind === clusterKind.standard || kind === clusterKind.compressed) return false;
     }
     const update = new MetadataUpdate(this.#core, this.#mappings, this.#allocator);
     update.clearL1Entry(l1Index);

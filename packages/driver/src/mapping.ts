@@ -12,14 +12,17 @@ import {
   checkL2Entry,
   classifyL2Entry,
   clusterKind,
+  readAllocatedSubclusters,
   readCompressedLengthBytes,
   readCompressedOffset,
   readEntryCopied,
   readEntryOffset,
+  readZeroSubclusters,
 } from '@qcow2/codec';
 import { InvariantError } from '@qcow2/spec';
 import { checkPlace } from './data-area.ts';
 import type { HostArea, ImageCore } from './image-core.ts';
+import { noSubclusters, type Subclusters } from './sub-clusters.ts';
 
 export interface Mapping {
   readonly kind: ClusterKind;
@@ -29,9 +32,12 @@ export interface Mapping {
   readonly exclusive: boolean;
   /** Where the data of a compressed cluster stands, its last sector whole. Such a cluster has no `hostOffset`. */
   readonly compressed?: HostArea;
+  /** What the parts of the cluster are, in an image with extended L2 entries, and in no other. */
+  readonly subclusters?: Subclusters;
 }
 
 const nothing: Mapping = { kind: clusterKind.unallocated, hostOffset: 0, exclusive: false };
+const nothingExtended: Mapping = { ...nothing, subclusters: noSubclusters };
 
 /** An L1 table that is not the disk's: a snapshot's. */
 export interface FixedTable {
@@ -42,11 +48,13 @@ export interface FixedTable {
 export class MappingTable {
   readonly #core: ImageCore;
   readonly #fixed: FixedTable | undefined;
+  readonly #nothing: Mapping;
 
   /** @param fixed default: the disk's table, whichever it is when it is asked */
   constructor(core: ImageCore, fixed?: FixedTable) {
     this.#core = core;
     this.#fixed = fixed;
+    this.#nothing = core.l2Format.extended ? nothingExtended : nothing;
   }
 
   get #l1(): DataView {
@@ -79,7 +87,7 @@ export class MappingTable {
   /** The mapping, if it can be told without waiting. */
   peek(guestCluster: number): Mapping | undefined {
     const table = this.l2TableOffset(guestCluster);
-    if (table === 0) return nothing;
+    if (table === 0) return this.#nothing;
     const entryOffset = table + (guestCluster % this.#core.l2Entries) * this.#core.l2EntryBytes;
     const slice = this.#core.l2Cache.peek(entryOffset);
     if (slice === undefined) return undefined;
@@ -98,16 +106,23 @@ export class MappingTable {
     const { l2Format } = this.#core;
     checkL2Entry(view, at, l2Format, sliceOffset);
     const kind = classifyL2Entry(view, at, l2Format);
-    if (kind === clusterKind.unallocated) return nothing;
+    if (kind === clusterKind.unallocated) return this.#nothing;
     if (kind === clusterKind.compressed) {
       const { clusterBits } = l2Format;
       const compressed = {
         hostOffset: readCompressedOffset(view, at, clusterBits),
         lengthBytes: readCompressedLengthBytes(view, at, clusterBits),
       };
-      return { kind, hostOffset: 0, exclusive: false, compressed };
+      return { ...this.#nothing, kind, compressed };
     }
     const hostOffset = readEntryOffset(view, at);
+    if (l2Format.extended) {
+      const subclusters = {
+        allocated: readAllocatedSubclusters(view, at),
+        zeros: readZeroSubclusters(view, at),
+      };
+      return { kind, hostOffset, exclusive: readEntryCopied(view, at), subclusters };
+    }
     if (!l2Format.externalData) return { kind, hostOffset, exclusive: readEntryCopied(view, at) };
     if (kind !== clusterKind.zeroPlain) {
       checkPlace(hostOffset, guestCluster * this.#core.clusterBytes, sliceOffset + at);

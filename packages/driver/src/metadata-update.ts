@@ -9,6 +9,7 @@
 import type { Task } from '@qcow2/block-device';
 import type { TableCache, TableSlice, WriteStep } from '@qcow2/cache';
 import {
+  type L2Format,
   writeCompressedEntry,
   writeEntryCopied,
   writeL1Entry,
@@ -23,13 +24,22 @@ import type { ImageCore } from './image-core.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
 import type { MetadataWrite } from './metadata-log.ts';
 import type { FillSource } from './pending-fills.ts';
+import { writeNewExtendedEntry } from './sub-clusters.ts';
 
 export type NewEntry =
   | { readonly kind: 'standard'; readonly hostOffset: number }
   | { readonly kind: 'compressed'; readonly hostOffset: number; readonly lengthBytes: number }
   | { readonly kind: 'zero-plain' }
   | { readonly kind: 'zero-allocated'; readonly hostOffset: number }
-  | { readonly kind: 'unallocated' };
+  | { readonly kind: 'unallocated' }
+  /** In part, with extended L2 entries; masks as in `Subclusters`. */
+  | {
+      readonly kind: 'subclusters';
+      readonly hostOffset: number;
+      readonly copied: boolean;
+      readonly allocated: number;
+      readonly zeros: number;
+    };
 
 /** Part of a cluster whose bytes stand elsewhere until they are brought in. */
 export interface LaterPart {
@@ -273,30 +283,15 @@ export class MetadataUpdate {
   }
 
   #applyEntries(tables: SliceSet, writes: MetadataWrite[]): void {
+    const { l2Format, l2EntryBytes } = this.#core;
     for (const { guestCluster, entry } of this.#entries) {
       const entryOffset = this.#mappings.entryOffset(guestCluster);
       const slice = tables.get(entryOffset);
       const at = entryOffset - slice.hostOffset;
-      switch (entry.kind) {
-        case 'standard':
-          writeStandardEntry(slice.view, at, entry.hostOffset, true);
-          break;
-        case 'compressed': {
-          const { clusterBits } = this.#core;
-          writeCompressedEntry(slice.view, at, clusterBits, entry.hostOffset, entry.lengthBytes);
-          break;
-        }
-        case 'zero-allocated':
-          writeZeroEntry(slice.view, at, entry.hostOffset, true);
-          break;
-        case 'zero-plain':
-          writeZeroEntry(slice.view, at, 0, false);
-          break;
-        case 'unallocated':
-          writeUnallocated(slice.view, at);
-          break;
-      }
-      writes.push({ step: 2, hostOffset: hostOffset(entryOffset), bytes: slice.bytes.slice(at, at + 8) });
+      if (l2Format.extended) writeNewExtendedEntry(slice.view, at, l2Format, entry);
+      else writeNewEntry(slice.view, at, l2Format, entry);
+      const bytes = slice.bytes.slice(at, at + l2EntryBytes);
+      writes.push({ step: 2, hostOffset: hostOffset(entryOffset), bytes });
     }
   }
 
@@ -325,6 +320,29 @@ export class MetadataUpdate {
     const { l1, header } = this.#core;
     const bytes = new Uint8Array(l1.buffer, l1.byteOffset + index * 8, 8).slice();
     return { step: 2, hostOffset: hostOffset(header.l1Offset + index * 8), bytes };
+  }
+}
+
+/** All 8 bytes of an entry, in an image without sub-clusters. */
+export function writeNewEntry(view: DataView, at: number, { clusterBits }: L2Format, entry: NewEntry): void {
+  switch (entry.kind) {
+    case 'standard':
+      writeStandardEntry(view, at, entry.hostOffset, true);
+      break;
+    case 'zero-allocated':
+      writeZeroEntry(view, at, entry.hostOffset, true);
+      break;
+    case 'zero-plain':
+      writeZeroEntry(view, at, 0, false);
+      break;
+    case 'unallocated':
+      writeUnallocated(view, at);
+      break;
+    case 'compressed':
+      writeCompressedEntry(view, at, clusterBits, entry.hostOffset, entry.lengthBytes);
+      break;
+    case 'subclusters':
+      throw new InvariantError('sub-clusters in an image that has none');
   }
 }
 

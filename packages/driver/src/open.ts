@@ -443,7 +443,9 @@ function checkDataFile(
 /** An image-wide feature without which guest bytes can not be read. */
 function unsupportedFeature(header: Qcow2Header): string | undefined {
   const has = (mask: bigint): boolean => (header.incompatibleFeatures & mask) !== 0n;
-  if (has(incompatibleFeatures.extendedL2)) return 'extended L2 entries';
+  if (has(incompatibleFeatures.extendedL2) && has(incompatibleFeatures.externalDataFile)) {
+    return 'extended L2 entries with an external data file';
+  }
   return undefined;
 }
 

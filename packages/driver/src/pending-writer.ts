@@ -23,6 +23,8 @@ import { leaveRest } from './later-parts.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
 import { MetadataUpdate } from './metadata-update.ts';
 import { PendingCluster, type PendingClusters } from './pending-clusters.ts';
+import type { ClusterRange } from './sector-map.ts';
+import { mapped, rangesOf } from './sub-clusters.ts';
 
 /** Bytes for a cluster, at their place in it. */
 export interface Piece {
@@ -111,15 +113,16 @@ export class PendingWriter {
     const mapping = yield* this.#mappings.lookup(guestCluster);
     yield* this.#l2.prepare(guestCluster);
     const update = new MetadataUpdate(this.#core, this.#mappings, this.#allocator);
+    const { entry, rest } = mapped(mapping, clusterBytes, cluster, cluster.written.gaps());
     const left =
       !this.#reader.readsAsZeros(guestCluster, mapping) &&
-      leaveRest(this.#core, update, mapping, cluster, cluster.written.gaps());
-    if (!left) yield* this.#complete(cluster, mapping);
+      leaveRest(this.#core, update, mapping, cluster, rest);
+    if (!left) yield* this.#complete(cluster, mapping, rest);
     if (!reused) {
       update.addReference(hostOffset / clusterBytes);
       update.dropMapping(mapping);
     }
-    update.setEntry(guestCluster, { kind: 'standard', hostOffset });
+    update.setEntry(guestCluster, entry);
     const overZeros = cluster.fresh && this.#reader.readsAsZeros(guestCluster, mapping);
     yield* update.submit({ required: true, afterData: true, overZeros });
     this.#clusters.delete(cluster);
@@ -145,7 +148,13 @@ export class PendingWriter {
     const own = this.#core.data.ownPlace(guestCluster, mapping);
     const { first, fresh } = own ?? (yield* this.#allocator.allocate());
     const place = { guestCluster, hostOffset: first * clusterBytes, fresh, reused: own !== undefined };
-    return new PendingCluster(place, clusterBytes);
+    const cluster = new PendingCluster(place, clusterBytes);
+    // Where sub-clusters of it hold data, that is written.
+    const allocated = own === undefined ? 0 : (mapping.subclusters?.allocated ?? 0);
+    for (const { start, end } of rangesOf(allocated, clusterBytes, { start: 0, end: clusterBytes })) {
+      cluster.written.setTouched(start, end);
+    }
+    return cluster;
   }
 
   /** In whole sectors: where a sector gets its first bytes and not all of them, the rest is read. */
@@ -174,14 +183,14 @@ export class PendingWriter {
     written.setTouched(inCluster, end);
   }
 
-  /** Bring in what nobody has written: every gap is read and written once. */
-  *#complete(cluster: PendingCluster, mapping: Mapping): Task<void> {
+  /** Bring in what nobody has written and the mapping needs: every gap is read and written once. */
+  *#complete(cluster: PendingCluster, mapping: Mapping, gaps: readonly ClusterRange[]): Task<void> {
     const { written, hostOffset, guestCluster, fresh } = cluster;
-    if (written.isFull) return;
+    if (gaps.length === 0) return;
     const base = guestCluster * this.#core.clusterBytes;
     const zeros = this.#reader.readsAsZeros(guestCluster, mapping);
     if (zeros && fresh) return;
-    for (const { start, end } of written.gaps()) {
+    for (const { start, end } of gaps) {
       const bytes = new Uint8Array(end - start);
       if (!zeros) yield* this.#readUnder(cluster, mapping, start, bytes);
       yield* this.#core.data.writeAround(hostOffset + start, base + start, bytes);

@@ -33,7 +33,7 @@ export const qcow2Options: readonly ListedOption[] = [
   refusedText('encryption', 'bool', ['off', 'no', 'false', 'n']),
   ...encryptionOptions,
   { name: 'cluster_size', type: 'size', help: 'qcow2 cluster size', defaultText: '65536' },
-  { ...refusedText('extended_l2', 'bool', ['off', 'no', 'false', 'n']), defaultText: 'off' },
+  { name: 'extended_l2', type: 'bool', help: 'Extended L2 tables', defaultText: 'off' },
   {
     name: 'preallocation',
     type: 'string',
@@ -131,6 +131,7 @@ export interface Qcow2CreateSettings {
   readonly clusterBytes: number;
   readonly refcountBits: number;
   readonly lazyRefcounts: boolean;
+  readonly extendedL2: boolean;
   readonly compressionType: 'deflate' | 'zstd';
   readonly preallocation: 'off' | 'metadata';
   /** Also space for the clusters that preallocated metadata leads to. */
@@ -170,12 +171,14 @@ export function qcow2Settings(values: OptionValues, subject: string): Qcow2Creat
   const clusterBytes = clusterBytesOf(values, refuse);
   const backingFile = textOf(values, 'backing_file');
   const backingFormat = textOf(values, 'backing_fmt');
-  if (backingFile !== undefined && preallocation !== 'off') {
+  const extendedL2 = values.get('extended_l2')?.value === true;
+  if (backingFile !== undefined && preallocation !== 'off' && !extendedL2) {
     refuse('Backing file and preallocation can only be used at the same time if extended_l2 is on');
   }
   if (backingFile === undefined && backingFormat !== undefined) {
     refuse('Backing format cannot be used without backing file');
   }
+  if (extendedL2) checkExtendedL2(values, version, clusterBytes, refuse);
   const lazyRefcounts = values.get('lazy_refcounts')?.value === true;
   if (version < 3 && lazyRefcounts) {
     refuse(
@@ -198,10 +201,11 @@ export function qcow2Settings(values: OptionValues, subject: string): Qcow2Creat
     clusterBytes: Number(clusterBytes),
     refcountBits,
     lazyRefcounts,
+    extendedL2,
     compressionType,
     preallocation,
     ...(space === undefined ? {} : { space }),
-    sizeBytes: sizeBytesOf(values, clusterBytes, refuse),
+    sizeBytes: sizeBytesOf(values, clusterBytes, extendedL2, refuse),
     ...(backingFile === undefined ? {} : { backingFile }),
     ...(backingFormat === undefined ? {} : { backingFormat }),
     ...(dataFile === undefined ? {} : { dataFile }),
@@ -295,10 +299,27 @@ function dataFileOf(
   return { name, raw };
 }
 
-function sizeBytesOf(values: OptionValues, clusterBytes: bigint, refuse: Refuse): number {
+function checkExtendedL2(values: OptionValues, version: 2 | 3, clusterBytes: bigint, refuse: Refuse): void {
+  if (version < 3) {
+    refuse(
+      'Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)',
+    );
+  }
+  if (clusterBytes < 16384n) {
+    refuse('Extended L2 entries are only supported with cluster sizes of at least 16384 bytes');
+  }
+  if (textOf(values, 'data_file') !== undefined) refuse(`extended_l2=on with data_file is ${notYet}`);
+}
+
+function sizeBytesOf(
+  values: OptionValues,
+  clusterBytes: bigint,
+  extendedL2: boolean,
+  refuse: Refuse,
+): number {
   const wanted = integerOf(values, 'size') ?? 0n;
   const sizeBytes = ((wanted + sectorBytes - 1n) / sectorBytes) * sectorBytes;
-  const bytesPerL1Entry = clusterBytes * (clusterBytes / l1EntryBytes);
+  const bytesPerL1Entry = clusterBytes * (clusterBytes / (extendedL2 ? 16n : 8n));
   const l1Entries = (sizeBytes + bytesPerL1Entry - 1n) / bytesPerL1Entry;
   if (l1Entries * l1EntryBytes > maxL1Bytes) {
     refuse("The image size is too large for file format 'qcow2' (try using a larger cluster size)");

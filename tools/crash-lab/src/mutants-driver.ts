@@ -53,9 +53,9 @@ export const driverMutants: readonly CodeMutant[] = [
     protection: 'a cluster that something else refers to is copied before it is written',
     edits: [
       {
-        file: driver('cluster-writer.ts'),
-        find: 'return mapping.kind === clusterKind.standard && mapping.exclusive;',
-        replace: 'return mapping.kind === clusterKind.standard;',
+        file: driver('sub-clusters.ts'),
+        find: '  if (!mapping.exclusive) return false;\n',
+        replace: '',
       },
     ],
     system: 'journal+snapshot',

@@ -76,6 +76,15 @@ const optionLists = [
     'preallocation=falloc',
     'preallocation=full,cluster_size=4k',
   ],
+  ...[
+    'extended_l2=on',
+    'extended_l2=on,cluster_size=16k',
+    'extended_l2=on,cluster_size=2M,preallocation=metadata',
+    'extended_l2=on,cluster_size=8k',
+    'extended_l2=on,cluster_size=8k,compat=0.10',
+    'extended_l2=on,lazy_refcounts=on,compat=0.10',
+    'extended_l2=on,cluster_size=8k,refcount_bits=3',
+  ],
   ...['extended_l2=off', 'compression_type=zlib', 'compression_type=zstd', 'compression_type=lz4'],
   ...['data_file_raw=off', 'nocow=off'],
   ...['data_file_raw=on', 'data_file=d,compat=0.10', 'data_file=d,data_file_raw=maybe'],
@@ -203,7 +212,6 @@ const deviating = [
   differs('create-options', create('-f', 'qcow2', '-o', 'help')),
   differs('create-options', create('-f', 'raw', '-o', 'help')),
   ...[
-    'extended_l2=on',
     'encryption=on',
     'encrypt.format=aes',
     'encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=serpent-256',

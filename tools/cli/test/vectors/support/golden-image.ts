@@ -66,8 +66,10 @@ function encryptionOf({ qemu, passphrase }: VectorManifest): ImageEncryption | u
 /** By what QEMU said about the image, not by what we read in it. */
 function unservedFeature({ qemu }: VectorManifest): string | undefined {
   const format = qemu.info['format-specific'].data;
-  if (format['data-file'] !== undefined) return 'an external data file';
-  return format['extended-l2'] === true ? 'extended L2 entries' : undefined;
+  if (format['data-file'] === undefined) return undefined;
+  return format['extended-l2'] === true
+    ? 'extended L2 entries with an external data file'
+    : 'an external data file';
 }
 
 function unwritableState({ qemu }: VectorManifest): string | undefined {
