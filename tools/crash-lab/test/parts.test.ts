@@ -115,7 +115,7 @@ describe('workloads', () => {
       'write',
       'flush',
     ]);
-    expect(() => namedWorkload(geometry, 'q')).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
+    expect(() => namedWorkload(geometry, '%')).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
   });
 
   it('stay within the guest and write something else each time', () => {
