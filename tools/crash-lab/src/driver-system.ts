@@ -175,7 +175,7 @@ export class DriverSystem implements SystemUnderTest {
       .slice(0, 8)
       .map(({ severity, code, message }) => `${severity} ${code}: ${message}`);
     let errors = report.corruptions + report.checkErrors - excused.length;
-    const bytes = await allBytes(device);
+    const bytes = await allBytes(files.image);
     // Nobody's leak, since the L1 table leads there; and nothing that anybody asked for [JRN-INTENT-024].
     const behind = this.configuration.mode === 'journal' ? tablesBehindEnd(bytes) : 0;
     if (behind > 0) {
