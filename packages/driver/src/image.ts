@@ -68,6 +68,9 @@ export class Qcow2Image implements BlockDevice {
   #closed = false;
   #failure: Qcow2Error | undefined;
   /** Counts changes and flushes: whether anything came since the idle timer was set. */
+  /** Of a raw data file: how often clusters were mapped, and how many of these times are durable. */
+  #mapsMade = 0;
+  #mapsDurable = 0;
   #activity = 0;
   #idleTimer: ReturnType<typeof setTimeout> | undefined;
 
@@ -149,7 +152,8 @@ export class Qcow2Image implements BlockDevice {
   write(offset: number, bytes: Uint8Array, options?: WriteOptions): void | Promise<void> {
     this.#refuseWrite(offset, bytes.length);
     const parts = this.#parts;
-    const hostOffset = parts.mustWaitToWrite ? undefined : parts.writer.inPlaceOffset(offset, bytes.length);
+    const mustWait = parts.mustWaitToWrite || this.#hasOpenMaps;
+    const hostOffset = mustWait ? undefined : parts.writer.inPlaceOffset(offset, bytes.length);
     if (hostOffset !== undefined && options?.fua !== true)
       return this.#writeInPlace(hostOffset, offset, bytes);
     // The writer is asked for when the lock is held: with the journal it comes and goes.
@@ -472,8 +476,16 @@ export class Qcow2Image implements BlockDevice {
 
   /** A raw data file: what is written to is mapped, and durably so [DAT-005]. */
   *#mapFirst(offset: number, lengthBytes: number): Task<void> {
-    const mapped = yield* this.#exclusively(() => this.#parts.writer.mapRange(offset, lengthBytes));
-    if (mapped) yield* this.#commit();
+    if (yield* this.#exclusively(() => this.#parts.writer.mapRange(offset, lengthBytes))) this.#mapsMade++;
+    // What is mapped already may have been so by another write, which is still waiting for its commit.
+    if (!this.#hasOpenMaps) return;
+    const made = this.#mapsMade;
+    yield* this.#commit();
+    this.#mapsDurable = Math.max(this.#mapsDurable, made);
+  }
+
+  get #hasOpenMaps(): boolean {
+    return this.#mapsMade > this.#mapsDurable;
   }
 
   *#writeCompressed(offset: number, bytes: Uint8Array): Task<void> {
