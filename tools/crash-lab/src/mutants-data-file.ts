@@ -47,8 +47,8 @@ export const dataFileMutants: readonly CodeMutant[] = [
     edits: [
       {
         file: driver('image.ts'),
-        find: '    if (mapped) yield* this.#commit();\n',
-        replace: '',
+        find: '    yield* this.#commit();\n    this.#mapsDurable',
+        replace: '    this.#mapsDurable',
       },
     ],
     system: 'ordered+raw+unmapped',

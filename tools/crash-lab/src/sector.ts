@@ -70,8 +70,10 @@ export const zeroSector = new Sector(new Uint8Array(sectorBytes));
 
 /** A sector with these 512 bytes, which it takes over; zeros give `zeroSector`. */
 export function sectorOf(bytes: Uint8Array<ArrayBuffer>): Sector {
-  const words = new Uint32Array(bytes.buffer, bytes.byteOffset, sectorBytes / 4);
-  for (let index = 0; index < words.length; index++) if (words[index] !== 0) return new Sector(bytes);
+  // Part of a write that began anywhere, as compressed data does.
+  const own = bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
+  const words = new Uint32Array(own.buffer, own.byteOffset, sectorBytes / 4);
+  for (let index = 0; index < words.length; index++) if (words[index] !== 0) return new Sector(own);
   return zeroSector;
 }
 
