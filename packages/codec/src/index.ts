@@ -107,6 +107,7 @@ export {
   classifySubcluster,
   clearReservedL2,
   clusterKind,
+  isSoundL2Entry,
   type L2Format,
   l2EntriesPerTable,
   l2EntryBytes,

@@ -5,7 +5,9 @@ import {
   checkL2Entry,
   classifyL2Entry,
   classifySubcluster,
+  clearReservedL2,
   clusterKind,
+  isSoundL2Entry,
   type L2Format,
   l2EntriesPerTable,
   l2EntryBytes,
@@ -153,5 +155,49 @@ describe('L2 entries are refused', () => {
   ])('[SUB-004, SUB-005, SUB-006] %s, %s', (clause, code, entry, bitmap) => {
     const error = { clause, code, field: 'entry', hostOffset: 0x60008 };
     expect(refusal(() => checkL2Entry(entryView(entry, bitmap), 0, extended, 0x60000))).toEqual(error);
+  });
+});
+
+describe('isSoundL2Entry', () => {
+  it('is what checkL2Entry lets pass, of any bits', () => {
+    const formats = [v3, v2, extended, external];
+    let state = 1;
+    const word = (): bigint => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return BigInt(state);
+    };
+    let sound = 0;
+    for (let i = 0; i < 4000; i++) {
+      // Few bits, so that some of them are sound.
+      const entry = (1n << (word() % 64n)) | (1n << (16n + (word() % 40n)));
+      const bitmaps = 1n << (word() % 64n);
+      const view = new DataView(new ArrayBuffer(16));
+      view.setBigUint64(0, entry);
+      view.setBigUint64(8, i % 2 === 0 ? bitmaps : 0n);
+      const format = formats[i % formats.length]!;
+      let passes = true;
+      try {
+        checkL2Entry(view, 0, format, 0);
+      } catch {
+        passes = false;
+      }
+      expect(isSoundL2Entry(view, 0, format)).toBe(passes);
+      if (passes) sound++;
+    }
+    expect(sound).toBeGreaterThan(100);
+    expect(sound).toBeLessThan(3900);
+  });
+
+  it('[L2E-007, L2E-010, SUB-002] reserved bits are cleared, and nothing else', () => {
+    const entry = copied | (1n << 58n) | 0x50000n | 9n;
+    const cleared = (format: L2Format, from: bigint): bigint => {
+      const view = entryView(from);
+      clearReservedL2(view, 0, format);
+      return view.getBigUint64(0);
+    };
+    expect(cleared(v3, entry)).toBe(copied | 0x50001n);
+    expect(cleared(v2, entry)).toBe(copied | 0x50000n);
+    expect(cleared(extended, entry)).toBe(copied | 0x50000n);
+    expect(cleared(v3, compressed | 0x50123n)).toBe(compressed | 0x50123n);
   });
 });

@@ -173,12 +173,25 @@ export function clearReservedL2(view: DataView, at: number, format: L2Format): v
  * @throws FormatError RESERVED_SET, BAD_ALIGNMENT, BAD_FIELD, OFFSET_TOO_LARGE; clauses L2E-*, CMP-*, SUB-*, FEA-003
  */
 export function checkL2Entry(view: DataView, at: number, format: L2Format, tableOffset: number): void {
+  const fault = descriptorFault(view, at, format);
+  if (fault !== undefined) throw entryError(fault.code, fault.message, view, at, tableOffset, fault.clause);
+  const second = format.extended ? subclusterFault(view, at) : undefined;
+  if (second === undefined) return;
+  throw entryError(second.code, second.message, view, at + 8, tableOffset, second.clause);
+}
+
+/** Whether `checkL2Entry` would let an entry pass: for who goes through many that it would not. */
+export function isSoundL2Entry(view: DataView, at: number, format: L2Format): boolean {
+  if (descriptorFault(view, at, format) !== undefined) return false;
+  return !format.extended || subclusterFault(view, at) === undefined;
+}
+
+function descriptorFault(view: DataView, at: number, format: L2Format): EntryFault | undefined {
   const high = view.getUint32(at);
   const low = view.getUint32(at + 4);
-  const isCompressed = (high & compressedHigh) !== 0;
-  const fault = isCompressed ? compressedFault(high, low, format) : standardFault(high, low, format);
-  if (fault !== undefined) throw entryError(fault.code, fault.message, view, at, tableOffset, fault.clause);
-  if (format.extended) checkSubclusters(view, at, isCompressed, tableOffset);
+  return (high & compressedHigh) === 0
+    ? standardFault(high, low, format)
+    : compressedFault(high, low, format);
 }
 
 /** What is wrong with an entry; made only where something is. */
@@ -209,28 +222,20 @@ function standardFault(high: number, low: number, format: L2Format): EntryFault 
   return undefined;
 }
 
-function checkSubclusters(view: DataView, at: number, isCompressed: boolean, tableOffset: number): void {
+/** Of the bitmaps of an extended entry. */
+function subclusterFault(view: DataView, at: number): EntryFault | undefined {
   const zeros = view.getUint32(at + 8);
   const allocated = view.getUint32(at + 12);
-  if (isCompressed) {
-    if ((zeros | allocated) === 0) return;
-    throw entryError(
-      'RESERVED_SET',
-      'a compressed cluster with sub-clusters',
-      view,
-      at + 8,
-      tableOffset,
-      'SUB-006',
-    );
+  if ((view.getUint32(at) & compressedHigh) !== 0) {
+    if ((zeros | allocated) === 0) return undefined;
+    return { code: 'RESERVED_SET', message: 'a compressed cluster with sub-clusters', clause: 'SUB-006' };
   }
   if ((zeros & allocated) !== 0) {
     const message = 'a sub-cluster that is allocated and reads as zeros';
-    throw entryError('BAD_FIELD', message, view, at + 8, tableOffset, 'SUB-005');
+    return { code: 'BAD_FIELD', message, clause: 'SUB-005' };
   }
   const hasHostCluster =
     (view.getUint32(at) & (offsetHigh | copiedHigh)) !== 0 || (view.getUint32(at + 4) & offsetLow) !== 0;
-  if (allocated !== 0 && !hasHostCluster) {
-    const message = 'an allocated sub-cluster without a host cluster';
-    throw entryError('BAD_FIELD', message, view, at + 8, tableOffset, 'SUB-004');
-  }
+  if (allocated === 0 || hasHostCluster) return undefined;
+  return { code: 'BAD_FIELD', message: 'an allocated sub-cluster without a host cluster', clause: 'SUB-004' };
 }

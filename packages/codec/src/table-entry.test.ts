@@ -3,6 +3,8 @@ import { entryView, refusal } from '../test/support/samples.ts';
 import {
   checkL1Entry,
   checkRefcountTableEntry,
+  clearReservedL1,
+  clearReservedRefcountTable,
   readEntryCopied,
   readEntryOffset,
   readRefcountBlockOffset,
@@ -86,5 +88,16 @@ describe('refcount table entries', () => {
   ])('[RCT-003, RCT-004, LIM-015] are refused: %s, %s, %i', (clause, code, entry) => {
     const error = { clause, code, field: 'entry', hostOffset: 0x10008 };
     expect(refusal(() => checkRefcountTableEntry(entryView(0n, entry), 8, 16, 0x10000))).toEqual(error);
+  });
+});
+
+describe('clearing reserved bits', () => {
+  it('[L1E-002, RCT-003] leaves everything else', () => {
+    const l1 = entryView(copied | (1n << 57n) | 0x40000n | 5n);
+    clearReservedL1(l1, 0);
+    expect(l1.getBigUint64(0)).toBe(copied | 0x40000n);
+    const table = entryView((1n << 50n) | 0x40000n | 257n);
+    clearReservedRefcountTable(table, 0);
+    expect(table.getBigUint64(0)).toBe((1n << 50n) | 0x40000n);
   });
 });

@@ -3,7 +3,7 @@
  * say something (L1E-004, L2E-004).
  */
 import { type Task, wait } from '@qcow2/block-device';
-import { checkL1Entry, checkL2Entry, classifyL2Entry, clusterKind, readEntryOffset } from '@qcow2/codec';
+import { checkL1Entry, classifyL2Entry, clusterKind, isSoundL2Entry, readEntryOffset } from '@qcow2/codec';
 import { FormatError } from '@qcow2/spec';
 import { looksLikeTable } from './entry-repair.ts';
 import type { ImageParts } from './parts.ts';
@@ -75,7 +75,7 @@ function* visitTable(
   const changed: number[] = [];
   for (let i = 0; i < l2Entries; i++) {
     entry.at = i * l2EntryBytes;
-    if (!isSound(() => checkL2Entry(view, entry.at, l2Format, tableOffset))) continue;
+    if (!isSoundL2Entry(view, entry.at, l2Format)) continue;
     if (classifyL2Entry(view, entry.at, l2Format) === clusterKind.compressed) continue;
     entry.hostOffset = readEntryOffset(view, entry.at);
     if (entry.hostOffset === 0) continue;

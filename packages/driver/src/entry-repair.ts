@@ -18,13 +18,13 @@
  */
 import {
   checkL1Entry,
-  checkL2Entry,
   checkRefcountTableEntry,
   classifyL2Entry,
   clearReservedL1,
   clearReservedL2,
   clearReservedRefcountTable,
   clusterKind,
+  isSoundL2Entry,
   readEntryOffset,
   readRefcountBlockOffset,
   writeEntryCopied,
@@ -143,7 +143,7 @@ export class EntryRepair {
   }
 
   #isDamagedL2(view: DataView, at: number): boolean {
-    return damaged(() => checkL2Entry(view, at, this.#core.l2Format, 0));
+    return !isSoundL2Entry(view, at, this.#core.l2Format);
   }
 }
 
@@ -164,7 +164,7 @@ export function looksLikeTable(view: DataView, { l2Format, l2EntryBytes }: Image
   for (let at = 0; at < view.byteLength; at += l2EntryBytes) {
     if (view.getUint32(at) === 0 && view.getUint32(at + 4) === 0) continue;
     used++;
-    if (damaged(() => checkL2Entry(view, at, l2Format, 0))) broken++;
+    if (!isSoundL2Entry(view, at, l2Format)) broken++;
   }
   return broken <= mostBroken || broken * 2 <= used;
 }

@@ -3,7 +3,7 @@
  * is bounded by a window, not by the file; time by what there is, since a pass goes only through those L2 tables that
  * lead to its window (`TableReach`).
  *
- * The first pass, over the window at 0, goes through everything. It alone tells the observer what it finds, and finds out
+ * The very first pass, over the window at 0, goes through everything. It alone tells the observer what it finds, and finds out
  * which windows there are. Who changes between two passes which tables there are, or where they lead, begins again.
  */
 import type { Task } from '@qcow2/block-device';
@@ -43,6 +43,8 @@ export class ReferencePasses {
   readonly #reach = new TableReach();
   readonly #windows = new Set<number>([0]);
   readonly #fileEnd: number;
+  /** The observer has been told. */
+  #isTold = false;
   /** Clusters that are an L1 or L2 table and something else as well, of the windows that were counted. */
   readonly notTables = new Set<number>();
   /** Behind the last cluster that is referenced; known after the first pass. */
@@ -65,7 +67,9 @@ export class ReferencePasses {
    * @throws FormatError where a table that has no entries to pass over is damaged
    */
   *each(visit: (window: ReferenceWindow) => Task<void> | undefined): Task<void> {
-    const first = visit(yield* this.#count(0, this.#options.observer));
+    const observer = this.#isTold ? undefined : this.#options.observer;
+    this.#isTold = true;
+    const first = visit(yield* this.#count(0, observer));
     if (first !== undefined) yield* first;
     const later = [...this.#windows].filter((start) => start > 0).sort((a, b) => a - b);
     for (const start of later) {
@@ -102,7 +106,8 @@ export class ReferencePasses {
       activeTable: () => observer?.activeTable?.(),
       activeCluster: (hostOffset, compressed) => observer?.activeCluster?.(hostOffset, compressed),
     };
-    yield* new ReferenceWalk(this.#parts, visitor, this.tablesOf(window)).walk();
+    const options = { ...this.tablesOf(window), isQuiet: observer === undefined };
+    yield* new ReferenceWalk(this.#parts, visitor, options).walk();
     return window;
   }
 

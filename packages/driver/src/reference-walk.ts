@@ -17,6 +17,7 @@ import {
   decodeBitmapsExtension,
   decodeEncryptionHeaderPointer,
   findHeaderExtension,
+  isSoundL2Entry,
   readCompressedLengthBytes,
   readCompressedOffset,
   readEntryOffset,
@@ -64,6 +65,8 @@ export interface WalkOptions {
   /** L2 tables that lead to no cluster of `window` are passed over, as far as `reach` knows them; else it gets to know them. */
   readonly reach?: TableReach;
   readonly window?: { readonly start: number; readonly end: number };
+  /** The visitor has been told of damaged L2 entries before. To make an error of each takes longer than all the rest. */
+  readonly isQuiet?: boolean;
   /** Entries are seen as this leaves them. */
   readonly repair?: EntryRepair | undefined;
 }
@@ -212,10 +215,8 @@ export class ReferenceWalk {
       const guestCluster = l1Index * l2Entries + i;
       if (guestCluster < countedFrom || guestCluster >= countedTo) continue;
       const guestOffset = guestCluster * clusterBytes;
-      try {
-        checkL2Entry(view, at, l2Format, tableOffset);
-      } catch (error) {
-        this.#visitor.damaged(error, guestOffset);
+      if (!isSoundL2Entry(view, at, l2Format)) {
+        if (this.#options.isQuiet !== true) this.#damagedL2(view, at, tableOffset, guestOffset);
         continue;
       }
       const kind = classifyL2Entry(view, at, l2Format);
@@ -239,6 +240,14 @@ export class ReferenceWalk {
       highest = Math.max(highest, offset);
     }
     this.#options.reach?.note(number, Math.floor(lowest / clusterBytes), Math.floor(highest / clusterBytes));
+  }
+
+  #damagedL2(view: DataView, at: number, tableOffset: number, guestOffset: number): void {
+    try {
+      checkL2Entry(view, at, this.#parts.core.l2Format, tableOffset);
+    } catch (error) {
+      this.#visitor.damaged(error, guestOffset);
+    }
   }
 
   /** Clusters of a data file are not counted; what there is to see is that each stands in its place. */
