@@ -24,7 +24,7 @@ const loads = [
 ] as const;
 
 export async function compressedReads(workspace: Workspace, options: BenchOptions): Promise<unknown> {
-  const sizeBytes = (options.quick ? 64 : 256) * mib;
+  const sizeBytes = (options.quick ? 32 : 256) * mib;
   const raw = workspace.path('words.raw');
   writeFileSync(raw, words(sizeBytes));
   const cases: object[] = [];
@@ -33,7 +33,7 @@ export async function compressedReads(workspace: Workspace, options: BenchOption
   for (const type of types) {
     const image = workspace.path(`${type}.qcow2`);
     const how = ['-c', '-f', 'raw', '-O', 'qcow2', '-o', `compression_type=${type}`];
-    await workspace.run('qemu-img', ['convert', ...how, raw, image]);
+    await workspace.run('qemu-img', ['convert', ...how, raw, image], 300_000);
     const result = await measure(workspace, options, image, sizeBytes);
     rounds = result.rounds;
     for (const one of result.cases) {
