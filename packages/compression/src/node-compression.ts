@@ -67,10 +67,11 @@ async function compress(type: number, cluster: Uint8Array): Promise<Uint8Array |
   return data.length < cluster.length ? data : undefined;
 }
 
-function finished(start: (done: Callback) => void): Promise<Buffer> {
+/** As plain bytes: who copies a piece of a Buffer by `slice` gets none. */
+function finished(start: (done: Callback) => void): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
     start((error, result) => {
-      if (error === null) resolve(result);
+      if (error === null) resolve(new Uint8Array(result.buffer, result.byteOffset, result.length));
       else reject(explained(error));
     });
   });

@@ -33,7 +33,7 @@ export const backingFileName = 'backing.raw';
 const compression: ClusterCompression = {
   ...inflateOnly,
   compress(_type, cluster) {
-    const data = deflateRawSync(cluster, { windowBits: 12 });
+    const data = new Uint8Array(deflateRawSync(cluster, { windowBits: 12 }));
     return data.length < cluster.length ? data : undefined;
   },
 };
