@@ -59,7 +59,9 @@ export function labSystem(name: string): LabSystem {
 function driverEntry(configuration: DriverConfiguration, exhaustive: boolean): LabSystem {
   const { name, mode, backingBytes } = configuration;
   // It calls a twin that is left alone an error (see `DriverSystem`), and looks for a data file beside the image.
-  const isForQemu = configuration.sharing !== 'twins' && configuration.dataFile === undefined;
+  const { sharing, dataFile, encrypted } = configuration;
+  // The noise of the lab has no key that QEMU could ask for.
+  const isForQemu = sharing !== 'twins' && dataFile === undefined && encrypted !== true;
   const make = () => new DriverSystem(configuration);
   const files = () => new Map(backingBytes > 0 ? [[backingFileName, make().backingContent()]] : []);
   return { name, mode, weight: driverModes[mode].weight, exhaustive, isForQemu, make, files };
