@@ -170,7 +170,8 @@ export class JobRunner {
 
 /** Every system is read, and comes to rest, in some of its workloads; its disk grows where its letters say so. */
 function randomKinds({ letters }: SystemUnderTest): readonly RandomKind[] {
-  return letters.includes('g') ? ['r', 'g', 'm'] : ['r', 'm'];
+  const others = (['g', 'n'] as const).filter((kind) => letters.includes(kind));
+  return ['r', ...others, 'm'];
 }
 
 export function addTally(sum: Tally, more: Tally): void {

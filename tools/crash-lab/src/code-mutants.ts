@@ -16,6 +16,7 @@ import { encryptionMutants } from './mutants-encryption.ts';
 import { engineMutants, recordMutants } from './mutants-engine.ts';
 import { growthMutants } from './mutants-growth.ts';
 import { lazyMutants, orderedMutants } from './mutants-others.ts';
+import { snapshotMutants } from './mutants-snapshots.ts';
 
 export interface MutantEdit {
   /** Path from the root of the workspace. */
@@ -52,6 +53,7 @@ export const codeMutants: readonly CodeMutant[] = [
   ...lazyMutants,
   ...damageMutants,
   ...dataFileMutants,
+  ...snapshotMutants,
 ];
 
 export function codeMutant(name: string): CodeMutant | undefined {

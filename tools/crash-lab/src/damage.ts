@@ -171,9 +171,14 @@ function isJudged({ log, fresh }: Scene, hit: readonly number[]): boolean {
 }
 
 function describe(violation: GuestViolation): string {
-  return violation.kind === 'size'
-    ? `the disk has ${violation.foundBytes} bytes`
-    : `guest sector ${violation.guestSector} holds what it never may`;
+  switch (violation.kind) {
+    case 'size':
+      return `the disk has ${violation.foundBytes} bytes`;
+    case 'snapshots':
+      return `the snapshots are [${violation.found}]`;
+    case 'content':
+      return `guest sector ${violation.guestSector} holds what it never may`;
+  }
 }
 
 function namesRecord(

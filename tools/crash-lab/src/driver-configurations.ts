@@ -16,6 +16,8 @@ export interface DriverModeTraits {
   readonly create: (journalBlockBytes: number) => Pick<CreateOptions, 'journal' | 'lazyRefcounts'>;
   /** After recovery nothing may be leaked (G3). */
   readonly leaksAreFailures: boolean;
+  /** What an operation of many changes leaves half done is leaked: the log keeps no intents. */
+  readonly leaksInOperations: boolean;
   /** Time for its workloads, beside those of the others: threads share the work by it. */
   readonly weight: number;
 }
@@ -26,6 +28,7 @@ export const driverModes: Readonly<Record<DriverMode, DriverModeTraits>> = {
   journal: {
     create: (blockBytes) => ({ journal: { sizeBytes: journalBytes, blockBytes } }),
     leaksAreFailures: true,
+    leaksInOperations: false,
     weight: 3,
   },
   'draft-2013': {
@@ -34,11 +37,22 @@ export const driverModes: Readonly<Record<DriverMode, DriverModeTraits>> = {
       journal: { profile: 'draft-2013', sizeBytes: journalBytes, blockBytes: Math.min(blockBytes, 1024) },
     }),
     leaksAreFailures: true,
+    leaksInOperations: true,
     weight: 10,
   },
-  ordered: { create: () => ({ journal: false }), leaksAreFailures: false, weight: 1 },
+  ordered: {
+    create: () => ({ journal: false }),
+    leaksAreFailures: false,
+    leaksInOperations: true,
+    weight: 1,
+  },
   // What a crash leaks is marked, and repaired by the next open.
-  lazy: { create: () => ({ journal: false, lazyRefcounts: true }), leaksAreFailures: true, weight: 1 },
+  lazy: {
+    create: () => ({ journal: false, lazyRefcounts: true }),
+    leaksAreFailures: true,
+    leaksInOperations: false,
+    weight: 1,
+  },
 };
 
 export interface DriverConfiguration {
@@ -102,6 +116,8 @@ const shapes: Readonly<Record<string, Shape>> = {
   // Compressed clusters that share host clusters, written, overwritten and given back.
   '+compressed': { ...small, letters: 'swozdfpvck', filled: true, compressed: true },
   '+l1': { ...small, clusterBytes: 512, guestBytes: 63 * 512, letters: 'sofgtck' },
+  // Snapshots that are made, applied and deleted, and a disk that becomes smaller.
+  '+snapshots': { ...small, filled: true, letters: 'sonaeytgfk' },
 };
 
 /** With an external data file. The draft's journal can not stand beside one. */
@@ -136,6 +152,7 @@ const fewLarge: Shape = {
 /** For random workloads only. */
 const randomShapes: Readonly<Record<string, Shape>> = {
   '-512': manySmall,
+  '-512+snapshots': { ...manySmall, letters: 'gn' },
   '-4k+backing': fewLarge,
   '-4k+compressed': { ...fewLarge, letters: 'p', compressed: true },
 };

@@ -495,6 +495,14 @@ export function describeViolation(violation: GuestViolation): Problem {
     const sizes = violation.allowedBytes.join(' or ');
     return { guarantee: 'G1/G2', message: `the disk has ${violation.foundBytes} bytes, allowed: ${sizes}` };
   }
+  if (violation.kind === 'snapshots') {
+    const { found, allowed } = violation;
+    const lists = allowed
+      .map((list) => `[${list}]`)
+      .join(' or ')
+      .replaceAll('\n', ', ');
+    return { guarantee: 'G1/G2', message: `the snapshots are [${found}], allowed: ${lists}` };
+  }
   const { guestSector, found, allowed } = violation;
   const expected = allowed.map(({ bytes }) => showBytes(bytes)).join(' or ');
   return {

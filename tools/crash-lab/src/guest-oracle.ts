@@ -17,6 +17,9 @@
  * growth uncovers is zeros until it is written. A sector beyond the size that is found is not asked about; one that
  * was made durable forbids the sizes that would hide it.
  *
+ * What takes the place of all of the disk (a snapshot that is applied, a smaller size) is one write of every sector and of the
+ * size, durable when it is done. Which snapshots there are is kept as the lists of names that there may be.
+ *
  * A discard adds zeros to what a sector may be and takes nothing away: "anything it held, or zeros".
  */
 import { Sector, sectorBytes, sectorOf, zeroSector } from './sector.ts';
@@ -57,12 +60,31 @@ export interface AllowedContent {
   firstViolation(content: Uint8Array): GuestViolation | undefined;
 }
 
+/** Behind the disk's bytes in what a recovery gives: the names of its snapshots, where the system has any. */
+export const snapshotListBytes = 512;
+
+/** One line for each snapshot. @throws RangeError where they do not fit */
+export function encodeSnapshotList(names: readonly string[]): Uint8Array {
+  const bytes = new Uint8Array(snapshotListBytes);
+  bytes.set(new TextEncoder().encode(names.join('\n')));
+  return bytes;
+}
+
+function decodeSnapshotList(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes).replace(/\0+$/, '');
+}
+
 export type GuestViolation =
   | {
       readonly kind: 'content';
       readonly guestSector: number;
       readonly found: Sector;
       readonly allowed: readonly Sector[];
+    }
+  | {
+      readonly kind: 'snapshots';
+      readonly found: string;
+      readonly allowed: readonly string[];
     }
   | { readonly kind: 'size'; readonly foundBytes: number; readonly allowedBytes: readonly number[] };
 
@@ -72,6 +94,8 @@ export class GuestOracle {
   readonly #current: (readonly Sector[])[] = [];
   #sizes: readonly SizeCandidate[];
   readonly #reads = new Set<ReadToken>();
+  /** Lists of snapshots that there may be; undefined: the system has none. */
+  #snapshots: readonly string[] | undefined;
   #now = 0;
   #version = 0;
 
@@ -166,6 +190,45 @@ export class GuestOracle {
     token.endedAt = this.#now++;
   }
 
+  /** The disk is about to hold this, and nothing else; its size may be another one. Nothing else is under way. */
+  beginReplace(content: Uint8Array): WriteToken {
+    const write: GuestWrite = { startedAt: this.#now++, endedAt: Infinity, supersedes: true };
+    const before = this.#current.length;
+    for (let offset = 0; offset < content.length; offset += sectorBytes) {
+      const index = offset / sectorBytes;
+      const sector = sectorOf(content.slice(offset, offset + sectorBytes));
+      const isNew = index >= before;
+      const others = isNew ? [] : this.#candidates[index]!;
+      this.#candidates[index] = [...others, { write, sector, partial: false }];
+      this.#current[index] = isNew ? [sector] : [...this.#current[index]!, sector];
+    }
+    this.#sizes = [...this.#sizes, { write, sizeBytes: content.length }];
+    this.#version++;
+    return write;
+  }
+
+  /** It is done, and durable. */
+  endReplace(token: WriteToken): void {
+    token.endedAt = this.#now++;
+    const size = this.#sizes.find(({ write }) => write === token)?.sizeBytes ?? 0;
+    for (let index = 0; index < size / sectorBytes; index++) {
+      this.#current[index] = this.#current[index]!.slice(-1);
+    }
+    // Behind the end nothing is left that a later size would have to show.
+    const made: GuestWrite = { startedAt: -1, endedAt: -1, supersedes: true };
+    for (let index = size / sectorBytes; index < this.#candidates.length; index++) {
+      this.#candidates[index] = [{ write: made, sector: zeroSector, partial: false }];
+      this.#current[index] = [zeroSector];
+    }
+    this.#settle((write) => write === token);
+  }
+
+  /** From now on the system is asked for its snapshots: these, or where a change of them is under way, either list. */
+  allowSnapshots(...lists: readonly (readonly string[])[]): void {
+    this.#snapshots = lists.map((names) => names.join('\n'));
+    this.#version++;
+  }
+
   /** The write or discard is acknowledged. With `durable` (FUA) it is a flush of itself. */
   endWrite(token: WriteToken, durable: boolean): void {
     token.endedAt = this.#now++;
@@ -212,12 +275,16 @@ export class GuestOracle {
   allowed(): AllowedContent {
     const candidates = this.#candidates.slice();
     const allowedBytes = this.#sizes.map(({ sizeBytes }) => sizeBytes);
+    const lists = this.#snapshots;
     return {
       version: this.#version,
-      firstViolation: (content) =>
-        allowedBytes.includes(content.length)
-          ? firstViolation(candidates, content)
-          : { kind: 'size', foundBytes: content.length, allowedBytes },
+      firstViolation: (content) => {
+        const diskBytes = content.length - (lists === undefined ? 0 : snapshotListBytes);
+        if (!allowedBytes.includes(diskBytes)) return { kind: 'size', foundBytes: diskBytes, allowedBytes };
+        const found = decodeSnapshotList(content.subarray(diskBytes));
+        if (lists?.includes(found) === false) return { kind: 'snapshots', found, allowed: lists };
+        return firstViolation(candidates, content.subarray(0, diskBytes));
+      },
     };
   }
 

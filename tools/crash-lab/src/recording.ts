@@ -12,6 +12,7 @@
 import { type BlockDevice, type RecordedOperation, RecordingDevice } from '@qcow2/block-device';
 import { InvariantError } from '@qcow2/spec';
 import { DelayingDevice } from './delaying-device.ts';
+import { changeDisk, type DiskOperation, isDiskOperation } from './disk-changes.ts';
 import { type AllowedContent, GuestOracle } from './guest-oracle.ts';
 import type { DeviceMutation } from './mutation.ts';
 import { hashText, SeededRandom } from './random.ts';
@@ -102,6 +103,10 @@ class Run {
 
   async all(): Promise<void> {
     let system = await this.#open();
+    if (system.snapshots !== undefined) {
+      this.#oracle.allowSnapshots(system.snapshots.names());
+      this.#note(false);
+    }
     let underWay: Promise<void>[] = [];
     for (const [index, operation] of this.#workload.operations.entries()) {
       this.#operationTimes.push(this.#device.now);
@@ -112,6 +117,13 @@ class Run {
         if (operation.kind === 'reopen') await this.#close(system);
         else this.#kill(system);
         system = await this.#open();
+        continue;
+      }
+      if (isDiskOperation(operation)) {
+        await Promise.all(underWay);
+        underWay = [];
+        const note = (stricter: boolean) => this.#note(stricter);
+        await changeDisk(system, operation, index, { system: this.#system, oracle: this.#oracle, note });
         continue;
       }
       underWay.push(this.#perform(system, operation, index));
@@ -189,7 +201,7 @@ class Run {
 
   async #perform(
     system: OpenSystem,
-    operation: Exclude<GuestOperation, { kind: 'reopen' | 'kill' }>,
+    operation: Exclude<GuestOperation, DiskOperation | { kind: 'reopen' | 'kill' }>,
     index: number,
   ): Promise<void> {
     const { guest } = system;
@@ -206,6 +218,8 @@ class Run {
       return this.#makeDurable(() => system.resizeJournal?.());
     }
     const { kind, offset, lengthBytes } = operation;
+    // The disk has become too small for it.
+    if (offset + lengthBytes > guest.sizeBytes) return;
     if (kind === 'read') return this.#read(guest, offset, lengthBytes);
     if (kind === 'discard') {
       const token = this.#oracle.beginDiscard(offset, lengthBytes);

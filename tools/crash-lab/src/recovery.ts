@@ -8,9 +8,10 @@
  */
 import { type BlockDevice, type RecordedOperation, RecordingDevice } from '@qcow2/block-device';
 import { InvariantError } from '@qcow2/spec';
+import { encodeSnapshotList } from './guest-oracle.ts';
 import { SeededRandom } from './random.ts';
 import { SectorDevice } from './sector-device.ts';
-import type { SectorImage } from './sector-image.ts';
+import { SectorImage } from './sector-image.ts';
 import type { OpenSystem, SystemUnderTest } from './system-under-test.ts';
 import { mostGrownClusters } from './workload.ts';
 
@@ -85,7 +86,7 @@ async function openReadClose(system: SystemUnderTest, image: SectorImage): Promi
   let opened: OpenSystem | undefined;
   try {
     opened = await openSystem(system, device, image, false);
-    content = await readAll(opened.guest, system);
+    content = await readAll(opened, system);
     await opened.settle();
     await opened.close();
     return { content, closed: disk.image, log: device.log, failure: undefined };
@@ -107,7 +108,8 @@ function openSystem(
   return system.open(device, { random: (into) => random.fill(into), readOnly });
 }
 
-async function readAll(guest: BlockDevice, system: SystemUnderTest): Promise<Uint8Array> {
+/** The guest's disk, and behind it the list of its snapshots, where the system has any. */
+async function readAll({ guest, snapshots }: OpenSystem, system: SystemUnderTest): Promise<Uint8Array> {
   const mostBytes = system.guestBytes + mostGrownClusters * system.clusterBytes;
   if (guest.sizeBytes > mostBytes) {
     throw new InvariantError('the disk is larger than it can have been made', { value: guest.sizeBytes });
@@ -115,7 +117,22 @@ async function readAll(guest: BlockDevice, system: SystemUnderTest): Promise<Uin
   const content = new Uint8Array(guest.sizeBytes);
   const done = guest.read(0, content);
   if (done !== undefined) await done;
-  return content;
+  if (snapshots === undefined) return content;
+  const names: string[] = [];
+  for (const name of snapshots.names()) {
+    const isWhole = snapshotName(name, await snapshots.read(name)) === name;
+    names.push(isWhole ? name : `${name}, but not its content`);
+  }
+  const list = encodeSnapshotList(names);
+  const both = new Uint8Array(content.length + list.length);
+  both.set(content);
+  both.set(list, content.length);
+  return both;
+}
+
+/** A snapshot is named after what it holds: so that whoever finds it can tell whether it holds that still. */
+export function snapshotName(prefix: string, content: Uint8Array): string {
+  return `${prefix.split('-')[0]}-${SectorImage.fromBytes(content).key()}`;
 }
 
 async function checkIntegrity(
@@ -181,7 +198,7 @@ async function checkReadOnly(
   const device = new SectorDevice(image.clone());
   try {
     const opened = await openSystem(system, device, image, true);
-    const seen = await readAll(opened.guest, system);
+    const seen = await readAll(opened, system);
     await opened.close();
     const difference = describeDifference(content, seen);
     if (difference !== undefined) {

@@ -26,12 +26,26 @@ export interface OpenSystem {
   resizeJournal?(): void | Promise<void>;
   /** Write whole clusters in compressed form. Absent where the system's letters have none. */
   compress?(offset: number, bytes: Uint8Array): void | Promise<void>;
+  /** Make it smaller; durable when it is done. Absent where the letters have none of it, as `snapshots`. */
+  shrink?(sizeBytes: number): Promise<void>;
+  readonly snapshots?: OpenSnapshots;
   /** Wait until the system has nothing more to do on its own. */
   settle(): void | Promise<void>;
   /** A clean end: everything that was written is durable on return. */
   close(): void | Promise<void>;
   /** Forget everything without writing, as a crash would. */
   abandon(): void;
+}
+
+/** Internal snapshots. What is done is durable when it is done. */
+export interface OpenSnapshots {
+  /** Oldest first. */
+  names(): readonly string[];
+  create(name: string): Promise<unknown>;
+  apply(name: string): Promise<void>;
+  delete(name: string): Promise<void>;
+  /** What the disk was. */
+  read(name: string): Promise<Uint8Array>;
 }
 
 export interface IntegrityReport {

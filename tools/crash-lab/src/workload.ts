@@ -27,6 +27,12 @@ export type GuestOperation =
   | { readonly kind: 'flush' }
   /** Make the disk larger by so many clusters. */
   | { readonly kind: 'grow'; readonly clusters: number }
+  /** Make the disk smaller by so many clusters. */
+  | { readonly kind: 'shrink'; readonly clusters: number }
+  /** Make a snapshot; apply, delete the oldest one. */
+  | { readonly kind: 'snapshot' }
+  | { readonly kind: 'apply' }
+  | { readonly kind: 'delete' }
   /** Write the last bytes of the disk, wherever it ends by then. */
   | { readonly kind: 'tail'; readonly lengthBytes: number }
   /** See what stands there, while other requests are under way. */
@@ -42,7 +48,7 @@ export type GuestOperation =
 
 export interface Workload {
   /**
-   * How the workload is written in an id: letters of the alphabet, with `.N` behind them N times over; or `r`, `g` or `m` and the
+   * How the workload is written in an id: letters of the alphabet, with `.N` behind them N times over; or `r`, `g`, `m` or `n` and the
    * random workload's seed and number.
    */
   readonly name: string;
@@ -65,6 +71,10 @@ export interface Geometry {
 
 /** Clusters that a disk grows by in all, at most: a growth that would go beyond is left out. */
 export const mostGrownClusters = 8;
+/** A disk does not shrink below so many. */
+export const fewestClusters = 4;
+/** Snapshots that an image has at most: one more is left out. */
+export const mostSnapshots = 3;
 
 /** What every letter means: one operation each. */
 export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation> {
@@ -87,6 +97,10 @@ export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation
     ['u', write(2 * cluster, half, true)], // FUA: the first half of cluster 2
     ['h', write(5 * cluster, half)], // half of cluster 5, which something else refers to where clusters are shared
     ['g', { kind: 'grow', clusters: 2 }],
+    ['y', { kind: 'shrink', clusters: 3 }],
+    ['n', { kind: 'snapshot' }],
+    ['a', { kind: 'apply' }],
+    ['e', { kind: 'delete' }],
     ['t', { kind: 'tail', lengthBytes: half }], // the second half of the disk's last cluster
     // All of the disk but its first 8 clusters: more than the file runs ahead, where the disk is large.
     ['b', write(8 * cluster, geometry.guestBytes - 8 * cluster)],
@@ -112,8 +126,8 @@ export function* sequences(geometry: Geometry, length: number): Generator<Worklo
   }
 }
 
-/** Whether the disk of a random workload grows (`g`), or it is read meanwhile and comes to rest (`m`); part of its name. */
-export type RandomKind = 'r' | 'g' | 'm';
+/** Whether the disk of a random workload grows (`g`), is read meanwhile and comes to rest (`m`), or has snapshots and other sizes (`n`); part of its name. */
+export type RandomKind = 'r' | 'g' | 'm' | 'n';
 
 /** The random workload with a number under a seed: between 30 and 60 operations. */
 export function randomWorkload(
@@ -128,6 +142,7 @@ export function randomWorkload(
   while (operations.length < count) {
     if (kind === 'g' && random.chance(16)) operations.push(randomGrowth(random));
     else if (kind === 'm' && random.chance(3)) operations.push(randomView(geometry, random));
+    else if (kind === 'n' && random.chance(6)) operations.push(randomChange(random));
     else operations.push(randomOperation(geometry, random));
   }
   return {
@@ -145,7 +160,7 @@ export function randomWorkload(
  * @throws INVALID_ARGUMENT for a letter that is not in the alphabet
  */
 export function namedWorkload(geometry: Geometry, name: string): Workload {
-  const random = /^([rgm])(\d+)\.(\d+)$/.exec(name);
+  const random = /^([rgmn])(\d+)\.(\d+)$/.exec(name);
   if (random !== null) {
     const [, kind, seed, number] = random;
     return randomWorkload(geometry, Number(seed), Number(number), kind as RandomKind);
@@ -220,6 +235,8 @@ export function describeOperation(operation: GuestOperation): string {
       return `read ${operation.lengthBytes} at ${operation.offset}`;
     case 'grow':
       return `grow by ${operation.clusters} clusters`;
+    case 'shrink':
+      return `shrink by ${operation.clusters} clusters`;
     case 'tail':
       return `write the last ${operation.lengthBytes}`;
     default:
@@ -271,6 +288,14 @@ function randomCompression(guestBytes: number, clusterBytes: number, random: See
   const count = 1 + random.below(4);
   const first = random.below(clusters - count + 1);
   return { kind: 'compress', offset: first * clusterBytes, lengthBytes: count * clusterBytes };
+}
+
+function randomChange(random: SeededRandom): GuestOperation {
+  const dice = random.below(10);
+  if (dice < 4) return { kind: 'snapshot' };
+  if (dice < 6) return { kind: 'apply' };
+  if (dice < 8) return { kind: 'delete' };
+  return dice === 8 ? { kind: 'shrink', clusters: 1 + random.below(4) } : randomGrowth(random);
 }
 
 function randomGrowth(random: SeededRandom): GuestOperation {

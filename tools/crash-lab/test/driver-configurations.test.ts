@@ -23,6 +23,7 @@ const shapes = [
   '+l1+long',
   '+l1',
   '+compressed',
+  '+snapshots',
 ];
 
 async function created(name: string) {

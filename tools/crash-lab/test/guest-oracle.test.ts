@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { GuestOracle } from '../src/guest-oracle.ts';
+import { encodeSnapshotList, GuestOracle } from '../src/guest-oracle.ts';
 
 const sector = (fill: number): Uint8Array => new Uint8Array(512).fill(fill);
 
@@ -153,6 +153,59 @@ describe('the size of the disk', () => {
     expect(isAllowed(oracle, new Uint8Array(1024).fill(1, 0, 512).fill(4, 512))).toBe(false);
     expect(isAllowed(oracle, new Uint8Array(1024).fill(1, 0, 512))).toBe(true);
     expect(isAllowed(oracle, sector(1))).toBe(true);
+  });
+});
+
+describe('a disk that is replaced', () => {
+  it('is the one or the other, size and all, and only the new one when that is done', () => {
+    const oracle = oracleOf(1, 1);
+    const token = oracle.beginReplace(sector(2));
+    const old = new Uint8Array(1024).fill(1);
+    expect(isAllowed(oracle, old)).toBe(true);
+    expect(isAllowed(oracle, sector(2))).toBe(true);
+    oracle.endReplace(token);
+    expect(isAllowed(oracle, old)).toBe(false);
+    expect(isAllowed(oracle, sector(1))).toBe(false);
+    expect(isAllowed(oracle, sector(2))).toBe(true);
+    expect(oracle.firstMisread(sector(1))).toBe(0);
+  });
+
+  it('needs nothing that was durable behind its end, and grows with zeros', () => {
+    const oracle = oracleOf(1, 1);
+    write(oracle, 512, sector(4), true);
+    oracle.endReplace(oracle.beginReplace(sector(1)));
+    flush(oracle);
+    expect(isAllowed(oracle, sector(1))).toBe(true);
+    oracle.endGrow(oracle.beginGrow(512, 1024));
+    flush(oracle);
+    expect(isAllowed(oracle, new Uint8Array(1024).fill(1, 0, 512).fill(4, 512))).toBe(false);
+    expect(isAllowed(oracle, new Uint8Array(1024).fill(1, 0, 512))).toBe(true);
+  });
+
+  it('becomes larger with what it is replaced by', () => {
+    const oracle = oracleOf(1);
+    oracle.endReplace(oracle.beginReplace(new Uint8Array(1024).fill(5)));
+    expect(isAllowed(oracle, new Uint8Array(1024).fill(5))).toBe(true);
+    expect(isAllowed(oracle, new Uint8Array(1024).fill(5, 0, 512))).toBe(false);
+  });
+});
+
+describe('snapshots', () => {
+  const shown = (...names: string[]): Uint8Array => {
+    const bytes = new Uint8Array(1024).fill(1, 0, 512);
+    bytes.set(encodeSnapshotList(names), 512);
+    return bytes;
+  };
+
+  it('are one of the lists that there may be', () => {
+    const oracle = oracleOf(1);
+    oracle.allowSnapshots([], ['a']);
+    expect(isAllowed(oracle, shown())).toBe(true);
+    expect(isAllowed(oracle, shown('a'))).toBe(true);
+    expect(isAllowed(oracle, shown('b'))).toBe(false);
+    oracle.allowSnapshots(['a']);
+    expect(oracle.allowed().firstViolation(shown())).toMatchObject({ kind: 'snapshots', found: '' });
+    expect(isAllowed(oracle, shown('a, but not its content'))).toBe(false);
   });
 });
 

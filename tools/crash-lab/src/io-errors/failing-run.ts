@@ -5,6 +5,7 @@
  * ended. A flush that failed promised nothing.
  */
 import { InvariantError, Qcow2Error } from '@qcow2/spec';
+import { changeDisk, isDiskOperation } from '../disk-changes.ts';
 import { GuestOracle } from '../guest-oracle.ts';
 import { hashText, SeededRandom } from '../random.ts';
 import { describeError } from '../recovery.ts';
@@ -66,6 +67,8 @@ class Run {
 
   async all(workload: Workload): Promise<void> {
     await this.#open();
+    const { snapshots } = this.#opened ?? {};
+    if (snapshots !== undefined) this.oracle.allowSnapshots(snapshots.names());
     for (const [index, operation] of workload.operations.entries()) {
       if (this.#opened === undefined) return;
       if (operation.kind === 'reopen') {
@@ -115,6 +118,15 @@ class Run {
     const { oracle } = this;
     const { guest, grow } = opened;
     const what = describeOperation(operation);
+    if (isDiskOperation(operation)) {
+      const attempt = (body: () => Promise<unknown>) =>
+        this.#attempt(what, async () => {
+          await body();
+        });
+      const watch = { system: this.#system, oracle, note: () => undefined, attempt };
+      return await changeDisk(opened, operation, index, watch);
+    }
+    if ('offset' in operation && operation.offset + operation.lengthBytes > guest.sizeBytes) return;
     switch (operation.kind) {
       case 'flush':
         return this.#makeDurable(what, () => guest.flush());

@@ -17,6 +17,8 @@ import type { Verdict } from '../target.ts';
 
 /** What a request to a damaged image may be answered with, besides errors of format. */
 const requestCodes = ['NO_SECRET', 'FAILED_EARLIER', 'NO_SPACE'] as const;
+/** What a change of the whole disk may be answered with: damage that is met half way ends writing. */
+const diskCodes = [...requestCodes, 'INVALID_ARGUMENT', 'UNSUPPORTED_OPERATION', 'WRITE_FAILED'] as const;
 const openCodes = ['NO_SECRET', 'NO_SPACE'] as const;
 /** Bytes behind the file's end that opening an image may come to use. */
 const openGrowthBytes = 256 << 20;
@@ -90,6 +92,7 @@ export class ImageProbe {
     device.guard = (offset, length, event) =>
       offset + length > endBytes ? 'far behind the end of the file' : forbidden(image, offset, length, event);
     await this.#writeSome(image, variant, verdict);
+    if (variant % 8 === 6) await this.#changeDisk(image, verdict);
     const closed = await verdict.attemptAsync('close', () => image.close().then(() => true), {
       codes: requestCodes,
     });
@@ -144,6 +147,31 @@ export class ImageProbe {
     const start = at - (at % image.clusterBytes);
     const end = Math.min(image.sizeBytes, start + image.clusterBytes);
     return image.writeCompressed(start, new Uint8Array(end - start).fill(0xcc));
+  }
+
+  /** Snapshots that are there, and a new one, and a smaller disk. */
+  async #changeDisk(image: Qcow2Image, verdict: Verdict): Promise<void> {
+    const allowed = { codes: diskCodes };
+    const [first] = image.snapshots;
+    if (first !== undefined) {
+      const { id } = first;
+      const shown = await verdict.attemptAsync('show', () => image.openSnapshot({ id }), allowed);
+      const bytes = new Uint8Array(4096);
+      if (shown !== undefined && shown.sizeBytes >= bytes.length) {
+        await verdict.attemptAsync('read snapshot', () => shown.read(0, bytes), allowed);
+      }
+      await verdict.attemptAsync('apply', () => image.applySnapshot({ id }), allowed);
+    }
+    await verdict.attemptAsync(
+      'snapshot',
+      () => image.createSnapshot({ name: 'x', date: new Date(0) }),
+      allowed,
+    );
+    const half = Math.max(512, Math.floor(image.sizeBytes / 1024) * 512);
+    await verdict.attemptAsync('shrink', () => image.resize(half, { shrink: true }), allowed);
+    for (const { id } of [...image.snapshots].slice(0, 3)) {
+      await verdict.attemptAsync('delete', () => image.deleteSnapshot({ id }), allowed);
+    }
   }
 }
 

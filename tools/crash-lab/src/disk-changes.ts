@@ -1,0 +1,98 @@
+/**
+ * What is done to the whole disk: snapshots are made, applied and deleted, and it becomes smaller. Each is asked for while
+ * nothing else is under way, and is durable when it is done.
+ *
+ * A snapshot is named after what it holds (`snapshotName`), so that the check of its content needs no memory. What can not
+ * be asked for as things are (there is no snapshot, the disk is small already) is left out.
+ */
+import { InvariantError } from '@qcow2/spec';
+import type { GuestOracle } from './guest-oracle.ts';
+import { snapshotName } from './recovery.ts';
+import type { OpenSystem, SystemUnderTest } from './system-under-test.ts';
+import { fewestClusters, type GuestOperation, mostSnapshots } from './workload.ts';
+
+export type DiskOperation = Extract<GuestOperation, { kind: 'shrink' | 'snapshot' | 'apply' | 'delete' }>;
+
+export function isDiskOperation(operation: GuestOperation): operation is DiskOperation {
+  return ['shrink', 'snapshot', 'apply', 'delete'].includes(operation.kind);
+}
+
+export interface DiskWatch {
+  readonly system: SystemUnderTest;
+  readonly oracle: GuestOracle;
+  /** What a crash may leave has changed. */
+  readonly note: (stricter: boolean) => void;
+  /** Asks for it; true where it was answered without an error. Default: it must be. */
+  readonly attempt?: (body: () => Promise<unknown>) => Promise<boolean>;
+}
+
+/** @param index of the operation in its workload */
+export async function changeDisk(
+  open: OpenSystem,
+  operation: DiskOperation,
+  index: number,
+  watch: DiskWatch,
+): Promise<void> {
+  const { snapshots, shrink, guest } = open;
+  if (snapshots === undefined || shrink === undefined) {
+    throw new InvariantError('a workload changes the disk of a system that can not be changed');
+  }
+  const names = snapshots.names();
+  const [oldest] = names;
+  const { clusterBytes } = watch.system;
+  switch (operation.kind) {
+    case 'snapshot': {
+      if (names.length >= mostSnapshots) return;
+      const name = snapshotName(`s${index}`, await contentOf(open, guest.sizeBytes));
+      return await changeSnapshots([...names, name], names, () => snapshots.create(name), watch);
+    }
+    case 'apply':
+      if (oldest === undefined) return;
+      return await replaceDisk(await snapshots.read(oldest), () => snapshots.apply(oldest), watch);
+    case 'delete':
+      if (oldest === undefined) return;
+      return await changeSnapshots(names.slice(1), names, () => snapshots.delete(oldest), watch);
+    case 'shrink': {
+      const sizeBytes = guest.sizeBytes - operation.clusters * clusterBytes;
+      if (sizeBytes < fewestClusters * clusterBytes) return;
+      return await replaceDisk(await contentOf(open, sizeBytes), () => shrink(sizeBytes), watch);
+    }
+  }
+}
+
+async function contentOf({ guest }: OpenSystem, lengthBytes: number): Promise<Uint8Array> {
+  const content = new Uint8Array(lengthBytes);
+  await guest.read(0, content);
+  return content;
+}
+
+/** It may make durable what was written before, as a flush does; it need not. */
+async function changeSnapshots(
+  after: readonly string[],
+  before: readonly string[],
+  change: () => Promise<unknown>,
+  { oracle, note, attempt = succeed }: DiskWatch,
+): Promise<void> {
+  oracle.allowSnapshots(before, after);
+  note(false);
+  if (!(await attempt(change))) return;
+  oracle.allowSnapshots(after);
+  note(true);
+}
+
+async function replaceDisk(
+  content: Uint8Array,
+  change: () => Promise<unknown>,
+  { oracle, note, attempt = succeed }: DiskWatch,
+): Promise<void> {
+  const token = oracle.beginReplace(content);
+  note(false);
+  if (!(await attempt(change))) return;
+  oracle.endReplace(token);
+  note(true);
+}
+
+async function succeed(body: () => Promise<unknown>): Promise<boolean> {
+  await body();
+  return true;
+}
