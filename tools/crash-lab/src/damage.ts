@@ -85,7 +85,10 @@ export class DamageExplorer {
     const base = new SectorImage();
     const create = new SeededRandom(hashText('create'));
     await system.create(new SectorDevice(base), (into) => create.fill(into));
-    const recording = await record(system, base, workload, { baseContent: system.initialContent() });
+    const recording = await record(system, base, workload, {
+      baseContent: system.initialContent(),
+      baseSnapshots: system.hasSnapshots === true ? [] : undefined,
+    });
     const random = new SeededRandom(hashText(`damage ${system.name}/${workload.name}`));
     this.tally.workloads++;
     let before: CrashPoint | undefined;

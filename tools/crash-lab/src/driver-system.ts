@@ -45,16 +45,16 @@ const backingStamp = 2;
 export class DriverSystem implements SystemUnderTest {
   readonly configuration: DriverConfiguration;
   readonly leaksAreFailures: boolean;
+  readonly hasSnapshots: boolean;
   readonly leaksForStrangers: boolean;
   readonly #initial: Uint8Array;
-  readonly #hasSnapshots: boolean;
   readonly #leaksInOperations: boolean;
 
   constructor(configuration: DriverConfiguration) {
     this.configuration = configuration;
     const { leaksAreFailures, leaksInOperations } = driverModes[configuration.mode];
-    this.#hasSnapshots = configuration.letters.includes('n');
-    this.#leaksInOperations = this.#hasSnapshots && leaksInOperations;
+    this.hasSnapshots = configuration.letters.includes('n');
+    this.#leaksInOperations = this.hasSnapshots && leaksInOperations;
     this.leaksAreFailures = leaksAreFailures && !this.#leaksInOperations;
     // The draft counts the clusters of its journal, and nobody else knows who refers to them.
     this.leaksForStrangers = configuration.mode === 'draft-2013';
@@ -138,7 +138,7 @@ export class DriverSystem implements SystemUnderTest {
         const isSmall = image.journalStatus()?.lengthBytes === journalBytes;
         return image.resizeJournal({ sizeBytes: isSmall ? 2 * journalBytes : journalBytes });
       },
-      ...(this.#hasSnapshots ? changesOf(image) : {}),
+      ...(this.hasSnapshots ? changesOf(image) : {}),
       // All of the driver's work happens within requests: there is nothing to wait for.
       settle: () => undefined,
       close: () => image.close(),

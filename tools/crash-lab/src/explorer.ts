@@ -19,7 +19,12 @@
 import { randomChoice, structuredChoices } from './choices.ts';
 import { type CrashPoint, crashPoints } from './crash-point.ts';
 import { type CrashChoice, CrashSpace } from './crash-space.ts';
-import type { AllowedContent, GuestViolation } from './guest-oracle.ts';
+import {
+  type AllowedContent,
+  decodeSnapshotList,
+  type GuestViolation,
+  snapshotListBytes,
+} from './guest-oracle.ts';
 import { killTimeline, liveImage } from './kill-point.ts';
 import type { DeviceMutation } from './mutation.ts';
 import type { QemuCheck } from './qemu-check.ts';
@@ -244,10 +249,11 @@ export class Explorer {
     try {
       const { image, content } = start ?? {
         image: await this.#baseImage(),
-        content: this.#system.initialContent(),
+        content: undefined,
       };
       return await record(this.#system, image, scene.workload, {
-        baseContent: content,
+        baseContent: content === undefined ? this.#system.initialContent() : this.#diskOf(content),
+        baseSnapshots: this.#snapshotsOf(content),
         mutation: this.#options.mutation,
         isLater: start !== undefined,
       });
@@ -256,6 +262,17 @@ export class Explorer {
       this.#report(scene.workload, this.#id(scene, [{ point: 0, state: 0n }]), [problem]);
       return undefined;
     }
+  }
+
+  /** What a recovery gives without the list of snapshots. */
+  #diskOf(content: Uint8Array): Uint8Array {
+    const listBytes = this.#system.hasSnapshots === true ? snapshotListBytes : 0;
+    return content.subarray(0, content.length - listBytes);
+  }
+
+  #snapshotsOf(content: Uint8Array | undefined): readonly string[] | undefined {
+    if (this.#system.hasSnapshots !== true) return undefined;
+    return content === undefined ? [] : decodeSnapshotList(content.subarray(-snapshotListBytes));
   }
 
   async #baseImage(): Promise<SectorImage> {

@@ -70,8 +70,13 @@ export function encodeSnapshotList(names: readonly string[]): Uint8Array {
   return bytes;
 }
 
-function decodeSnapshotList(bytes: Uint8Array): string {
+function snapshotListText(bytes: Uint8Array): string {
   return new TextDecoder().decode(bytes).replace(/\0+$/, '');
+}
+
+export function decodeSnapshotList(bytes: Uint8Array): string[] {
+  const text = snapshotListText(bytes);
+  return text === '' ? [] : text.split('\n');
 }
 
 export type GuestViolation =
@@ -281,7 +286,7 @@ export class GuestOracle {
       firstViolation: (content) => {
         const diskBytes = content.length - (lists === undefined ? 0 : snapshotListBytes);
         if (!allowedBytes.includes(diskBytes)) return { kind: 'size', foundBytes: diskBytes, allowedBytes };
-        const found = decodeSnapshotList(content.subarray(diskBytes));
+        const found = snapshotListText(content.subarray(diskBytes));
         if (lists?.includes(found) === false) return { kind: 'snapshots', found, allowed: lists };
         return firstViolation(candidates, content.subarray(0, diskBytes));
       },

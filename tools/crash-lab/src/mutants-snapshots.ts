@@ -37,22 +37,6 @@ export const snapshotMutants: readonly CodeMutant[] = [
     workload: 'ne',
   },
   {
-    name: 'counted-range-behind-the-counting',
-    clause: 'JRN-INTENT-033',
-    protection: 'the record that changes refcounts says how far the counting has come',
-    edits: [
-      {
-        file: driver('detached-table.ts'),
-        find: `    this.#to = to;
-    yield* this.#submit(update, {});`,
-        replace: `    yield* this.#submit(update, {});
-    this.#to = to;`,
-      },
-    ],
-    system: 'journal+snapshots',
-    workload: 'n',
-  },
-  {
     name: 'table-detached-without-a-word',
     clause: 'JRN-INTENT-035',
     protection: 'the record that takes a table its name begins the intent',
@@ -93,29 +77,5 @@ export const snapshotMutants: readonly CodeMutant[] = [
     ],
     system: 'journal+snapshots',
     workload: 'ne',
-  },
-  {
-    name: 'shorter-table-named-before-its-content',
-    clause: 'JRN-COMMIT-003',
-    protection: 'the header names another table of the disk only when its content is durable',
-    edits: [
-      {
-        file: driver('snapshot-operations.ts'),
-        find: '  yield* update.submit({ required: true, afterData: true, ...intents });',
-        replace: '  yield* update.submit({ required: true, afterData: false, ...intents });',
-      },
-      {
-        file: driver('shrink-operation.ts'),
-        find: '    yield* core.log.commit();\n    const update = clusterWriter.update();',
-        replace: '    const update = clusterWriter.update();',
-      },
-      {
-        file: driver('detached-table.ts'),
-        find: 'yield* this.#submit(update, { afterData: true });',
-        replace: 'yield* this.#submit(update, {});',
-      },
-    ],
-    system: 'journal+snapshots',
-    workload: 'y',
   },
 ];

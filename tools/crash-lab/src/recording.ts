@@ -49,6 +49,8 @@ export interface Recording {
 export interface RecordOptions {
   /** The guest's content in `base`. */
   readonly baseContent: Uint8Array;
+  /** The snapshots in `base`, oldest first; undefined for a system that has none. */
+  readonly baseSnapshots?: readonly string[] | undefined;
   readonly mutation?: DeviceMutation | undefined;
   /** A second life of `base`: it has bytes and salts of its own. */
   readonly isLater?: boolean;
@@ -93,6 +95,7 @@ class Run {
       workload.disturbed ? new DelayingDevice(disk, order, workload.isWatched) : disk,
     );
     this.#oracle = new GuestOracle(options.baseContent);
+    if (options.baseSnapshots !== undefined) this.#oracle.allowSnapshots(options.baseSnapshots);
     const later = options.isLater ? base.hash() : undefined;
     this.#random = later
       ? new SeededRandom(hashText('later'), later.low, later.high)
@@ -103,10 +106,6 @@ class Run {
 
   async all(): Promise<void> {
     let system = await this.#open();
-    if (system.snapshots !== undefined) {
-      this.#oracle.allowSnapshots(system.snapshots.names());
-      this.#note(false);
-    }
     let underWay: Promise<void>[] = [];
     for (const [index, operation] of this.#workload.operations.entries()) {
       this.#operationTimes.push(this.#device.now);

@@ -86,6 +86,8 @@ export interface SystemUnderTest {
   readonly clusterBytes: number;
   /** The operations of its exhaustive workloads (`workload.ts`). */
   readonly letters: string;
+  /** It has internal snapshots: what a recovery gives ends with their list (`snapshotListBytes`). */
+  readonly hasSnapshots?: boolean;
   /** After recovery nothing may be leaked (G3); otherwise leaks are counted but allowed. */
   readonly leaksAreFailures: boolean;
   /** Programs that do not know the system find leaks where it has none. */
