@@ -17,6 +17,7 @@ import { engineMutants, recordMutants } from './mutants-engine.ts';
 import { growthMutants } from './mutants-growth.ts';
 import { lazyMutants, orderedMutants } from './mutants-others.ts';
 import { snapshotMutants } from './mutants-snapshots.ts';
+import { subclusterMutants } from './mutants-subclusters.ts';
 
 export interface MutantEdit {
   /** Path from the root of the workspace. */
@@ -47,6 +48,7 @@ export const codeMutants: readonly CodeMutant[] = [
   ...copyMutants,
   ...growthMutants,
   ...compressedMutants,
+  ...subclusterMutants,
   ...encryptionMutants,
   ...draftMutants,
   ...orderedMutants,

@@ -68,6 +68,8 @@ export interface DriverConfiguration {
   /** What of it is whole clusters is written in compressed form. */
   readonly compressed?: boolean;
   readonly sharing: Sharing;
+  /** With extended L2 entries: the smallest clusters have sub-clusters of one sector. */
+  readonly extendedL2?: boolean;
   /** Bytes of backing file, 0 for none. What it does not reach reads as zeros. */
   readonly backingBytes: number;
   /** Guest data stands in a file of its own; `raw`: which is the disk at every moment. */
@@ -149,11 +151,25 @@ const fewLarge: Shape = {
   backingBytes: 100 * 1024 + 512,
 };
 
+/** Sub-clusters, of one sector each. */
+const subclusters: Shape = {
+  ...small,
+  clusterBytes: 16 * 1024,
+  guestBytes: 128 * 1024,
+  letters: 'g',
+  filled: true,
+  extendedL2: true,
+};
+/** Over a backing file that ends within one of them. */
+const subclustersOver: Shape = { ...subclusters, backingBytes: 100 * 1024 + 200 };
+
 /** For random workloads only. */
 const randomShapes: Readonly<Record<string, Shape>> = {
   '-512': manySmall,
   '-512+snapshots': { ...manySmall, letters: 'gn' },
   '-4k+backing': fewLarge,
+  '-16k+parts+backing': subclustersOver,
+  '-16k+parts+snapshot': { ...subclusters, sharing: 'snapshot' },
   '-4k+compressed': { ...fewLarge, letters: 'p', compressed: true },
 };
 
@@ -245,6 +261,15 @@ const tunedRandom: readonly DriverConfiguration[] = [
   },
   // More clusters than the file runs ahead by, under one L2 table. `b` writes most of them at once.
   { ...small, name: 'lazy+far', mode: 'lazy', guestBytes: 128 * 1024, letters: 'g', filled: true },
+  // Sub-clusters that the log is to fill, in clusters that take more of them in place.
+  { ...subclustersOver, name: 'journal-16k+direct+parts+backing', mode: 'journal', tuning: direct },
+  {
+    ...subclusters,
+    name: 'journal-16k+direct+parts+snapshot',
+    mode: 'journal',
+    sharing: 'snapshot',
+    tuning: direct,
+  },
   { ...manySmall, name: 'journal-512+direct+eager', mode: 'journal', tuning: { ...direct, ...eager } },
 ];
 

@@ -101,6 +101,7 @@ export class DriverSystem implements SystemUnderTest {
     await createImage(imageFile, {
       sizeBytes: guestBytes,
       clusterBytes,
+      extendedL2: this.configuration.extendedL2 ?? false,
       ...driverModes[mode].create(journalBlockBytes),
       random,
       ...(backingBytes > 0 ? { backingFile: backingFileName, backingFormat: 'raw' } : {}),
