@@ -285,6 +285,38 @@ describe('repairing entries', () => {
     expect((await openImage(device)).header.refcountTableClusters).toBeGreaterThan(1);
   });
 
+  it('[REP-002] clusters far from each other are counted a window of the file at a time', async () => {
+    // Of clusters of 512 bytes a window holds 8 GiB.
+    const far = [9, 9.5, 20].map((gibibytes) => gibibytes * 2 ** 30);
+    const { report, device, content } = await repaired(
+      'all',
+      (image) => {
+        image.bytes[79]! |= 1;
+        for (const hostOffset of far) image.set(unused(image), copied | BigInt(hostOffset));
+      },
+      { clusterBytes: 512, sizeBytes: 128 * 1024 },
+    );
+    // The old refcount table is kept for now: what was lost could have been there.
+    expect(report.left).toMatchObject({ corruptions: 0, leaks: 1, imageEndOffset: device.sizeBytes });
+    expect(Buffer.compare(await read(device, content.length), content)).toBe(0);
+    // A leak in a window in which something is referenced, and one in a window in which nothing is.
+    const image = await openImage(device, { readOnly: true });
+    const table = image.header.refcountTableOffset;
+    image.abandon();
+    const block = new DataView(new ArrayBuffer(8));
+    device.read(table + (far[0]! / 512 / 256) * 8, new Uint8Array(block.buffer));
+    device.write(Number(block.getBigUint64(0)) + 2, new Uint8Array([0, 1]));
+    const nowhere = device.sizeBytes;
+    device.resize(nowhere + 512);
+    device.write(nowhere, new Uint8Array([0, 1]));
+    block.setBigUint64(0, BigInt(nowhere));
+    device.write(table + ((17 * 2 ** 30) / 512 / 256) * 8, new Uint8Array(block.buffer));
+    const again = await repairImage(device, { repair: 'all' });
+    // The block itself stood where nothing counted it.
+    expect(again).toMatchObject({ found: { corruptions: 1, leaks: 3 }, corruptionsFixed: 1, leaksFixed: 3 });
+    expect(again.left).toMatchObject({ corruptions: 0, leaks: 0 });
+  });
+
   it('[REP-006] but not where a table leads there', async () => {
     const { report, before, device } = await repaired(
       'all',
