@@ -38,6 +38,7 @@ export function* visitActiveEntries(
 ): Task<void> {
   const { core } = parts;
   const { l1, header, clusterBytes, clusterBits, l2Entries } = core;
+  const bytes = new Uint8Array(clusterBytes);
   let number = 0;
   const changed: number[] = [];
   for (let index = 0; index < l1.byteLength / 8; index++) {
@@ -54,22 +55,25 @@ export function* visitActiveEntries(
       continue;
     if (notTables?.has(hostOffset / clusterBytes)) continue;
     const guestOffset = index * l2Entries * clusterBytes;
-    yield* visitTable(parts, { hostOffset, guestOffset, isSure: notTables === undefined }, visitor);
+    yield* visitTable(parts, { hostOffset, guestOffset, isSure: notTables === undefined, bytes }, visitor);
   }
   if (changed.length > 0 && visitor.changed !== undefined)
     yield* visitor.changed(header.l1Offset, l1, changed);
 }
 
-function* visitTable(
-  { core }: ImageParts,
-  table: { readonly hostOffset: number; readonly guestOffset: number; readonly isSure: boolean },
-  visitor: ActiveEntryVisitor,
-): Task<void> {
+interface VisitedTable {
+  readonly hostOffset: number;
+  readonly guestOffset: number;
+  readonly isSure: boolean;
+  /** What it is read into. */
+  readonly bytes: Uint8Array;
+}
+
+function* visitTable({ core }: ImageParts, table: VisitedTable, visitor: ActiveEntryVisitor): Task<void> {
   const { hostOffset: tableOffset } = table;
   const { clusterBytes, l2EntryBytes, l2Format, l2Entries } = core;
-  const bytes = new Uint8Array(clusterBytes);
-  yield* wait(core.readPatched(tableOffset, bytes));
-  const view = new DataView(bytes.buffer);
+  yield* wait(core.readPatched(tableOffset, table.bytes));
+  const view = new DataView(table.bytes.buffer);
   if (!table.isSure && !looksLikeTable(view, core)) return;
   const entry = { view, at: 0, hostOffset: 0, guestOffset: 0 };
   const changed: number[] = [];

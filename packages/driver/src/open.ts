@@ -54,9 +54,9 @@ import {
   isJournalValid,
 } from './journal-binding.ts';
 import { loadHeader } from './load-header.ts';
+import { allocateBehindFile, keepAutoclear, prepareForRepair, tryRecover } from './open-for-repair.ts';
 import { defaultTuning, ImageParts, type JournalTuning } from './parts.ts';
 import { rebuildRefcounts } from './refcount-rebuild.ts';
-import { ReferenceWalk } from './reference-walk.ts';
 
 export interface OpenOptions {
   readonly readOnly?: boolean;
@@ -537,49 +537,6 @@ function* prepareForWriting(
   }
 }
 
-/** Whatever the refcounts say, what is in use stands in the file, or where the log has it. */
-function* allocateBehindFile(parts: ImageParts): Task<void> {
-  const { core, allocator } = parts;
-  let end = Math.ceil(core.device.sizeBytes / core.clusterBytes);
-  const reference = (_kind: unknown, hostOffset: number, lengthBytes: number): boolean => {
-    if (!core.isInside(hostOffset, lengthBytes)) return false;
-    end = Math.max(end, Math.ceil((hostOffset + lengthBytes) / core.clusterBytes));
-    return true;
-  };
-  yield* new ReferenceWalk(parts, { reference, damaged: () => undefined }).walk();
-  allocator.allocateBehind(end);
-}
-
-/**
- * A clean image, for a repair. Its journal is used where nothing refers into the area and it is whole, whatever refcounts say of it;
- * else it is not valid any more, and the next opening for writing makes another.
- */
-function* prepareForRepair(parts: ImageParts): Task<void> {
-  const { core } = parts;
-  const { header } = core;
-  parts.useOrderedWrites();
-  const bound = boundJournal(header);
-  const ours =
-    bound !== undefined && isJournalValid(header) && !(yield* isReferenced(core, parts.snapshots, bound));
-  const log = ours ? yield* tryRecover(parts, bound) : undefined;
-  // What a repair changes is what the bitmaps never spoke of.
-  const kept = autoclearFeatures.bitmaps | autoclearFeatures.rawExternalData;
-  yield* keepAutoclear(parts, log === undefined ? kept : kept | autoclearFeatures.journalValid);
-  if (bound !== undefined && log !== undefined) parts.useJournal(bound, log, false);
-}
-
-/** A clean image needs nothing of its journal: where the area is damaged, a new one is made. */
-function* tryRecover(parts: ImageParts, area: { hostOffset: number; lengthBytes: number }) {
-  try {
-    const log = yield* parts.readCleanLog(area);
-    return log.records.length === 0 ? log : undefined;
-  } catch (error) {
-    // Damaged, or of a version that is not known [JRN-BIND-022].
-    if (error instanceof FormatError || error instanceof UnsupportedFeatureError) return undefined;
-    throw error;
-  }
-}
-
 /**
  * We do not keep these up to date when we write; who knows them finds that out by the cleared bit [FEA-012]. A
  * journal of a version that is not known is one of them [JRN-BIND-022].
@@ -587,14 +544,6 @@ function* tryRecover(parts: ImageParts, area: { hostOffset: number; lengthBytes:
 function* clearForeignAutoclear(parts: ImageParts): Task<void> {
   const journal = boundJournal(parts.core.header) === undefined ? 0n : autoclearFeatures.journalValid;
   yield* keepAutoclear(parts, journal | autoclearFeatures.rawExternalData);
-}
-
-function* keepAutoclear(parts: ImageParts, known: bigint): Task<void> {
-  const { header } = parts.core;
-  const kept = header.autoclearFeatures & known;
-  if (kept === header.autoclearFeatures) return;
-  header.autoclearFeatures = kept;
-  yield* parts.writeHeader();
 }
 
 /** Head, extra data, id and name of a snapshot, and the padding, at their largest. */

@@ -12,7 +12,7 @@ import type { ImageParts } from './parts.ts';
 import type { ReferencePasses } from './reference-passes.ts';
 import { ReferenceWindow, windowClusters } from './reference-window.ts';
 
-/** A refcount block as it was read. */
+/** A refcount block as it was read. Its bytes are used again for the next. */
 export interface ReadBlock {
   readonly index: number;
   readonly hostOffset: number;
@@ -43,10 +43,11 @@ export function* compareRefcounts(
   const { refcountsPerBlock, refcountTable } = parts.core;
   const entries = refcountTable.byteLength / 8;
   const firstBlock = window.start / refcountsPerBlock;
+  const bytes = new Uint8Array(parts.core.clusterBytes);
   let last = -1;
   for (let index = firstBlock; index < firstBlock + windowClusters / refcountsPerBlock; index++) {
     const first = index * refcountsPerBlock;
-    const block = index < entries ? yield* readBlock(parts, index) : undefined;
+    const block = index < entries ? yield* readBlock(parts, index, bytes) : undefined;
     if (block === undefined) {
       if (index >= entries && index > firstBlock) {
         // No block reaches the rest of the window.
@@ -68,12 +69,13 @@ export function* compareUnreferenced(
   visitor: ComparisonVisitor,
 ): Task<number> {
   const { refcountsPerBlock, refcountTable, clusterBytes } = parts.core;
+  const bytes = new Uint8Array(clusterBytes);
   let last = -1;
   for (let index = 0; index < refcountTable.byteLength / 8; index++) {
     const first = index * refcountsPerBlock;
     const start = first - (first % windowClusters);
     if (passes.covers(start)) continue;
-    const block = yield* readBlock(parts, index);
+    const block = yield* readBlock(parts, index, bytes);
     if (block === undefined) continue;
     const nothingThere = new ReferenceWindow(start, clusterBytes);
     last = Math.max(last, compareBlock(parts.core, nothingThere, block, visitor));
@@ -83,10 +85,13 @@ export function* compareUnreferenced(
 }
 
 /** Undefined where no block is, or none can be: the walk over the references says why. */
-function* readBlock({ core, allocator }: ImageParts, index: number): Task<ReadBlock | undefined> {
+function* readBlock(
+  { core, allocator }: ImageParts,
+  index: number,
+  bytes: Uint8Array,
+): Task<ReadBlock | undefined> {
   const hostOffset = usableBlock(core, allocator, index);
   if (hostOffset === undefined) return undefined;
-  const bytes = new Uint8Array(core.clusterBytes);
   yield* wait(core.readPatched(hostOffset, bytes, { event: 'refblock_load' }));
   return { index, hostOffset, view: new DataView(bytes.buffer), first: index * core.refcountsPerBlock };
 }

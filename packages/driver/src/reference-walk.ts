@@ -85,6 +85,7 @@ export class ReferenceWalk {
   readonly #options: WalkOptions;
   /** Number of the L2 table that is gone through. */
   #table = 0;
+  #l2Bytes: Uint8Array | undefined;
 
   constructor(parts: ImageParts, visitor: ReferenceVisitor, options: WalkOptions = {}) {
     this.#parts = parts;
@@ -203,9 +204,10 @@ export class ReferenceWalk {
     const { clusterBytes, l2EntryBytes, l2Entries, l2Format } = core;
     const number = this.#table++;
     if (this.#isMissed(number)) return;
-    const bytes = new Uint8Array(clusterBytes);
-    yield* wait(core.readPatched(tableOffset, bytes));
-    const view = new DataView(bytes.buffer);
+    // One for all: garbage of a cluster for each table would be most of the memory that a large image takes.
+    this.#l2Bytes ??= new Uint8Array(clusterBytes);
+    yield* wait(core.readPatched(tableOffset, this.#l2Bytes));
+    const view = new DataView(this.#l2Bytes.buffer);
     this.#options.repair?.l2Table(view, tableOffset, l1Index * l2Entries * clusterBytes);
     let lowest = Number.POSITIVE_INFINITY;
     let highest = -1;
