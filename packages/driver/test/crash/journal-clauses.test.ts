@@ -69,7 +69,7 @@ describe('what the driver logs', () => {
 
   it.each([
     ['an encrypted image without a secret', 32, Uint8Array.of(0, 0, 0, 1), 'NO_SECRET'],
-    ['an image with an external data file', 72, Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 4), 'UNSUPPORTED_FEATURE'],
+    ['an image whose data file nobody names', 72, Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 4), 'NO_POLICY'],
   ])(
     '[JRN-COMMIT-012, JRN-COMMIT-013] of %s is nothing: it is not opened for writing',
     async (_, at, bytes, code) => {

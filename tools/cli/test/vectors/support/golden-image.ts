@@ -16,7 +16,7 @@ export interface GoldenImage {
   /** The feature or the mark that keeps the driver from writing; undefined: it writes. */
   readonly unwritable: string | undefined;
   /** What it is opened with: a new device for the backing file that it names (`none` where it names none), and its passphrase. */
-  options(): Promise<Pick<OpenOptions, 'backing' | 'encryption'>>;
+  options(): Promise<Pick<OpenOptions, 'backing' | 'dataFile' | 'encryption'>>;
 }
 
 const qcow2Magic = [0x51, 0x46, 0x49, 0xfb];
@@ -27,6 +27,8 @@ export function goldenImage(name: string): GoldenImage {
   const backingFile = manifest.files.find(({ role }) => role === 'backing');
   const backingName = manifest.qemu.info['backing-filename'] ?? '';
   const unserved = unservedFeature(manifest);
+  const dataName = manifest.files.find(({ role }) => role === 'data')?.name;
+  const data = dataName === undefined ? undefined : companions.get(dataName);
   return {
     name,
     manifest,
@@ -38,9 +40,19 @@ export function goldenImage(name: string): GoldenImage {
       const below = backingFile === undefined ? undefined : companions.get(backingFile.name);
       const backing = below === undefined ? 'none' : await diskOf(windowOf(below, backingName));
       const encryption = encryptionOf(manifest);
-      return { backing, ...(encryption === undefined ? {} : { encryption }) };
+      return {
+        backing,
+        ...(encryption === undefined ? {} : { encryption }),
+        ...(data === undefined ? {} : { dataFile: dataFileOf(data, unserved === undefined) }),
+      };
     },
   };
+}
+
+/** Nobody writes to it, but where something else is to be the reason. */
+function dataFileOf(bytes: Uint8Array, readOnly: boolean): BlockDevice {
+  const device = MemoryDevice.fromBytes(bytes);
+  return readOnly ? new ReadOnlyDevice(device) : device;
 }
 
 /** A name that begins with `json:` may ask for a part of the file. */
@@ -66,12 +78,12 @@ function encryptionOf({ qemu, passphrase }: VectorManifest): ImageEncryption | u
 /** By what QEMU said about the image, not by what we read in it. */
 function unservedFeature({ qemu }: VectorManifest): string | undefined {
   const format = qemu.info['format-specific'].data;
-  if (format['data-file'] === undefined) return undefined;
-  return format['extended-l2'] === true
-    ? 'extended L2 entries with an external data file'
-    : 'an external data file';
+  const both = format['data-file'] !== undefined && format['extended-l2'] === true;
+  return both ? 'extended L2 entries with an external data file' : undefined;
 }
 
 function unwritableState({ qemu }: VectorManifest): string | undefined {
-  return qemu.info['format-specific'].data.corrupt === true ? 'the corrupt bit' : undefined;
+  const format = qemu.info['format-specific'].data;
+  if (format.corrupt === true) return 'the corrupt bit';
+  return format['data-file'] === undefined ? undefined : 'a data file that is only read';
 }
