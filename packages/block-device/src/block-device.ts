@@ -32,6 +32,8 @@ export type IoEvent =
   | 'reftable_update'
   | 'reftable_grow'
   | 'snapshot_table_write'
+  | 'bitmap_load'
+  | 'bitmap_update'
   | 'cow_read'
   | 'cow_write'
   | 'read_data'

@@ -144,6 +144,11 @@ function encodeEntry(entry: BitmapDirectoryEntry, clusterBytes: number | undefin
   return bytes;
 }
 
+/** Bytes that an entry takes in the directory, its padding included. [BMD-001] */
+export function bitmapEntryBytes(entry: Pick<BitmapDirectoryEntry, 'name' | 'extraData'>): number {
+  return padded(headBytes + entry.extraData.length + encodeName(entry.name).length);
+}
+
 function checkHead(flags: number, tableEntries: number, hostOffset: number): void {
   if ((flags & reservedFlags) !== 0) {
     const context = { hostOffset: hostOffset + 12, field: 'flags', value: flags, clause: 'BMD-008' };

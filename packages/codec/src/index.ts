@@ -2,6 +2,7 @@ export { bitMask, reservedMask, type WordMask, wordMask } from './bit-masks.ts';
 export {
   type BitmapDirectoryEntry,
   type BitmapDirectoryOptions,
+  bitmapEntryBytes,
   bitmapTableEntriesFor,
   checkBitmapTableEntry,
   decodeBitmapDirectory,

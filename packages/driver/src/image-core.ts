@@ -98,6 +98,8 @@ export class ImageCore {
   refcountTable: DataView;
   /** Of the snapshot table, where the header names one; known once it is read. */
   snapshotTableBytes = 0;
+  /** The bitmap directory and the tables of bitmaps, as far as they are known. */
+  bitmapAreas: readonly HostArea[] = [];
   /** The journal's area: neither allocated nor written by anyone but the engine. */
   journalArea: HostArea | undefined;
   #log: MetadataLog | undefined;
@@ -289,6 +291,12 @@ export class ImageCore {
     return hostOffset + lengthBytes <= this.#endBytes;
   }
 
+  /** @throws TRUNCATED, OVERLAP for an entry of a bitmap table that does not lead to a place for bits */
+  refuseBits(hostOffset: number, lengthBytes: number): void {
+    this.refuseOutside(hostOffset, lengthBytes);
+    this.#refuseHeld(hostOffset, lengthBytes, 'the bits of a bitmap stand on other metadata', 'LIM-019');
+  }
+
   /** @throws TRUNCATED for a range that is not in the file, nor about to be */
   refuseOutside(hostOffset: number, lengthBytes: number): void {
     if (this.isInside(hostOffset, lengthBytes)) return;
@@ -314,7 +322,8 @@ export class ImageCore {
       touches(hostOffset, lengthBytes, header.snapshotsOffset, this.snapshotTableBytes) ||
       (journal !== undefined && touches(hostOffset, lengthBytes, journal.hostOffset, journal.lengthBytes)) ||
       (encryption !== undefined &&
-        touches(hostOffset, lengthBytes, encryption.hostOffset, encryption.lengthBytes))
+        touches(hostOffset, lengthBytes, encryption.hostOffset, encryption.lengthBytes)) ||
+      this.bitmapAreas.some((area) => touches(hostOffset, lengthBytes, area.hostOffset, area.lengthBytes))
     );
   }
 }

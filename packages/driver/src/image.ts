@@ -25,6 +25,15 @@ import {
 } from '@qcow2/block-device';
 import type { Qcow2Header, Snapshot } from '@qcow2/codec';
 import { InvariantError, Qcow2Error, StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
+import {
+  addBitmap,
+  clearBitmap,
+  enableBitmap,
+  mergeBitmap,
+  type NewBitmap,
+  removeBitmap,
+} from './bitmap-operations.ts';
+import type { BitmapInfo, DirtyRange } from './bitmaps.ts';
 import { refuseMissing } from './data-area.ts';
 import { readL1 } from './detached-table.ts';
 import type { EncryptionHeaderArea } from './encryption.ts';
@@ -154,7 +163,7 @@ export class Qcow2Image implements BlockDevice {
     const parts = this.#parts;
     const mustWait = parts.mustWaitToWrite || this.#hasOpenMaps;
     const hostOffset = mustWait ? undefined : parts.writer.inPlaceOffset(offset, bytes.length);
-    if (hostOffset !== undefined && options?.fua !== true)
+    if (hostOffset !== undefined && options?.fua !== true && parts.bitmaps.note(offset, bytes.length))
       return this.#writeInPlace(hostOffset, offset, bytes);
     // The writer is asked for when the lock is held: with the journal it comes and goes.
     const write = (from: number, length: number): Task<void> =>
@@ -302,6 +311,84 @@ export class Qcow2Image implements BlockDevice {
       // It may have been deleted meanwhile.
       if (this.#parts.snapshots.includes(snapshot)) return new SnapshotDevice(this.#parts, snapshot, l1);
     }
+  }
+
+  /**
+   * The bitmaps of the image, in the order of its directory, and how much each says has changed: exact, with what was
+   * written since the image was opened.
+   * @throws FormatError for a damaged directory
+   */
+  async bitmaps(): Promise<readonly BitmapInfo[]> {
+    this.#refuseClosed();
+    return await run(this.#parts.bitmaps.list());
+  }
+
+  /**
+   * What a bitmap says has changed of a range of the disk (default: all of it), in order.
+   * @throws INVALID_ARGUMENT where there is no such bitmap, or it is inconsistent [BMD-005]; FormatError where it is damaged
+   */
+  async dirtyRanges(
+    name: string,
+    offset = 0,
+    lengthBytes = this.sizeBytes - offset,
+  ): Promise<readonly DirtyRange[]> {
+    this.#refuseClosed();
+    checkRange(offset, lengthBytes, this.sizeBytes);
+    return await run(this.#parts.bitmaps.dirtyRanges(name, offset, lengthBytes));
+  }
+
+  /**
+   * A new bitmap, in which nothing is dirty. Durable on return; a crash leaves it whole or not there.
+   * @throws INVALID_ARGUMENT for a name that there is, or a granularity that none has; UNSUPPORTED_OPERATION for version 2 and
+   *   beside a journal of the draft of 2013; NO_SPACE where the header's cluster has no room; LIMIT_EXCEEDED
+   */
+  async addBitmap(name: string, options: NewBitmap = {}): Promise<void> {
+    await this.#changeBitmaps(() => addBitmap(this.#parts, name, options));
+  }
+
+  /** Take a bitmap away, an inconsistent one too. As `addBitmap`. @throws INVALID_ARGUMENT where there is none */
+  async removeBitmap(name: string): Promise<void> {
+    await this.#changeBitmaps(() => removeBitmap(this.#parts, name));
+  }
+
+  /** Writes are recorded in it from now on, by every program. Durable on return. @throws as `dirtyRanges` */
+  async enableBitmap(name: string): Promise<void> {
+    await this.#changeBitmaps(() => enableBitmap(this.#parts, name, true));
+  }
+
+  /** It stays as it is from now on. Durable on return. @throws as `dirtyRanges` */
+  async disableBitmap(name: string): Promise<void> {
+    await this.#changeBitmaps(() => enableBitmap(this.#parts, name, false));
+  }
+
+  /** Nothing is dirty any more. Durable on return; a crash leaves all or nothing of it. @throws as `dirtyRanges` */
+  async clearBitmap(name: string): Promise<void> {
+    await this.#changeBitmaps(() => clearBitmap(this.#parts, name));
+  }
+
+  /**
+   * What is dirty in `source` is dirty in the bitmap as well; their granularities may differ. As `clearBitmap`.
+   * @param from the image that has `source`, of a disk of the same size; default: this one
+   */
+  async mergeBitmap(name: string, source: string, from?: Qcow2Image): Promise<void> {
+    if (from === undefined || from === this) {
+      await this.#changeBitmaps(() => mergeBitmap(this.#parts, name, { name: source }));
+      return;
+    }
+    if (from.sizeBytes !== this.sizeBytes) {
+      throw new StateError('INVALID_ARGUMENT', 'the disks of the two bitmaps have different sizes', {
+        field: 'from',
+        value: from.sizeBytes,
+      });
+    }
+    const ranges = (offset: number, length: number) => wait(from.dirtyRanges(source, offset, length));
+    await this.#changeBitmaps(() => mergeBitmap(this.#parts, name, { source: ranges }));
+  }
+
+  async #changeBitmaps(change: () => Task<void>): Promise<void> {
+    this.#refuseWrite(0, 0);
+    await run(this.#operation(change));
+    await run(this.#guard(this.#commit()));
   }
 
   /**
@@ -461,17 +548,27 @@ export class Qcow2Image implements BlockDevice {
       const inCluster = (offset + from) % this.clusterBytes;
       const length = Math.min(lengthBytes - from, parts.pieceBytes - inCluster);
       if (mapsFirst === true) yield* this.#mapFirst(offset + from, length);
-      yield* this.#exclusively(() => {
-        // The disk may have become smaller while this one waited.
-        checkRange(offset + from, length, this.sizeBytes);
-        return body(from, length);
-      });
+      yield* this.#inBitmaps(offset + from, length, () => body(from, length));
       done += length;
       this.#activity++;
+      if (parts.bitmaps.isFull) yield* parts.bitmaps.store();
       if (parts.overlayIsFull) yield* this.#exclusively(() => parts.settleUnlogged());
       if (parts.mustCommit) yield* this.#commit();
     }
     if (fua === true) yield* this.#commit();
+  }
+
+  /** Change a range that every enabled bitmap has noted before. */
+  *#inBitmaps(offset: number, lengthBytes: number, body: () => Task<void>): Task<void> {
+    const { bitmaps } = this.#parts;
+    const attempt = function* (this: Qcow2Image): Task<boolean> {
+      // The disk may have become smaller while this one waited.
+      checkRange(offset, lengthBytes, this.sizeBytes);
+      if (!bitmaps.note(offset, lengthBytes)) return false;
+      yield* body();
+      return true;
+    }.bind(this);
+    while (!(yield* this.#exclusively(attempt))) yield* bitmaps.cover(offset, lengthBytes);
   }
 
   /** A raw data file: what is written to is mapped, and durably so [DAT-005]. */
@@ -597,6 +694,7 @@ export class Qcow2Image implements BlockDevice {
 
   *#quiesceAlone(): Task<void> {
     yield* this.#mapPending();
+    yield* this.#parts.bitmaps.store();
     yield* this.#parts.core.log.quiesce();
   }
 

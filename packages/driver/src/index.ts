@@ -1,3 +1,5 @@
+export type { NewBitmap } from './bitmap-operations.ts';
+export type { BitmapInfo, DirtyRange } from './bitmaps.ts';
 export { type CacheOptions, type CacheSizes, cacheSizes } from './cache-sizes.ts';
 export {
   type ChainOptions,

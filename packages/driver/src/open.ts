@@ -174,6 +174,8 @@ export function* openParts(device: BlockDevice, given: PartsOptions): Task<Image
   if (options.forRepair === true) yield* allocateBehindFile(parts);
   if (options.forRepair === true && !dirty) yield* prepareForRepair(parts);
   else yield* prepareForWriting(parts, dirty, log?.openIntents ?? []);
+  // A repair does not rely on them, and changes nothing that they speak of.
+  if (options.forRepair !== true) yield* parts.bitmaps.load();
   return parts;
 }
 
@@ -543,7 +545,7 @@ function* prepareForWriting(
  */
 function* clearForeignAutoclear(parts: ImageParts): Task<void> {
   const journal = boundJournal(parts.core.header) === undefined ? 0n : autoclearFeatures.journalValid;
-  yield* keepAutoclear(parts, journal | autoclearFeatures.rawExternalData);
+  yield* keepAutoclear(parts, journal | autoclearFeatures.rawExternalData | autoclearFeatures.bitmaps);
 }
 
 /** Head, extra data, id and name of a snapshot, and the padding, at their largest. */

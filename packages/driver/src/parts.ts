@@ -16,6 +16,7 @@ import {
 } from '@qcow2/journal';
 import { cryptMethods, type Qcow2Error, UnsupportedFeatureError } from '@qcow2/spec';
 import { Allocator } from './allocator.ts';
+import { hasBitmaps, ImageBitmaps } from './bitmaps.ts';
 import { ClusterReader } from './cluster-reader.ts';
 import { ClusterWriter } from './cluster-writer.ts';
 import { CompressedReader } from './compressed-reader.ts';
@@ -109,6 +110,7 @@ export class ImageParts {
   readonly reader: ClusterReader;
   readonly clusterWriter: ClusterWriter;
   readonly compressedWriter: CompressedWriter;
+  readonly bitmaps = new ImageBitmaps(this);
   /** Held by operations of many changes, and by whatever must not meet one: rest, and changes of the journal. */
   readonly operations = new Mutex();
   /** Closed while an operation needs the disk to stand still. */
@@ -244,6 +246,7 @@ export class ImageParts {
     this.#client = client;
     this.#engine = engine;
     this.core.journalArea = area;
+    this.bitmaps.restart();
     // What was written in place and not flushed is owed by the new log.
     engine.noteDeviceWrite();
     this.core.log = new JournalledLog(engine, !this.core.data.isExternal);
@@ -284,6 +287,7 @@ export class ImageParts {
     this.#client = undefined;
     this.#draft = undefined;
     this.core.journalArea = undefined;
+    this.bitmaps.restart();
     const lazy = this.lazyRefcounts ? { writeMark: (dirty: boolean) => this.core.writeDirtyMark(dirty) } : {};
     this.core.log = new OrderedLog(this.core.device, {
       beforeFlush: () => this.#extendFile(),
@@ -353,7 +357,7 @@ export class ImageParts {
     if (this.#engine !== undefined || this.#draft !== undefined) {
       throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', 'the image has a journal already');
     }
-    if (!this.core.log.isIdle || this.allocator.hasPendingFrees || !this.pending.isEmpty) return false;
+    if (!this.#isAtRest || !this.bitmaps.isAtRest) return false;
     if (options.profile === 'draft-2013') yield* this.makeDraftJournal(options);
     else yield* this.makeJournal(options);
     return true;
@@ -392,9 +396,14 @@ export class ImageParts {
     return next < area.hostOffset + area.lengthBytes ? next : undefined;
   }
 
-  /** Bit 2 says "external data file" today, and "dirty" in the draft's profile. */
+  /** Bits 0 and 2 say "bitmaps" and "external data file" today, and other things in the draft's profile. */
   #refusalBesideData(profile: JournalProfile): Qcow2Error | undefined {
-    if (profile !== 'draft-2013' || !this.core.data.isExternal) return undefined;
+    if (profile !== 'draft-2013') return undefined;
+    if (hasBitmaps(this.core)) {
+      const message = 'a journal of the draft of 2013 and bitmaps exclude each other';
+      return new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message, { clause: 'JD13-BIND-008' });
+    }
+    if (!this.core.data.isExternal) return undefined;
     const message = 'a journal of the draft of 2013 and an external data file exclude each other';
     return new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message, { clause: 'JD13-BIND-012' });
   }
@@ -446,6 +455,36 @@ export class ImageParts {
     return true;
   }
 
+  /** Nothing waits, and with a journal the image is clean: the header is as the file has it. */
+  get #isAtRest(): boolean {
+    if (this.#engine !== undefined) return this.#isQuiet(this.#engine);
+    return this.core.log.isIdle && !this.allocator.hasPendingFrees && this.pending.isEmpty;
+  }
+
+  /** Why the header can not be replaced by this one, known before anything is written. */
+  *headerRefusal(header: Qcow2Header): Task<Qcow2Error | undefined> {
+    return refusalToReplace(yield* this.#headerCluster(), header);
+  }
+
+  /**
+   * Change the header in steps, durable on return. False, and nothing is changed, where something waits in the log. Holds:
+   * the write lock.
+   */
+  *rewriteHeader(change: (header: Qcow2Header) => void): Task<boolean> {
+    if (!this.#isAtRest) return false;
+    const { header } = this.core;
+    const before = { ...header };
+    const old = yield* this.#headerCluster();
+    change(header);
+    try {
+      yield* replaceHeader(this.core.device, old, header);
+    } catch (error) {
+      Object.assign(header, before);
+      throw error;
+    }
+    return true;
+  }
+
   /** The image is clean, and nothing waits anywhere. */
   #isQuiet(engine: JournalEngine): boolean {
     const nothingWaits = this.overlay.isEmpty && this.pending.isEmpty && this.core.fills.isEmpty;
@@ -473,7 +512,7 @@ export class ImageParts {
   *disableJournal(): Task<boolean> {
     if (this.#draft !== undefined) return yield* this.#disableDraft(this.#draft);
     if (this.#engine === undefined) return true;
-    if (!this.#isQuiet(this.#engine)) return false;
+    if (!this.#isQuiet(this.#engine) || !this.bitmaps.isAtRest) return false;
     const old = yield* this.#headerCluster();
     unbindJournal(this.core.header);
     yield* replaceHeader(this.core.device, old, this.core.header);

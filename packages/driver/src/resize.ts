@@ -8,6 +8,7 @@ import { keepSnapshotSizes, shrinkDisk } from './shrink-operation.ts';
 export function* resizeDisk(parts: ImageParts, sizeBytes: number): Task<void> {
   const before = parts.core.header.sizeBytes;
   if (sizeBytes === before) return;
+  parts.bitmaps.refuseOtherDisk('is given another size');
   yield* keepSnapshotSizes(parts);
   if (sizeBytes > before) yield* growDisk(parts, sizeBytes);
   else yield* shrinkDisk(parts, sizeBytes);

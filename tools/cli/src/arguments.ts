@@ -34,6 +34,11 @@ export class ParsedArguments {
     return this.#values.has(name);
   }
 
+  /** The names of the options that were given, each where it came first. */
+  get names(): readonly string[] {
+    return [...this.#values.keys()];
+  }
+
   /** The last argument given to the option (later ones win), if any. */
   value(name: string): string | undefined {
     return this.#values.get(name)?.at(-1);

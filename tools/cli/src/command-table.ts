@@ -33,6 +33,11 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import('./commands/resize.ts')).resize,
   },
   {
+    name: 'bitmap',
+    summary: 'add, remove, clear, merge persistent bitmaps, and turn them on and off',
+    load: async () => (await import('./commands/bitmap.ts')).bitmap,
+  },
+  {
     name: 'serve',
     summary: 'export an image over NBD',
     load: async () => (await import('./commands/serve.ts')).serve,
@@ -53,7 +58,6 @@ export const commandTable: readonly CommandEntry[] = [
 /** Subcommands of qemu-img that are not there yet: calling one says so, instead of "not found". */
 export const missingCommands: readonly string[] = [
   'bench',
-  'bitmap',
   'commit',
   'compare',
   'convert',
