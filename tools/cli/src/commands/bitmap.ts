@@ -1,8 +1,8 @@
 /** `bitmap`: changes of persistent bitmaps. qemu-img's options, texts and exit codes; the actions are done in the order given. */
 import { type BitmapInfo, openImage, type Qcow2Image } from '@qcow2/driver';
 import type { ParsedArguments } from '../arguments.ts';
-import type { Command } from '../command.ts';
-import { CommandFailure, describeError, usageFailure } from '../failures.ts';
+import type { Command, CommandContext } from '../command.ts';
+import { CommandFailure, describeError } from '../failures.ts';
 import { explainingOpen, openImageFile } from '../open-image.ts';
 import { parseSize } from '../sizes.ts';
 import { withWritableImage } from '../writable-image.ts';
@@ -33,22 +33,25 @@ export const bitmap: Command = {
 const actions = ['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const;
 type Action = (typeof actions)[number];
 
-async function runBitmap(args: ParsedArguments): Promise<number> {
+async function runBitmap(args: ParsedArguments, context: CommandContext): Promise<number> {
   const [name, bitmapName, ...extra] = args.operands;
   if (name === undefined || bitmapName === undefined || extra.length > 0) {
-    throw usageFailure('Expecting filename and bitmap name');
+    throw new CommandFailure('Expecting filename and bitmap name');
   }
   const wanted = args.names.filter((option): option is Action => actions.some((action) => action === option));
-  const granularityBytes = granularity(args);
+  const granularityBytes = granularity(args, context);
   if (wanted.length === 0) {
-    throw usageFailure('Need at least one of --add, --remove, --clear, --enable, --disable, or --merge');
+    throw new CommandFailure(
+      'Need at least one of --add, --remove, --clear, --enable, --disable, or --merge',
+    );
   }
   if (granularityBytes !== undefined && !wanted.includes('add')) {
-    throw usageFailure('granularity only supported with --add');
+    throw new CommandFailure('granularity only supported with --add');
   }
-  if (args.has('source-format') && !args.has('source-file')) throw usageFailure('-F only supported with -b');
+  if (args.has('source-format') && !args.has('source-file'))
+    throw new CommandFailure('-F only supported with -b');
   if (args.has('source-file') && !wanted.includes('merge')) {
-    throw usageFailure('Merge bitmap source file only supported with --merge');
+    throw new CommandFailure('Merge bitmap source file only supported with --merge');
   }
   await withWritableImage(
     name,
@@ -63,14 +66,14 @@ async function runBitmap(args: ParsedArguments): Promise<number> {
   return 0;
 }
 
-function granularity(args: ParsedArguments): number | undefined {
+function granularity(args: ParsedArguments, { programName }: CommandContext): number | undefined {
   const text = args.value('granularity');
   if (text === undefined) return undefined;
   const size = parseSize(text);
   if (typeof size === 'object') return Number(size.bytes);
   throw new CommandFailure(
     'Invalid granularity specified. You may use k, M, G, T, P or E suffixes for\n' +
-      'kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.',
+      `${programName}: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.`,
   );
 }
 
