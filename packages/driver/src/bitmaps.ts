@@ -8,7 +8,7 @@
  *                    ones take their place (`store`); a crash leaves what the log had, so every change is in the bitmap
  *   without          the bitmaps are marked as in use, once [BMP-004]. A crash leaves the mark, and nobody believes them [BMD-005]
  *
- * `store` hands the exact bits to the log; the image at rest has them in place. ADR 24 holds the choice.
+ * `store` hands the exact bits to the log; the image at rest has them in place. ADR 25 holds the choice.
  *
  * Crash argument. With a journal no guest byte is written to a stretch that is not durably covered, and the exact bits are
  * a change of the log like any other, handed over with the write lock held, when everything that was written so far is in
