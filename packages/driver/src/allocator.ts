@@ -212,6 +212,21 @@ export class Allocator implements SourcePins {
   }
 
   #free(clusters: readonly number[]): void {
+    const { hostDiscard } = this.core;
+    if (hostDiscard === undefined) {
+      this.#handOut(clusters);
+      return;
+    }
+    const handOut = (run: readonly number[]): void => this.#handOut(run);
+    handOut(clusters.filter((cluster) => this.#pinned.has(cluster)));
+    hostDiscard.give(
+      clusters.filter((cluster) => !this.#pinned.has(cluster)),
+      handOut,
+    );
+  }
+
+  /** From now on `allocate` may find them. */
+  #handOut(clusters: readonly number[]): void {
     for (const cluster of clusters) {
       this.#quarantined.delete(cluster);
       this.core.decompressed.forget(cluster);
@@ -241,13 +256,15 @@ export class Allocator implements SourcePins {
       const here = this.#toFree.filter((cluster) => start(cluster) === at);
       this.#toFree = this.#toFree.filter((cluster) => start(cluster) !== at);
       const writes: MetadataWrite[] = [];
+      const freed: number[] = [];
       for (const cluster of here) {
         const before = countReference(this.core, this, cluster, -1, () => cache.restore(slice), writes);
         if (before !== 1) continue;
         this.quarantine(cluster);
-        this.release([cluster]);
+        freed.push(cluster);
       }
       this.core.log.submit({ writes, revokes: [], settled: [], required: false, afterData: false });
+      this.release(freed);
     }
   }
 

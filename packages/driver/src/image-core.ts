@@ -33,6 +33,7 @@ import { ImageBesideData } from './data-file.ts';
 import { DecompressedClusters } from './decompressed-clusters.ts';
 import type { GuestCipher } from './encryption.ts';
 import { encryptionHeaderRange } from './encryption-header.ts';
+import { HostDiscard } from './host-discard.ts';
 import type { MetadataLog } from './metadata-log.ts';
 import { PendingFills } from './pending-fills.ts';
 
@@ -55,6 +56,8 @@ export interface CoreOptions {
   /** Of an encrypted image that is opened for its data. */
   readonly cipher?: GuestCipher | undefined;
   readonly readOnly: boolean;
+  /** Give the space of freed clusters back to the device. */
+  readonly discardsFreed?: boolean;
 }
 
 /** Of the two metadata caches, and of the one of decompressed clusters. */
@@ -76,6 +79,8 @@ export class ImageCore {
   /** Written by nobody but whoever changes its key slots. */
   readonly encryptionHeader: HostArea | undefined;
   readonly readOnly: boolean;
+  /** Undefined where space is not given back. */
+  readonly hostDiscard: HostDiscard | undefined;
   readonly clusterBits: number;
   readonly clusterBytes: number;
   readonly l2Format: L2Format;
@@ -119,6 +124,8 @@ export class ImageCore {
     this.clusterBits = header.clusterBits;
     this.clusterBytes = 2 ** header.clusterBits;
     this.fills = new PendingFills(this.clusterBytes);
+    const gives = options.discardsFreed === true && !options.readOnly && options.device.capabilities.discard;
+    this.hostDiscard = gives ? new HostDiscard(options.device, this.clusterBytes) : undefined;
     this.l2Format = {
       clusterBits: header.clusterBits,
       version: header.version,

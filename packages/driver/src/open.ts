@@ -79,6 +79,11 @@ export interface OpenOptions {
    * the image says (compatible bit `lazyRefcounts`). Not for version 2.
    */
   readonly lazyRefcounts?: boolean;
+  /**
+   * `unmap`: clusters that were freed, by a discard of the guest above all, are discarded in the device below, so that a
+   * file gets holes. `ignore` (default): they keep their space until they are used again.
+   */
+  readonly discard?: 'ignore' | 'unmap';
   readonly journal?: Partial<JournalTuning>;
   /**
    * What compressed clusters are compressed and decompressed with. Without it deflate is read, on the caller's thread;
@@ -343,7 +348,9 @@ function newParts(
   const backing = options.backing === 'none' ? undefined : options.backing;
   const { cache, cipher, compression, dataFile } = options;
   checkDataFile(device, header, dataFile, readOnly);
-  const core = new ImageCore({ device, header, backing, dataFile, cache, cipher, compression, readOnly });
+  const discardsFreed = options.discard === 'unmap';
+  const files = { device, header, backing, dataFile };
+  const core = new ImageCore({ ...files, cache, cipher, compression, readOnly, discardsFreed });
   const lazy = (header.compatibleFeatures & compatibleFeatures.lazyRefcounts) !== 0n;
   if (options.lazyRefcounts === true && header.version < 3) {
     // No context: QEMU's words.

@@ -52,6 +52,7 @@ export interface FileDeviceState {
   readonly fd: number;
   readonly calls: FileCalls;
   readonly readOnly: boolean;
+  readonly ignoreDiscard: boolean;
   /** A regular file can grow and shrink; anything else is a disk of fixed size. */
   readonly status: FileStatus;
   readonly sizeBytes: number;
@@ -99,7 +100,7 @@ export class FileDevice implements BlockDevice {
       write,
       growable: write && regular,
       resize: write && regular,
-      discard: write && this.#space.punches,
+      discard: write && !state.ignoreDiscard && this.#space.punches,
       writeZeroes: write && this.#space.zeroes,
       fua: false,
       extents: this.#space.tellsHoles,

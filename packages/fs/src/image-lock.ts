@@ -25,6 +25,8 @@ export type ImageUse =
   | 'reader'
   /** write to a raw disk: others may write too, but nobody changes its size */
   | 'raw-writer'
+  /** write to the data file of an image, and change its size: nobody else does that */
+  | 'data-writer'
   /** read a raw disk that others may write to */
   | 'raw-reader'
   /** look at whatever is there, while anybody does anything (QEMU's force-share) */
@@ -43,6 +45,7 @@ const claims: Readonly<Record<ImageUse, Claim>> = {
   writer: { does: [0, 1, 3], refuses: [1, 3] },
   reader: { does: [0], refuses: [1, 3] },
   'raw-writer': { does: [0, 1], refuses: [3] },
+  'data-writer': { does: [0, 1, 3], refuses: [3] },
   'raw-reader': { does: [0], refuses: [3] },
   shared: { does: [0], refuses: [] },
 };

@@ -31,6 +31,8 @@ export interface OpenFileOptions {
   readonly io?: IoMode;
   /** Where fdatasync runs; `adaptive` if not given, `thread` where `io` is `async`. */
   readonly flush?: FlushMode;
+  /** `ignore`: `discard` is allowed and does nothing, as where the system has no holes; `unmap` if not given. */
+  readonly discard?: 'ignore' | 'unmap';
   /**
    * Take a lock that QEMU's programs know, for as long as the file is open: before anything is changed, the size of
    * an existing file included. Where the system has no such locks none is taken, and `FileDevice.locked` says so.
@@ -70,6 +72,7 @@ export function openFile(path: string, options: OpenFileOptions = {}): FileDevic
       readOnly,
       status,
       sizeBytes: status.kind === 'file' ? status.sizeBytes : sizeOf(path, fd, calls),
+      ignoreDiscard: options.discard === 'ignore',
       maxSizeBytes: options.maxSizeBytes ?? Number.MAX_SAFE_INTEGER,
       io,
       flush: options.flush ?? (io === 'async' ? 'thread' : 'adaptive'),

@@ -78,6 +78,14 @@ describe('discard', () => {
     expect(content()).toEqual(filled(100_000, 9));
   });
 
+  it('does nothing where it is not wanted', () => {
+    const { native, device, content } = created(100_000, { discard: 'ignore' });
+    expect(device.capabilities).toMatchObject({ discard: false, writeZeroes: true, extents: true });
+    device.discard(0, 50_000);
+    expect(native.log).toEqual([]);
+    expect(content()).toEqual(filled(100_000, 9));
+  });
+
   it('says what failed, and tries again after an interruption', () => {
     const { native, device } = created(100_000);
     let interruptions = 3;

@@ -7,7 +7,7 @@ import { LoggedCalls, LoggedNative, systemError } from './support/calls.ts';
 import { scratchPaths } from './support/scratch.ts';
 
 const path = scratchPaths();
-const uses: readonly ImageUse[] = ['writer', 'reader', 'raw-writer', 'raw-reader', 'shared'];
+const uses: readonly ImageUse[] = ['writer', 'reader', 'raw-writer', 'raw-reader', 'shared', 'data-writer'];
 
 function existing(content = 'bytes'): string {
   const at = path('image');
@@ -22,11 +22,15 @@ function inUse(lock: string): unknown {
 describe('image locks', () => {
   // Rows: who is there. Columns: who comes, in the order of `uses`.
   it.each<[ImageUse, readonly (string | undefined)[]]>([
-    ['writer', ['"write"', 'shared "write"', '"write"', 'shared "resize"', undefined]],
-    ['reader', ['"write"', undefined, '"write"', undefined, undefined]],
-    ['raw-writer', ['"resize"', 'shared "write"', undefined, undefined, undefined]],
-    ['raw-reader', ['"resize"', undefined, undefined, undefined, undefined]],
-    ['shared', [undefined, undefined, undefined, undefined, undefined]],
+    ['writer', ['"write"', 'shared "write"', '"write"', 'shared "resize"', undefined, '"write"']],
+    ['reader', ['"write"', undefined, '"write"', undefined, undefined, '"write"']],
+    ['raw-writer', ['"resize"', 'shared "write"', undefined, undefined, undefined, '"resize"']],
+    ['raw-reader', ['"resize"', undefined, undefined, undefined, undefined, '"resize"']],
+    [
+      'data-writer',
+      ['"resize"', 'shared "write"', 'shared "resize"', 'shared "resize"', undefined, '"resize"'],
+    ],
+    ['shared', [undefined, undefined, undefined, undefined, undefined, undefined]],
   ])('beside a %s', (there, answers) => {
     const at = existing();
     const first = openFile(at, { lock: there });

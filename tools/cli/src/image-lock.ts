@@ -27,7 +27,7 @@ const unlocked: ImageLock = { release: () => undefined };
  */
 export async function lockOpened(device: FileDevice, use: ImageUse): Promise<ImageLock> {
   if (device.lock(use)) return unlocked;
-  if (use === 'writer' || use === 'raw-writer') return await bindWriter(device.path);
+  if (use === 'writer' || use === 'raw-writer' || use === 'data-writer') return await bindWriter(device.path);
   if (use === 'reader') await checkNoWriter(device.path);
   return unlocked;
 }

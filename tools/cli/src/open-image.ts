@@ -31,6 +31,10 @@ export interface OpenFileChoice {
   readonly readOnly: boolean;
   /** Read although somebody may be writing. */
   readonly shared?: boolean;
+  /** It holds the data of an image that stands in another file. */
+  readonly isDataFile?: boolean;
+  /** Whether a discard gives space back; not if not given. */
+  readonly discard?: 'ignore' | 'unmap';
 }
 
 const sectorBytes = 512;
@@ -66,7 +70,7 @@ async function openPlainly(name: string, choice: OpenFileChoice): Promise<Opened
   const { format: given, readOnly } = choice;
   const wanted = given === undefined ? undefined : servedFormat(given);
   refuseSpecialFile(path);
-  const device = openFile(path, { readOnly });
+  const device = openFile(path, { readOnly, discard: choice.discard ?? 'ignore' });
   let lock: ImageLock | undefined;
   const close = async (): Promise<void> => {
     device.close();
@@ -88,8 +92,9 @@ async function openPlainly(name: string, choice: OpenFileChoice): Promise<Opened
 }
 
 /** As QEMU: who serves a raw disk leaves it to the guests whether others may write to it. */
-function useOf(format: ServedFormat, { readOnly, shared }: OpenFileChoice): ImageUse {
+function useOf(format: ServedFormat, { readOnly, shared, isDataFile }: OpenFileChoice): ImageUse {
   if (shared === true) return 'shared';
+  if (isDataFile === true && !readOnly) return 'data-writer';
   if (format === 'raw') return readOnly ? 'raw-reader' : 'raw-writer';
   return readOnly ? 'reader' : 'writer';
 }
@@ -129,9 +134,7 @@ export interface OpenedChain {
   close(): Promise<void>;
 }
 
-export interface ChainChoice {
-  readonly format?: string | undefined;
-  readonly readOnly: boolean;
+export interface ChainChoice extends Omit<OpenFileChoice, 'shared' | 'isDataFile'> {
   /** What is done about names that stand in images; local files are followed if not given. */
   readonly follow?: FollowPolicy | undefined;
 }
@@ -162,7 +165,7 @@ export async function openChain(name: string, options: ChainChoice): Promise<Ope
 /** What the image names, all the way down. Every file but the top one is only read, and the top one's data file. */
 async function openBelow(
   top: OpenedFile,
-  { readOnly, follow = localFiles }: ChainChoice,
+  { readOnly, follow = localFiles, discard = 'ignore' }: ChainChoice,
 ): Promise<ResolvedChain> {
   if (top.format === 'raw') return { backing: undefined, dataFile: undefined, close: async () => undefined };
   const { resolveChain } = await import('@qcow2/driver');
@@ -182,6 +185,8 @@ async function openBelow(
       const file = await openPlainly(path, {
         format: wanted,
         readOnly: role === 'backing' || readOnly || depth > 1,
+        isDataFile: role === 'data',
+        discard: role === 'data' ? discard : 'ignore',
       });
       opened.push(file);
       images.set(id, { path, guessed: file.probed && role === 'backing' });

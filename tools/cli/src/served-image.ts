@@ -30,6 +30,8 @@ export interface ServedImageOptions {
   readonly journal: JournalMode;
   /** What is done about names that stand in images. */
   readonly follow?: FollowPolicy | undefined;
+  /** Whether what clients discard becomes holes in the file; not if not given. */
+  readonly discard?: 'ignore' | 'unmap';
   readonly cache?: CacheOptions;
   readonly lazyRefcounts?: boolean | undefined;
   /** The passphrase of an encrypted image. */
@@ -67,6 +69,7 @@ export async function openServedImage(name: string, options: ServedImageOptions)
         backing: backing ?? 'none',
         ...(dataFile === undefined ? {} : { dataFile }),
         compression: nodeCompression(),
+        discard: options.discard ?? 'ignore',
         journal: { idleMs: (options.idleSeconds ?? defaultIdleSeconds) * 1000 },
         ...(options.cache === undefined ? {} : { cache: options.cache }),
         ...(options.lazyRefcounts === undefined ? {} : { lazyRefcounts: options.lazyRefcounts }),

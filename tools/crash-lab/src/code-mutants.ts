@@ -10,6 +10,7 @@ import { compressedMutants } from './mutants-compressed.ts';
 import { copyMutants } from './mutants-copies.ts';
 import { damageMutants } from './mutants-damage.ts';
 import { dataFileMutants } from './mutants-data-file.ts';
+import { discardMutants } from './mutants-discard.ts';
 import { draftMutants } from './mutants-draft.ts';
 import { driverMutants } from './mutants-driver.ts';
 import { encryptionMutants } from './mutants-encryption.ts';
@@ -49,6 +50,7 @@ export const codeMutants: readonly CodeMutant[] = [
   ...growthMutants,
   ...compressedMutants,
   ...subclusterMutants,
+  ...discardMutants,
   ...encryptionMutants,
   ...draftMutants,
   ...orderedMutants,

@@ -81,6 +81,8 @@ export interface DriverConfiguration {
   /** 512 if not given. Larger blocks make a ring of few, which wraps soon. */
   readonly journalBlockBytes?: number;
   readonly tuning?: NonNullable<OpenOptions['journal']>;
+  /** Freed clusters are discarded in the file. */
+  readonly discard?: OpenOptions['discard'];
 }
 
 type Shape = Omit<DriverConfiguration, 'name' | 'mode'>;
@@ -120,6 +122,8 @@ const shapes: Readonly<Record<string, Shape>> = {
   '+l1': { ...small, clusterBytes: 512, guestBytes: 63 * 512, letters: 'sofgtck' },
   // Snapshots that are made, applied and deleted, and a disk that becomes smaller.
   '+snapshots': { ...small, filled: true, letters: 'sonaeytgfk' },
+  // What is freed reads as zeros at once.
+  '+unmap+filled': { ...small, filled: true, letters: 'swzdfgck', discard: 'unmap' },
 };
 
 /** With an external data file. The draft's journal can not stand beside one. */
@@ -190,6 +194,18 @@ const tuned: readonly DriverConfiguration[] = [
     tuning: { ...direct, ...eager },
   },
   { ...small, ...backing, name: 'journal+settle+backing', mode: 'journal', tuning: settle },
+  // What is freed reads as zeros at once: an L1 table that moved, the source of a copy.
+  { ...shapes['+l1']!, name: 'journal+unmap+l1', mode: 'journal', discard: 'unmap' },
+  {
+    ...small,
+    name: 'journal+direct+unmap+twins',
+    mode: 'journal',
+    letters: 'swzdfuhc',
+    filled: true,
+    sharing: 'twins',
+    tuning: direct,
+    discard: 'unmap',
+  },
   {
     ...small,
     ...backing,

@@ -249,13 +249,14 @@ export class DriverSystem implements SystemUnderTest {
   }
 
   #openOptions(random: FillRandom, readOnly: boolean, dataFile: BlockDevice | undefined): OpenOptions {
-    const { backingBytes, tuning, encrypted } = this.configuration;
+    const { backingBytes, tuning, encrypted, discard = 'ignore' } = this.configuration;
     return {
       readOnly,
       random,
       compression,
       // No timers: what a system does must follow from its requests alone.
       journal: { ...tuning, commitIntervalMs: 0 },
+      discard,
       ...(backingBytes > 0 ? { backing: MemoryDevice.fromBytes(this.backingContent()) } : {}),
       ...(dataFile === undefined ? {} : { dataFile }),
       ...(encrypted === true ? { encryption: noiseEncryption } : {}),

@@ -54,7 +54,11 @@ export const serve: Command = {
     { name: 'nocache', short: 'n', refused: 'files are used through the page cache' },
     { name: 'cache', argument: 'MODE', refused: 'files are used through the page cache' },
     { name: 'aio', argument: 'MODE', refused: 'it is chosen by itself' },
-    { name: 'discard', argument: 'MODE', refused: 'not yet' },
+    {
+      name: 'discard',
+      argument: 'MODE',
+      help: 'unmap (or on): what clients discard becomes holes in the file; ignore (or off, default)',
+    },
     { name: 'detect-zeroes', argument: 'MODE', refused: 'not yet' },
     {
       name: 'image-opts',
@@ -82,7 +86,8 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
   const { stop } = context;
 
   const { createNbdServer, nbdUri } = await import('@qcow2/nbd');
-  const image = await openNamed(args, name, { readOnly, journal, idleSeconds, follow }, context);
+  const discard = discardMode(args);
+  const image = await openNamed(args, name, { readOnly, journal, idleSeconds, follow, discard }, context);
   const verbose = args.has('verbose');
   const say = (line: string): void => {
     if (verbose) context.err(`${context.programName}: ${line}\n`);
@@ -123,7 +128,7 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
 async function openNamed(
   args: ParsedArguments,
   name: string,
-  how: Pick<ServedImageOptions, 'readOnly' | 'journal' | 'idleSeconds' | 'follow'>,
+  how: Pick<ServedImageOptions, 'readOnly' | 'journal' | 'idleSeconds' | 'follow' | 'discard'>,
   context: CommandContext,
 ): Promise<ServedImage> {
   const { openServedImage } = await import('../served-image.ts');
@@ -171,6 +176,13 @@ function journalMode(args: ParsedArguments): JournalMode {
   const mode = args.value('journal') ?? 'auto';
   if (mode === 'on' || mode === 'off' || mode === 'auto') return mode;
   throw new CommandFailure(`--journal must be on, off or auto, not '${mode}'`);
+}
+
+function discardMode(args: ParsedArguments): 'ignore' | 'unmap' {
+  const mode = args.value('discard') ?? 'ignore';
+  if (mode === 'ignore' || mode === 'off') return 'ignore';
+  if (mode === 'unmap' || mode === 'on') return 'unmap';
+  throw new CommandFailure(`Invalid discard mode \`${mode}'`);
 }
 
 function integerOption(args: ParsedArguments, name: string, min: number, max: number): number | undefined {

@@ -24,6 +24,11 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd'], 'locks on images', () => {
   beforeAll(() => {
     must('qemu-img', ['create', '-q', '-f', 'qcow2', 'disk.qcow2', '16M'], folder);
     must('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'disk.qcow2', '-F', 'qcow2', 'top.qcow2'], folder);
+    must(
+      'qemu-img',
+      ['create', '-q', '-f', 'qcow2', '-o', 'data_file=data.raw', 'beside.qcow2', '1M'],
+      folder,
+    );
   }, hookLimitMs);
   afterAll(() => scratch.remove());
 
@@ -75,18 +80,21 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd'], 'locks on images', () => {
     ['an image', ['disk.qcow2']],
     ['an image that is only read', ['-r', 'disk.qcow2']],
     ['an image over another', ['top.qcow2']],
+    ['an image with a data file', ['beside.qcow2']],
+    ['an image with a data file, only read', ['-r', 'beside.qcow2']],
     ['a raw disk', ['-f', 'raw', 'disk.qcow2']],
     ['a raw disk that is only read', ['-r', '-f', 'raw', 'disk.qcow2']],
   ])('are byte for byte those of qemu-nbd: %s', async (_, args) => {
-    const found: string[][] = [];
+    const files = ['disk.qcow2', 'top.qcow2', 'beside.qcow2', 'data.raw'];
+    const found: string[][][] = [];
     for (const start of [theirs, ours]) {
       const stop = await start(...args);
-      found.push(lockedBytes('disk.qcow2'), lockedBytes('top.qcow2'));
+      found.push(files.map(lockedBytes));
       await stop();
-      expect(lockedBytes('disk.qcow2')).toEqual([]);
+      expect(files.flatMap(lockedBytes)).toEqual([]);
     }
-    expect(found[0]).not.toEqual([]);
-    expect(found.slice(2)).toEqual(found.slice(0, 2));
+    expect(found[0]?.flat()).not.toEqual([]);
+    expect(found[1]).toEqual(found[0]);
   });
 
   const holder = /\nIt is in use by \S+, process \d+\.\n$/;
