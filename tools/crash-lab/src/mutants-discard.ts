@@ -17,7 +17,7 @@ export const discardMutants: readonly CodeMutant[] = [
       },
     ],
     system: 'journal+unmap+l1',
-    workload: 'ofgg',
+    workload: 'scg',
   },
   {
     name: 'source-given-back',
@@ -31,6 +31,6 @@ export const discardMutants: readonly CodeMutant[] = [
       },
     ],
     system: 'journal+direct+unmap+twins',
-    workload: 'hfdf',
+    workload: 'r1.0',
   },
 ];
