@@ -136,12 +136,8 @@ export function defineGrowth({ assert, sizeBytes, test }: Suite): void {
     assert.ok(device.sizeBytes === sizeBytes + 5, `size ${device.sizeBytes}`);
     await device.write(sizeBytes + 70_005, filled(10, 9));
     assert.ok(device.sizeBytes === sizeBytes + 70_015, `size ${device.sizeBytes}`);
-    await reads(
-      assert,
-      device,
-      sizeBytes - 6,
-      Uint8Array.of(0, ...filled(10, 8), ...filled(70_000, 0), ...filled(10, 9)),
-    );
+    const expected = filled(70_021, 0).fill(8, 1, 11).fill(9, 70_011);
+    await reads(assert, device, sizeBytes - 6, expected);
     await checkExtents(device, assert, 0, device.sizeBytes, 'grown');
   });
 

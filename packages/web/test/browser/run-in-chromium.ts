@@ -12,7 +12,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { stripTypeScriptTypes } from 'node:module';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join, normalize } from 'node:path';
+import { join, normalize, posix } from 'node:path';
 
 const root = join(import.meta.dirname, '../../../..');
 const limitMs = 120_000;
@@ -36,9 +36,17 @@ const reported = Promise.withResolvers<Report>();
 function source(path: string): string {
   const text = readFileSync(join(root, normalize(path)), 'utf8');
   return stripTypeScriptTypes(text).replace(
-    /(from |import\()'@qcow2\/([\w-]+)(\/[\w-]+)?'/g,
-    (_, keyword, room, entry) => `${keyword}'/packages/${room}/src/${(entry ?? '/index').slice(1)}.ts'`,
+    /(from |import\()'@qcow2\/([\w-]+)((?:\/[\w.-]+)*)'/g,
+    (_, keyword: string, room: string, entry: string) => `${keyword}'${placeOf(room, entry)}'`,
   );
+}
+
+/** Where an entry of a package stands, as its manifest says. */
+function placeOf(room: string, entry: string): string {
+  const manifest = JSON.parse(readFileSync(join(root, 'packages', room, 'package.json'), 'utf8')) as {
+    exports: Record<string, { 'qcow2-source': string }>;
+  };
+  return posix.join('/packages', room, manifest.exports[`.${entry}`]?.['qcow2-source'] ?? 'missing');
 }
 
 async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
