@@ -84,14 +84,15 @@ const browser = spawn(
     '--remote-debugging-port=0',
     `http://127.0.0.1:${(server.address() as AddressInfo).port}/`,
   ],
-  { stdio: 'ignore' },
+  // A group of its own: what is started may be a script around the browser, and the browser is many processes.
+  { stdio: 'ignore', detached: true },
 );
 browser.once('error', (error) => reported.resolve({ passed: 0, failures: [String(error)] }));
 const timer = setTimeout(() => reported.resolve({ passed: 0, failures: ['no report came'] }), limitMs);
 const { passed, failures } = await reported.promise;
 clearTimeout(timer);
 
-browser.kill('SIGKILL');
+if (browser.pid !== undefined) process.kill(-browser.pid, 'SIGKILL');
 server.close();
 server.closeAllConnections();
 rmSync(profile, { recursive: true, force: true });
