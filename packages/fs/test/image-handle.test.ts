@@ -1,4 +1,5 @@
 /** The face of a FileHandle: what a handle of Node's does with a file, ours does with a device of the same bytes. */
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
@@ -12,6 +13,7 @@ import { scratchPaths } from './support/scratch.ts';
 
 const path = scratchPaths();
 const pattern = (length: number) => Uint8Array.from({ length }, (_, i) => i % 251);
+const digest = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
 const withCode = (code: string) => expect.objectContaining({ code });
 
 const growing = (bytes: Uint8Array) => MemoryDevice.fromBytes(bytes);
@@ -38,25 +40,28 @@ type Either = Pick<
 > &
   Pick<ImageHandle, 'read' | 'write' | 'writeFile'>;
 
-async function both(content: Uint8Array, body: (handle: Either) => Promise<unknown>): Promise<void> {
+/** @param body is given a handle, and a way to others for the same bytes */
+async function both(
+  content: Uint8Array,
+  body: (handle: Either, another: () => Promise<Either>) => Promise<unknown>,
+): Promise<void> {
   const at = path();
   writeFileSync(at, content);
   const file = await open(at, 'r+');
   const device = growing(content);
-  const handle = new ImageHandle(device, { closeDevice: false });
-  const outcomes = [
-    await body(file as unknown as Either),
-    // The streams are Node's streams, and not its file streams.
-    await body(handle as unknown as Either),
-  ];
+  // The streams are Node's streams, and not its file streams.
+  const ofFile = async () => (await open(at, 'r+')) as unknown as Either;
+  const ofDevice = async () => new ImageHandle(device, { closeDevice: false }) as unknown as Either;
+  const outcomes = [await body(file as unknown as Either, ofFile), await body(await ofDevice(), ofDevice)];
   expect(outcomes[1]).toEqual(outcomes[0]);
-  await file.close().catch(() => undefined);
+  await file.close();
   const [fromFile, fromDevice] = [openFile(at), device].map((one) => {
     const bytes = new Uint8Array(one.sizeBytes);
     one.read(0, bytes);
     return bytes;
   });
-  expect(fromDevice).toEqual(fromFile);
+  // Not element by element: there may be millions.
+  expect(Buffer.compare(fromDevice!, fromFile!)).toBe(0);
 }
 
 describe('as a handle of Node, a handle of a device', () => {
@@ -129,7 +134,8 @@ describe('as a handle of Node, a handle of a device', () => {
     }));
 
   it('streams, both ways', () =>
-    both(pattern(500_000), async (handle) => {
+    both(pattern(500_000), async (_, another) => {
+      // A handle for each stream: one of Node's never closes when a stream has left it open.
       const found: unknown[] = [];
       for (const options of [
         {},
@@ -140,15 +146,15 @@ describe('as a handle of Node, a handle of a device', () => {
         { start: 700_000 },
       ] as const) {
         const parts: (string | Buffer)[] = [];
-        for await (const part of handle.createReadStream({ ...options, autoClose: false })) parts.push(part);
+        for await (const part of (await another()).createReadStream(options)) parts.push(part);
         found.push(
           parts.map((part) => part.length),
-          Buffer.concat(parts.map((part) => Buffer.from(part))),
+          digest(Buffer.concat(parts.map((part) => Buffer.from(part)))),
         );
       }
       await pipeline(
         Readable.from([Buffer.from('streamed'), 'text']),
-        handle.createWriteStream({ start: 499_995, autoClose: false, flush: true }),
+        (await another()).createWriteStream({ start: 499_995, flush: true }),
       );
       return found;
     }));
@@ -224,14 +230,14 @@ describe('a handle of a device', () => {
     const failing = new FaultDevice(growing(pattern(10)), {
       rules: [{ operation: 'read', fault: { kind: 'fail', errno: 'EIO' } }],
     });
-    const stream = new ImageHandle(failing).createReadStream();
-    await expect(once(stream, 'end')).rejects.toThrow(withCode('FAULT_INJECTED'));
+    const stream = new ImageHandle(failing).createReadStream().resume();
+    await expect(once(stream, 'end')).rejects.toThrow(withCode('READ_FAILED'));
   });
 
   it('streams to the web and from there', async () => {
     const handle = opened(pattern(200_000));
     const bytes = new Uint8Array(await new Response(handle.readableWebStream() as BodyInit).arrayBuffer());
-    expect(bytes).toEqual(pattern(200_000));
+    expect(digest(bytes)).toBe(digest(pattern(200_000)));
     const tail: Uint8Array[] = [];
     for await (const part of handle.readableWebStream({ start: 199_990 })) tail.push(part as Uint8Array);
     expect(Buffer.concat(tail)).toEqual(Buffer.from(pattern(200_000).subarray(199_990)));
