@@ -9,8 +9,8 @@
  * The clusters of a valid journal have refcount 0 and are referenced by the header extension alone: they are
  * no leak, and a reference to one of them from anywhere else is an error.
  *
- * References are counted a window of the file at a time (`ReferencePasses`), so memory does not grow with the image: 256 MiB
- * are enough for 16 TiB of clusters of 64 KiB, all of them in use.
+ * References are counted a window of the file at a time (`ReferencePasses`), in 48 MiB at most: beside these there are the tables that
+ * are held whole, and the buffers of one L2 table and one refcount block.
  */
 import { type BlockDevice, run, type Task } from '@qcow2/block-device';
 import { readEntryCopied } from '@qcow2/codec';
