@@ -3,6 +3,7 @@ import type { Qcow2Image } from '@qcow2/driver';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
+import { followOptions, followPolicy } from '../follow.ts';
 import { parseSize } from '../sizes.ts';
 import { withWritableImage } from '../writable-image.ts';
 
@@ -13,6 +14,7 @@ export const resize: Command = {
     { name: 'format', short: 'f', argument: 'FMT', help: 'qcow2, raw; found by itself if not given' },
     { name: 'shrink', help: 'the disk may become smaller, and lose what lies behind its new end' },
     { name: 'preallocation', argument: 'MODE', help: 'off: nothing else is served yet' },
+    ...followOptions,
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
     { name: 'object', argument: 'OBJECT', refused: 'not yet' },
     { name: 'image-opts', refused: 'not yet' },
@@ -52,7 +54,7 @@ async function runResize(args: ParsedArguments, context: CommandContext): Promis
   };
   await withWritableImage(
     name,
-    { format: args.value('format') },
+    { format: args.value('format'), follow: followPolicy(args) },
     (image) => change(image.sizeBytes, (sizeBytes) => resizeImage(image, sizeBytes)),
     (device) => change(device.sizeBytes, (sizeBytes) => device.resize(sizeBytes)),
   );

@@ -5,6 +5,7 @@ import { type ErrorCode, Qcow2Error } from '@qcow2/spec';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
+import { followOptions, followPolicy } from '../follow.ts';
 import { snapshotsText } from '../image-report.ts';
 import { imageFacts } from '../open-image.ts';
 import { withWritableImage } from '../writable-image.ts';
@@ -21,6 +22,7 @@ export const snapshot: Command = {
       help: 'give the disk the content of a snapshot: an id, or a name',
     },
     { name: 'delete', short: 'd', argument: 'NAME', help: 'delete a snapshot: a name' },
+    ...followOptions,
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
     { name: 'force-share', short: 'U', help: 'list also if somebody may be writing to it' },
     { name: 'object', argument: 'OBJECT', refused: 'not yet' },
@@ -54,7 +56,7 @@ async function runSnapshot(args: ParsedArguments, context: CommandContext): Prom
   }
   await withWritableImage(
     name,
-    {},
+    { follow: followPolicy(args) },
     async (image) => {
       if (action !== undefined) await change(image, action.verb, action.argument);
     },

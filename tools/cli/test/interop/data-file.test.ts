@@ -105,6 +105,16 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo'], 'external data files shared wit
     expect(create('x.qcow2').stderr).toContain('the image itself');
   });
 
+  it('[DAT-007] grows with the disk', () => {
+    const made = ['create', '-q', '-f', 'qcow2', '-o', 'data_file=g.data,data_file_raw=on', 'g.qcow2', '1M'];
+    expect(qcow2(made, folder)).toEqual(clean);
+    expect(qcow2(['resize', '-q', 'g.qcow2', '+1M'], folder)).toEqual(clean);
+    expect(readFileSync(inScratch('g.data')).length).toBe(2 * 2 ** 20);
+    expect(qcow2(['resize', '-q', '--untrusted', 'g.qcow2', '+1M'], folder).stderr).toContain('not trusted');
+    must('qemu-io', ['-c', 'write -P 3 1900k 64k', 'g.qcow2'], folder);
+    expect(theirs(['check', '-q', 'g.qcow2'], folder)).toEqual(clean);
+  });
+
   it('is served', async () => {
     const made = ['create', '-q', '-f', 'qcow2', '-o', 'data_file=s.data,data_file_raw=on,journal=on'];
     expect(qcow2([...made, inScratch('s.qcow2'), '1M'], folder)).toEqual(clean);
