@@ -6,8 +6,8 @@ import { explainingOpen, openChain } from './open-image.ts';
 
 export interface WritableImageChoice {
   readonly format?: string | undefined;
-  /** What is done about names that stand in images. */
-  readonly follow: FollowPolicy;
+  /** What is done about names that stand in images; local files are followed if not given. */
+  readonly follow?: FollowPolicy | undefined;
 }
 
 /** A raw file has no metadata: what can be done to it, if anything. */
