@@ -136,6 +136,8 @@ it('[LIM-017, BMD-014] names and granularities that no bitmap has are refused, a
   await expect(opened.addBitmap('b')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   await expect(opened.removeBitmap('c')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   await expect(opened.grow(sizeBytes * 2)).rejects.toMatchObject({ code: 'UNSUPPORTED_OPERATION' });
+  await opened.createSnapshot({ name: 's' });
+  await expect(opened.applySnapshot('s')).rejects.toMatchObject({ code: 'UNSUPPORTED_OPERATION' });
   await expect(opened.enableJournal({ profile: 'draft-2013' })).rejects.toMatchObject({
     code: 'UNSUPPORTED_OPERATION',
   });
@@ -160,4 +162,37 @@ it('[BMD-007] a bitmap with extra data that nobody knows is listed, marked when 
   await again.write(0, Uint8Array.of(1));
   const [info] = await again.bitmaps();
   expect(info).toMatchObject({ enabled: true });
+});
+
+it('[FEA-012] a reader changes nothing, and sees what the log of an image that was not closed has', async () => {
+  const { device, image: opened } = await image({ journal });
+  await opened.addBitmap('b', { granularityBytes: 4096 });
+  await opened.write(8192, new Uint8Array(512).fill(1));
+  opened.abandon();
+  const before = device.snapshot();
+  const reader = await openImage(device, { readOnly: true });
+  const [range] = await reader.dirtyRanges('b', 8192, 4096);
+  expect(range).toEqual({ offset: 8192, lengthBytes: 4096 });
+  expect(await reader.bitmaps()).toMatchObject([{ name: 'b', enabled: true, inconsistent: false }]);
+  expect(device.snapshot()).toEqual(before);
+});
+
+it('[BMD-002, LIM-019] a bitmap whose table stands on other metadata is not written to, and not removed', async () => {
+  const { device, image: opened } = await image();
+  await opened.addBitmap('b');
+  await opened.close();
+  const bytes = device.snapshot();
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  let at = 104;
+  while (view.getUint32(at) !== 0x23852875) at += 8 + Math.ceil(view.getUint32(at + 4) / 8) * 8;
+  const l1Offset = view.getBigUint64(40);
+  view.setBigUint64(Number(view.getBigUint64(at + 24)), l1Offset);
+  const damaged = MemoryDevice.fromBytes(bytes);
+  const again = await openImage(damaged);
+  expect(await again.bitmaps()).toMatchObject([{ name: 'b', dirtyBytes: undefined }]);
+  await again.write(0, Uint8Array.of(1));
+  await expect(again.removeBitmap('b')).rejects.toMatchObject({ code: 'OVERLAP' });
+  const read = new Uint8Array(1);
+  await again.read(0, read);
+  expect(read[0]).toBe(1);
 });
