@@ -123,7 +123,8 @@ describe('what a request makes of sub-clusters', () => {
       ['hole', 5, 27],
     ]);
     await image.write(20 * part + 100, new Uint8Array(50).fill(8));
-    await image.close();
+    await image.quiesce();
+    image.abandon();
     const again = await openImage(memory, { backing: 'none' });
     expect(await kinds(again)).toEqual([
       ['hole', 0, 3],
@@ -159,7 +160,8 @@ describe('what a request makes of sub-clusters', () => {
   it('[SUB-009] a cluster without a host cluster, zeros in part, is no reference for the check', async () => {
     const { memory, image } = await made();
     await image.writeZeroes(2 * part, part);
-    await image.close();
+    await image.quiesce();
+    image.abandon();
     expect(await checkImage(memory)).toMatchObject({ corruptions: 0, leaks: 0, allocatedClusters: 0 });
   });
 
@@ -172,7 +174,8 @@ describe('what a request makes of sub-clusters', () => {
       ['data', 0, 32],
       ['zero', 32, 32],
     ]);
-    await image.close();
+    await image.quiesce();
+    image.abandon();
     expect(await checkImage(memory)).toMatchObject({ corruptions: 0, leaks: 0, allocatedClusters: 1 });
   });
 
@@ -182,6 +185,7 @@ describe('what a request makes of sub-clusters', () => {
     await image.writeZeroes(clusterBytes + part, part);
     await image.createSnapshot({ name: 'before' });
     await image.write(20 * part, new Uint8Array(part).fill(8));
+    await image.flush();
     await image.writeZeroes(3 * part, part);
     await image.write(clusterBytes + 2 * part, new Uint8Array(part).fill(9));
     await image.flush();
@@ -200,7 +204,8 @@ describe('what a request makes of sub-clusters', () => {
     expected.fill(7, 2 * part, 4 * part).fill(0, clusterBytes + part, clusterBytes + 2 * part);
     expect(Buffer.compare(bytes, expected)).toBe(0);
     await image.deleteSnapshot({ name: 'before' });
-    await image.close();
+    await image.quiesce();
+    image.abandon();
     expect(await checkImage(memory)).toMatchObject({ corruptions: 0, leaks: 0, allocatedClusters: 2 });
   });
 
@@ -234,7 +239,8 @@ describe('making an image with extended L2 entries', () => {
     expect(image.info()).toMatchObject({ extendedL2: true, clusterBytes: bytes });
     expect(await image.extents(0, 4 * bytes)).toMatchObject([{ kind: 'hole', lengthBytes: 4 * bytes }]);
     await image.write(bytes + 1000, new Uint8Array(300).fill(9));
-    await image.close();
+    await image.quiesce();
+    image.abandon();
     expect(await checkImage(memory)).toMatchObject({ corruptions: 0, leaks: 0, allocatedClusters: 4 });
     const again = await openImage(memory);
     const read = new Uint8Array(bytes);
