@@ -21,7 +21,13 @@ export async function runJobs(
   }
 }
 
-/** Sequences of up to 2 operations, and of 3 on the systems that are named. */
+/** Shapes that only have more of the format: `pnpm crash-lab` goes on to sequences of 2 and 3 with them. */
+const furtherShapes = /\+(data|raw|luks|compressed|snapshots|unmap|parts)\b/;
+
+/** Sequences of up to 2 operations, of 1 on shapes with more of the format, and of 3 on the systems that are named. */
 export function isShort(...whole: readonly string[]): (job: Job) => boolean {
-  return (job) => job.kind === 'sequences' && (job.length < 3 || whole.includes(job.system));
+  return (job) => {
+    if (job.kind !== 'sequences') return false;
+    return job.length < (furtherShapes.test(job.system) ? 2 : 3) || whole.includes(job.system);
+  };
 }
