@@ -75,7 +75,7 @@ describe('an entry that leads beyond the file', () => {
       context: { clause: 'LIM-018' },
     });
     opened.abandon();
-    expect((await checkImage(memory)).findings.some(({ code }) => code === 'TRUNCATED')).toBe(true);
+    expect((await checkImage(memory)).findings.some(({ code }) => code === 'OUT_OF_RANGE')).toBe(true);
   });
 });
 
