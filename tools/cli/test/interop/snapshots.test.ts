@@ -185,7 +185,8 @@ class Scene {
     const resized = new Uint8Array(sizeBytes);
     const kept = this.#disk.subarray(0, sizeBytes);
     resized.set(kept);
-    if (sizeBytes < this.#disk.length || ours) {
+    // QEMU can not hide what a longer backing file has from a version 2 disk.
+    if (sizeBytes < this.#disk.length || ours || this.#setup.compat === '0.10') {
       await this.#ours((image) => Promise.resolve(image.resize(sizeBytes, { shrink: true })));
     } else must('qemu-img', ['resize', '-q', this.#image, `${sizeBytes}`]);
     this.#disk = resized;
