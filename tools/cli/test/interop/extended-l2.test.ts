@@ -149,7 +149,8 @@ function theirMap(path: string): Map {
   return merged(
     found.map(({ start, depth, zero, data, present }) => {
       if (depth > 0 || (!present && !zero)) return { start, kind: 'hole' };
-      if (data && !zero) return { start, kind: 'data' };
+      // Data that the host has as a hole is `zero` as well: that is the host's, not the image's.
+      if (data) return { start, kind: 'data' };
       return { start, kind: 'zero' };
     }),
   );

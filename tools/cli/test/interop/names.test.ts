@@ -163,6 +163,7 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'strace'], 'names that stand in 
   it('journal takes the same options: what has a data file is not opened for writing without it', () => {
     const journal = (...words: string[]) => qcow2(['journal', 'enable', ...words], folder).stderr;
     expect(journal('--untrusted', 'jail/plain-data.qcow2')).toContain('not trusted');
+    writeFileSync(inScratch('jail/secret'), '');
     expect(journal('--confine', '/proc/self', 'jail/plain-data.qcow2')).toContain('does not lie in');
     expect(journal('--confine', 'gone', 'honest.qcow2')).toContain('is no directory');
   });

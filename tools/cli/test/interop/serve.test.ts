@@ -158,9 +158,9 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'python3-libnbd'], 'serve', () =
       '32M',
     ]);
     const server = await startServer(['-t', '-k', socket, inScratch('top.qcow2')]);
-    expect(run('qemu-img', ['compare', '-f', 'raw', '-F', 'qcow2', uri, inScratch('top.qcow2')]).stdout).toBe(
-      'Images are identical.\n',
-    );
+    expect(
+      run('qemu-img', ['compare', '-U', '-f', 'raw', '-F', 'qcow2', uri, inScratch('top.qcow2')]).stdout,
+    ).toBe('Images are identical.\n');
     client(`h.connect_unix("${socket}"); h.pwrite(b"z" * 1000, 1 << 20); h.shutdown()`);
     expect(await server.end('SIGTERM')).toBe(0);
     expect(run('qemu-img', ['check', '-q', inScratch('top.qcow2')])).toEqual(clean);
