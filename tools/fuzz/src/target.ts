@@ -63,7 +63,9 @@ export class Verdict {
     const { code, context } = error;
     this.note(`${stage}!${code},${context.clause ?? ''},${context.field ?? ''}`);
     if (code === 'ABORTED') return;
-    const isAnswer = error.name === 'FormatError' || error.name === 'UnsupportedFeatureError';
+    // A header may come to say that it is encrypted: then what opens it is asked for.
+    const isAnswer =
+      error.name === 'FormatError' || error.name === 'UnsupportedFeatureError' || code === 'NO_SECRET';
     if (!isAnswer && !(allowed.codes ?? []).includes(code)) this.finding(`${stage}: ${describe(error)}`);
     if (error.name === 'FormatError' && context.clause === undefined) {
       this.finding(`${stage}: names no clause: ${describe(error)}`);
