@@ -43,3 +43,4 @@ export {
 } from './recording-device.ts';
 export { checkRange, checkSize, pushExtent, readPadded } from './request.ts';
 export { isPromise, run, type Task, wait, waitAll } from './task.ts';
+export { readOnlyCapabilities, UnwritableDevice } from './unwritable-device.ts';

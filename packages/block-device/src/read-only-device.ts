@@ -1,23 +1,21 @@
 /** A device that may be looked at and not touched, whatever the one below allows: a backing file, for instance. */
 import { StateError } from '@qcow2/spec';
-import type { BlockDevice, DeviceCapabilities, Extent, FlushOptions, ReadOptions } from './block-device.ts';
+import type { BlockDevice, DeviceCapabilities, Extent, ReadOptions } from './block-device.ts';
+import { readOnlyCapabilities, UnwritableDevice } from './unwritable-device.ts';
 
-export class ReadOnlyDevice implements BlockDevice {
+export class ReadOnlyDevice extends UnwritableDevice implements BlockDevice {
   readonly capabilities: DeviceCapabilities;
+  protected override readonly readOnlyMessage = 'the device is read-only';
   readonly #below: BlockDevice;
   #closed = false;
 
   /** Closing this closes `below`. */
   constructor(below: BlockDevice) {
+    super();
     this.#below = below;
     this.capabilities = {
       ...below.capabilities,
-      write: false,
-      growable: false,
-      resize: false,
-      discard: false,
-      writeZeroes: false,
-      fua: false,
+      ...readOnlyCapabilities,
     };
   }
 
@@ -33,38 +31,12 @@ export class ReadOnlyDevice implements BlockDevice {
     return this.#below.extents(offset, lengthBytes);
   }
 
-  write(): never {
-    return this.#refuse();
-  }
-
-  discard(): never {
-    return this.#refuse();
-  }
-
-  writeZeroes(): never {
-    return this.#refuse();
-  }
-
-  resize(): never {
-    return this.#refuse();
-  }
-
-  /** Nothing: nothing was written. */
-  flush(_options?: FlushOptions): void {
-    this.#checkOpen();
-  }
-
   close(): void | Promise<void> {
     this.#closed = true;
     return this.#below.close();
   }
 
-  #checkOpen(): void {
+  protected override checkOpen(): void {
     if (this.#closed) throw new StateError('CLOSED', 'the device is closed');
-  }
-
-  #refuse(): never {
-    this.#checkOpen();
-    throw new StateError('READ_ONLY', 'the device is read-only');
   }
 }

@@ -5,7 +5,15 @@
  * them first. A read that is under way when the snapshot is deleted ends well, since what is freed keeps its
  * bytes until the reads before have ended; later ones are refused.
  */
-import { type BlockDevice, checkRange, type DeviceCapabilities, type Extent, run } from '@qcow2/block-device';
+import {
+  type BlockDevice,
+  checkRange,
+  type DeviceCapabilities,
+  type Extent,
+  readOnlyCapabilities,
+  run,
+  UnwritableDevice,
+} from '@qcow2/block-device';
 import type { Snapshot } from '@qcow2/codec';
 import { StateError } from '@qcow2/spec';
 import { ClusterReader } from './cluster-reader.ts';
@@ -16,10 +24,11 @@ import { MappingTable } from './mapping.ts';
 import type { ImageParts } from './parts.ts';
 import { PendingClusters } from './pending-clusters.ts';
 
-export class SnapshotDevice implements BlockDevice {
+export class SnapshotDevice extends UnwritableDevice implements BlockDevice {
   readonly snapshot: Snapshot;
   readonly sizeBytes: number;
   readonly capabilities: DeviceCapabilities;
+  protected override readonly readOnlyMessage = 'a snapshot is read-only';
   readonly #parts: ImageParts;
   readonly #mappings: MappingTable;
   readonly #reader: ClusterReader;
@@ -28,6 +37,7 @@ export class SnapshotDevice implements BlockDevice {
 
   /** @param l1 the snapshot's L1 table */
   constructor(parts: ImageParts, snapshot: Snapshot, l1: DataView) {
+    super();
     const { core, allocator } = parts;
     this.#parts = parts;
     this.snapshot = snapshot;
@@ -44,12 +54,7 @@ export class SnapshotDevice implements BlockDevice {
       new CompressedReader(core),
     );
     this.capabilities = {
-      write: false,
-      growable: false,
-      resize: false,
-      discard: false,
-      writeZeroes: false,
-      fua: false,
+      ...readOnlyCapabilities,
       extents: true,
       preferredBlockBytes: Math.min(core.clusterBytes, 4096),
     };
@@ -58,36 +63,15 @@ export class SnapshotDevice implements BlockDevice {
 
   /** @throws CLOSED also when the snapshot was deleted or the image was closed */
   read(offset: number, into: Uint8Array): void | Promise<void> {
-    this.#refuseEnded();
+    this.checkOpen();
     checkRange(offset, into.length, this.sizeBytes);
     return this.#reader.read(offset, into);
   }
 
   extents(offset: number, lengthBytes: number): readonly Extent[] | Promise<readonly Extent[]> {
-    this.#refuseEnded();
+    this.checkOpen();
     checkRange(offset, lengthBytes, this.sizeBytes);
     return run(guestExtents(this.#parts.core, this.#mappings, this.#nothing, offset, lengthBytes));
-  }
-
-  write(): never {
-    return this.#refuseWrite();
-  }
-
-  discard(): never {
-    return this.#refuseWrite();
-  }
-
-  writeZeroes(): never {
-    return this.#refuseWrite();
-  }
-
-  resize(): never {
-    return this.#refuseWrite();
-  }
-
-  /** Nothing: nothing was written. */
-  flush(): void {
-    this.#refuseEnded();
   }
 
   /** The image stays open. */
@@ -102,15 +86,10 @@ export class SnapshotDevice implements BlockDevice {
     this.#parts.snapshotDevices.delete(this);
   }
 
-  #refuseEnded(): void {
+  protected override checkOpen(): void {
     if (this.#ended === undefined) return;
     const why =
       this.#ended === 'closed' ? 'the device is closed' : 'the snapshot was deleted, or its image closed';
     throw new StateError('CLOSED', why);
-  }
-
-  #refuseWrite(): never {
-    this.#refuseEnded();
-    throw new StateError('READ_ONLY', 'a snapshot is read-only');
   }
 }

@@ -7,7 +7,14 @@
  * Memory: the cache's bound, and for each request under way at most `requestBytes`. A read takes its bytes from what
  * arrives, so one that is larger than the cache is served as well.
  */
-import { type BlockDevice, checkRange, type DeviceCapabilities, type Extent } from '@qcow2/block-device';
+import {
+  type BlockDevice,
+  checkRange,
+  type DeviceCapabilities,
+  type Extent,
+  readOnlyCapabilities,
+  UnwritableDevice,
+} from '@qcow2/block-device';
 import { StateError } from '@qcow2/spec';
 import type { BlockCache } from './internal/block-cache.ts';
 import type { RangeFetcher, Source } from './internal/range-fetcher.ts';
@@ -23,7 +30,7 @@ interface BlockRun {
   readonly count: number;
 }
 
-export class HttpDevice implements BlockDevice {
+export class HttpDevice extends UnwritableDevice implements BlockDevice {
   readonly capabilities: DeviceCapabilities;
   readonly sizeBytes: number;
   /** What would show that the file has changed: a strong ETag, the date of its last change, or its size alone. */
@@ -37,18 +44,14 @@ export class HttpDevice implements BlockDevice {
 
   /** Made by `openHttp`. */
   constructor(fetcher: RangeFetcher, cache: BlockCache, source: Source, blockBytes: number) {
+    super();
     this.#fetcher = fetcher;
     this.#cache = cache;
     this.#blockBytes = blockBytes;
     this.sizeBytes = source.sizeBytes;
     this.pinnedBy = source.pinnedBy;
     this.capabilities = {
-      write: false,
-      growable: false,
-      resize: false,
-      discard: false,
-      writeZeroes: false,
-      fua: false,
+      ...readOnlyCapabilities,
       extents: false,
       preferredBlockBytes: blockBytes,
     };
@@ -56,7 +59,7 @@ export class HttpDevice implements BlockDevice {
 
   /** @throws SOURCE_CHANGED from the first sign of it on, also for what is in the cache; else as the contract */
   read(offset: number, into: Uint8Array): void | Promise<void> {
-    this.#checkOpen();
+    this.checkOpen();
     checkRange(offset, into.length, this.sizeBytes);
     if (this.#fetcher.changed !== undefined) throw this.#fetcher.changed;
     const missing = this.#copyCached(offset, into);
@@ -64,29 +67,9 @@ export class HttpDevice implements BlockDevice {
   }
 
   extents(offset: number, lengthBytes: number): readonly Extent[] {
-    this.#checkOpen();
+    this.checkOpen();
     checkRange(offset, lengthBytes, this.sizeBytes);
     return lengthBytes === 0 ? [] : [{ offset, lengthBytes, kind: 'data' }];
-  }
-
-  write(): never {
-    return this.#refuse();
-  }
-
-  writeZeroes(): never {
-    return this.#refuse();
-  }
-
-  discard(): never {
-    return this.#refuse();
-  }
-
-  resize(): never {
-    return this.#refuse();
-  }
-
-  flush(): void {
-    this.#checkOpen();
   }
 
   /** Give up the requests that are under way: who waits for them is told CLOSED. */
@@ -158,7 +141,7 @@ export class HttpDevice implements BlockDevice {
     const offset = first * this.#blockBytes;
     const end = Math.min(offset + count * this.#blockBytes, this.sizeBytes);
     const brought = new BlockBytes(await this.#fetcher.fetch(offset, end - offset), first, this.#blockBytes);
-    this.#checkOpen();
+    this.checkOpen();
     // Copies, so that one block that is kept does not keep the whole run.
     for (let i = 0; i < count; i++) this.#cache.put(first + i, brought.of(first + i).slice());
     return brought;
@@ -179,13 +162,12 @@ export class HttpDevice implements BlockDevice {
     into.set(bytes.subarray(from, end), at + from);
   }
 
-  #checkOpen(): void {
-    if (this.#closed) throw new StateError('CLOSED', `${this.#fetcher.name} is closed`);
+  protected override get readOnlyMessage(): string {
+    return `${this.#fetcher.name} can only be read`;
   }
 
-  #refuse(): never {
-    this.#checkOpen();
-    throw new StateError('READ_ONLY', `${this.#fetcher.name} can only be read`);
+  protected override checkOpen(): void {
+    if (this.#closed) throw new StateError('CLOSED', `${this.#fetcher.name} is closed`);
   }
 }
 

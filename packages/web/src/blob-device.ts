@@ -5,17 +5,19 @@
  * A File is a promise of what was on the disk when it was chosen. Where it has changed since, the browser refuses to
  * read it; that is SOURCE_CHANGED.
  */
-import { type BlockDevice, checkRange, type DeviceCapabilities, type Extent } from '@qcow2/block-device';
+import {
+  type BlockDevice,
+  checkRange,
+  type DeviceCapabilities,
+  type Extent,
+  readOnlyCapabilities,
+  UnwritableDevice,
+} from '@qcow2/block-device';
 import { StateError, StorageError } from '@qcow2/spec';
 
-export class BlobDevice implements BlockDevice {
+export class BlobDevice extends UnwritableDevice implements BlockDevice {
   readonly capabilities: DeviceCapabilities = {
-    write: false,
-    growable: false,
-    resize: false,
-    discard: false,
-    writeZeroes: false,
-    fua: false,
+    ...readOnlyCapabilities,
     extents: false,
     preferredBlockBytes: 4096,
   };
@@ -26,6 +28,7 @@ export class BlobDevice implements BlockDevice {
   #closed = false;
 
   constructor(blob: Blob) {
+    super();
     this.#blob = blob;
     this.sizeBytes = blob.size;
     this.name = 'name' in blob && typeof blob.name === 'string' ? blob.name : 'blob';
@@ -33,35 +36,15 @@ export class BlobDevice implements BlockDevice {
 
   /** @throws SOURCE_CHANGED where the browser no longer gives the file; else as the contract */
   read(offset: number, into: Uint8Array): void | Promise<void> {
-    this.#checkOpen();
+    this.checkOpen();
     checkRange(offset, into.length, this.sizeBytes);
     if (into.length > 0) return this.#read(offset, into);
   }
 
   extents(offset: number, lengthBytes: number): readonly Extent[] {
-    this.#checkOpen();
+    this.checkOpen();
     checkRange(offset, lengthBytes, this.sizeBytes);
     return lengthBytes === 0 ? [] : [{ offset, lengthBytes, kind: 'data' }];
-  }
-
-  write(): never {
-    return this.#refuse();
-  }
-
-  writeZeroes(): never {
-    return this.#refuse();
-  }
-
-  discard(): never {
-    return this.#refuse();
-  }
-
-  resize(): never {
-    return this.#refuse();
-  }
-
-  flush(): void {
-    this.#checkOpen();
   }
 
   close(): void {
@@ -85,12 +68,11 @@ export class BlobDevice implements BlockDevice {
     into.set(new Uint8Array(bytes));
   }
 
-  #checkOpen(): void {
-    if (this.#closed) throw new StateError('CLOSED', `${this.name} is closed`);
+  protected override get readOnlyMessage(): string {
+    return `${this.name} can only be read`;
   }
 
-  #refuse(): never {
-    this.#checkOpen();
-    throw new StateError('READ_ONLY', `${this.name} can only be read`);
+  protected override checkOpen(): void {
+    if (this.#closed) throw new StateError('CLOSED', `${this.name} is closed`);
   }
 }
