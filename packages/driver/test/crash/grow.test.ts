@@ -10,7 +10,8 @@ import { checkImage, createImage, openImage, type Qcow2Image } from '../../src/i
 import { JournalledLog } from '../../src/journalled-log.ts';
 import { openParts } from '../../src/open.ts';
 import { OrderedLog } from '../../src/ordered-log.ts';
-import { type Random, random } from '../support/random.ts';
+import { random } from '../support/random.ts';
+import { atCrash, crashAgain } from './support/crash-again.ts';
 import { CrashStates, keepings } from './support/crash-states.ts';
 
 const journal = { sizeBytes: 65536, blockBytes: 512 } as const;
@@ -160,15 +161,6 @@ async function judge(setup: Setup, crashed: MemoryDevice, content: Uint8Array): 
   return writer.sizeBytes;
 }
 
-/** Recovery of a crashed image crashes somewhere on its way. */
-async function crashAgain(setup: Setup, crashed: MemoryDevice, rng: Random): Promise<MemoryDevice> {
-  const recording = new RecordingDevice(crashed.clone());
-  (await openImage(recording, { backing: backing(setup) })).abandon();
-  const states = new CrashStates(crashed, recording.log);
-  states.advance(rng.below(recording.now + 1));
-  return states.draw(rng, rng.pick(keepings));
-}
-
 /** Crash at every moment from the request on, or at about `points` of them. Returns the sizes that were found. */
 async function attack(setup: Setup, perPoint: number, points?: number): Promise<Set<number>> {
   const { start, content, device, from, flushed } = await growRecorded(setup);
@@ -180,13 +172,10 @@ async function attack(setup: Setup, perPoint: number, points?: number): Promise<
     if (points !== undefined && time < device.now && rng.below(device.now - from) >= points) continue;
     for (let i = 0; i < perPoint; i++) {
       const crashed = states.draw(rng, rng.pick(keepings));
-      const twice = await crashAgain(setup, crashed, rng);
-      const size = await judge(setup, crashed, content).catch((cause: unknown) => {
-        throw new Error(`crash at ${time} of ${device.now}`, { cause });
-      });
-      const sizeTwice = await judge(setup, twice, content).catch((cause: unknown) => {
-        throw new Error(`crash at ${time} of ${device.now}, and of its recovery`, { cause });
-      });
+      const twice = await crashAgain(crashed, rng, { backing: backing(setup) });
+      const when = `${time} of ${device.now}`;
+      const size = await judge(setup, crashed, content).catch(atCrash(when));
+      const sizeTwice = await judge(setup, twice, content).catch(atCrash(`${when}, and of its recovery`));
       expect(sizeTwice).toBe(size);
       if (time >= flushed) expect(size).toBe(setup.after);
       sizes.add(size);

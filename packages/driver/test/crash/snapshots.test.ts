@@ -9,7 +9,8 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { type CheckFinding, checkImage, createImage, openImage, type Qcow2Image } from '../../src/index.ts';
 import { MetadataUpdate } from '../../src/metadata-update.ts';
 import { OrderedLog } from '../../src/ordered-log.ts';
-import { type Random, random } from '../support/random.ts';
+import { random } from '../support/random.ts';
+import { atCrash, crashAgain } from './support/crash-again.ts';
 import { CrashStates, keepings } from './support/crash-states.ts';
 
 type Logging = 'journalled' | 'ordered' | 'lazy' | 'draft';
@@ -151,14 +152,6 @@ async function expectSound(setup: Setup, memory: MemoryDevice): Promise<void> {
   expect(findings.filter((one) => !isExcused(setup, findings, one)).slice(0, 3)).toEqual([]);
 }
 
-async function crashAgain(crashed: MemoryDevice, rng: Random): Promise<MemoryDevice> {
-  const recording = new RecordingDevice(crashed.clone());
-  (await openImage(recording)).abandon();
-  const states = new CrashStates(crashed, recording.log);
-  states.advance(rng.below(recording.now + 1));
-  return states.draw(rng, rng.pick(keepings));
-}
-
 /** Crash at about so many moments of the operation. Returns what was found. */
 async function attack(setup: Setup, points: number): Promise<Set<string>> {
   const { start, device, from, done, before, after } = await recorded(setup);
@@ -170,11 +163,9 @@ async function attack(setup: Setup, points: number): Promise<Set<string>> {
     if (time < done && rng.below(done - from) >= points) continue;
     const crashed = states.draw(rng, rng.pick(keepings));
     const twice = await crashAgain(crashed, rng);
-    const explain = (where: string) => (cause: unknown) => {
-      throw new Error(`crash at ${time} of ${from} to ${done}${where}`, { cause });
-    };
-    const which = await judge(setup, crashed, before, after).catch(explain(''));
-    const again = await judge(setup, twice, before, after).catch(explain(', and of its recovery'));
+    const when = `${time} of ${from} to ${done}`;
+    const which = await judge(setup, crashed, before, after).catch(atCrash(when));
+    const again = await judge(setup, twice, before, after).catch(atCrash(`${when}, and of its recovery`));
     expect(again).toBe(which);
     if (time >= done) expect(which).toBe('after');
     found.add(which);
