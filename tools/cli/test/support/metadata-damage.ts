@@ -170,13 +170,17 @@ function lostClusters(walk: ImageWalk, table: Table, { sound, damaged, after }: 
   return lost;
 }
 
-/** Where the guest's bytes of an entry stand; empty where it shows none. */
+/**
+ * Where the guest's bytes of an entry stand; empty where it shows none. Sub-clusters that read as zeros need no host cluster: offset 0
+ * is none then, not the header's.
+ */
 function hostRange({ clusterBytes, l2Format }: ImageWalk, entry: DataView) {
   const kind = classifyL2Entry(entry, 0, l2Format);
   if (kind === clusterKind.compressed) {
     const offset = readCompressedOffset(entry, 0, l2Format.clusterBits);
     return { offset, lengthBytes: readCompressedLengthBytes(entry, 0, l2Format.clusterBits) };
   }
-  const shows = kind === clusterKind.standard || kind === clusterKind.mixed;
-  return { offset: readEntryOffset(entry, 0), lengthBytes: shows ? clusterBytes : 0 };
+  const offset = readEntryOffset(entry, 0);
+  const shows = offset > 0 && (kind === clusterKind.standard || kind === clusterKind.mixed);
+  return { offset, lengthBytes: shows ? clusterBytes : 0 };
 }
