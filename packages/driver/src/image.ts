@@ -1,12 +1,7 @@
 /**
  * An open qcow2 image: a BlockDevice whose bytes are the guest's disk.
  *
- * Reads take no lock. Everything that changes metadata or places guest bytes holds the core's write lock,
- * so two writes to one unallocated cluster can not allocate twice. Flushes wait for no lock; concurrent ones
- * share a commit.
- *
- * A failed write or flush of the device below ends writing for good (fail-stop): what is on disk is not
- * known any more, every later write and flush is refused with FAILED_EARLIER, and a reopen recovers.
+ * This is its face; how what is asked of it is run, under which lock and until which failure, is `ImageRequests`'.
  */
 import {
   type BlockDevice,
@@ -15,7 +10,6 @@ import {
   type DeviceCapabilities,
   type Extent,
   type FlushOptions,
-  isPromise,
   type ReadOptions,
   run,
   type Task,
@@ -24,7 +18,7 @@ import {
   wait,
 } from '@qcow2/block-device';
 import type { Qcow2Header, Snapshot } from '@qcow2/codec';
-import { InvariantError, Qcow2Error, StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
+import { type Qcow2Error, StateError, UnsupportedFeatureError } from '@qcow2/spec';
 import {
   addBitmap,
   clearBitmap,
@@ -34,16 +28,15 @@ import {
   removeBitmap,
 } from './bitmap-operations.ts';
 import type { BitmapInfo, DirtyRange } from './bitmaps.ts';
-import { refuseMissing } from './data-area.ts';
 import { readL1 } from './detached-table.ts';
 import type { EncryptionHeaderArea } from './encryption.ts';
-import { encryptionHeaderArea, needsSecret } from './encryption-header.ts';
+import { encryptionHeaderArea } from './encryption-header.ts';
 import { guestExtents } from './extents.ts';
 import type { ImageCacheCounters } from './image-core.ts';
+import { ImageRequests } from './image-requests.ts';
 import type { ZeroMode } from './image-writer.ts';
 import type { ImageInfo } from './info.ts';
 import type { JournalStatus } from './journal-status.ts';
-import { exclusively } from './operation.ts';
 import type { ImageParts, JournalOptions } from './parts.ts';
 import type { RefcountRepair } from './refcount-rebuild.ts';
 import { resizeDisk } from './resize.ts';
@@ -59,12 +52,6 @@ export interface JournalSizes {
   readonly blockBytes?: number;
 }
 
-interface ChangeOptions {
-  readonly fua?: boolean | undefined;
-  /** What is not mapped is mapped to zeros before anything is written there. */
-  readonly mapsFirst?: boolean;
-}
-
 /** How a disk may get another size. */
 export interface ResizeOptions {
   /** It may become smaller, and lose what lies behind its new end. Default false. */
@@ -73,19 +60,13 @@ export interface ResizeOptions {
 
 export class Qcow2Image implements BlockDevice {
   readonly #parts: ImageParts;
+  readonly #requests: ImageRequests;
   readonly capabilities: DeviceCapabilities;
-  #closed = false;
-  #failure: Qcow2Error | undefined;
-  /** Counts changes and flushes: whether anything came since the idle timer was set. */
-  /** Of a raw data file: how often clusters were mapped, and how many of these times are durable. */
-  #mapsMade = 0;
-  #mapsDurable = 0;
-  #activity = 0;
-  #idleTimer: ReturnType<typeof setTimeout> | undefined;
 
   /** Made by `openImage` only. */
   constructor(parts: ImageParts) {
     this.#parts = parts;
+    this.#requests = new ImageRequests(parts);
     parts.core.cacheCleaner.start();
     const write = !parts.core.readOnly;
     this.capabilities = {
@@ -147,9 +128,9 @@ export class Qcow2Image implements BlockDevice {
   }
 
   read(offset: number, into: Uint8Array, _options?: ReadOptions): void | Promise<void> {
-    this.#refuseClosed();
+    this.#requests.refuseClosed();
     checkRange(offset, into.length, this.sizeBytes);
-    this.#refuseUnreachable();
+    this.#requests.refuseUnreachable();
     return this.#parts.reader.read(offset, into);
   }
 
@@ -159,16 +140,19 @@ export class Qcow2Image implements BlockDevice {
    *   a cluster of a kind that is not served, FormatError for a damaged mapping
    */
   write(offset: number, bytes: Uint8Array, options?: WriteOptions): void | Promise<void> {
-    this.#refuseWrite(offset, bytes.length);
+    this.#requests.refuseWrite(offset, bytes.length);
     const parts = this.#parts;
-    const mustWait = parts.mustWaitToWrite || this.#hasOpenMaps;
+    const mustWait = parts.mustWaitToWrite || this.#requests.hasOpenMaps;
     const hostOffset = mustWait ? undefined : parts.writer.inPlaceOffset(offset, bytes.length);
     if (hostOffset !== undefined && options?.fua !== true && parts.bitmaps.note(offset, bytes.length))
-      return this.#writeInPlace(hostOffset, offset, bytes);
+      return this.#requests.writeInPlace(hostOffset, offset, bytes);
     // The writer is asked for when the lock is held: with the journal it comes and goes.
     const write = (from: number, length: number): Task<void> =>
       parts.writer.write(offset + from, bytes.subarray(from, from + length));
-    return this.#change(offset, bytes.length, write, { fua: options?.fua, mapsFirst: parts.core.data.isRaw });
+    return this.#requests.change(offset, bytes.length, write, {
+      fua: options?.fua,
+      mapsFirst: parts.core.data.isRaw,
+    });
   }
 
   /**
@@ -179,34 +163,34 @@ export class Qcow2Image implements BlockDevice {
    *   without `compression` that compresses
    */
   writeCompressed(offset: number, bytes: Uint8Array): void | Promise<void> {
-    this.#refuseWrite(offset, bytes.length);
+    this.#requests.refuseWrite(offset, bytes.length);
     this.#parts.compressedWriter.check(offset, bytes.length);
-    return run(this.#guard(this.#writeCompressed(offset, bytes)));
+    return run(this.#requests.guard(this.#writeCompressed(offset, bytes)));
   }
 
   writeZeroes(offset: number, lengthBytes: number, options?: WriteZeroesOptions): void | Promise<void> {
-    this.#refuseWrite(offset, lengthBytes);
+    this.#requests.refuseWrite(offset, lengthBytes);
     return this.#zero(offset, lengthBytes, { unmap: options?.mayUnmap ?? false, discard: false }, options);
   }
 
   /** Whole clusters in the range give their space back; parts of clusters stay as they are. */
   discard(offset: number, lengthBytes: number, options?: WriteOptions): void | Promise<void> {
-    this.#refuseWrite(offset, lengthBytes);
+    this.#requests.refuseWrite(offset, lengthBytes);
     return this.#zero(offset, lengthBytes, { unmap: true, discard: true }, options);
   }
 
   /** Make durable every write that was done when this was called. Concurrent flushes share one commit. */
   flush(_options?: FlushOptions): void | Promise<void> {
-    this.#refuseClosed();
+    this.#requests.refuseClosed();
     if (this.readOnly) return;
-    this.#refuseFailed();
-    return run(this.#guard(this.#commit()));
+    this.#requests.refuseFailed();
+    return run(this.#requests.guard(this.#requests.commit()));
   }
 
   extents(offset: number, lengthBytes: number): readonly Extent[] | Promise<readonly Extent[]> {
-    this.#refuseClosed();
+    this.#requests.refuseClosed();
     checkRange(offset, lengthBytes, this.sizeBytes);
-    this.#refuseUnreachable();
+    this.#requests.refuseUnreachable();
     const { core, mappings } = this.#parts;
     return run(guestExtents(core, mappings, this.#parts, offset, lengthBytes));
   }
@@ -219,7 +203,7 @@ export class Qcow2Image implements BlockDevice {
    *   without `shrink`, for 0, beyond the format's limits; FormatError where what is given back is damaged
    */
   resize(sizeBytes: number, options?: ResizeOptions): void | Promise<void> {
-    this.#refuseClosed();
+    this.#requests.refuseClosed();
     if (options !== undefined) return this.#resize(sizeBytes, options);
     throw new UnsupportedFeatureError(
       'UNSUPPORTED_OPERATION',
@@ -229,9 +213,9 @@ export class Qcow2Image implements BlockDevice {
 
   async #resize(sizeBytes: number, { shrink = false }: ResizeOptions): Promise<void> {
     checkSize(sizeBytes);
-    this.#refuseWrite(0, 0);
+    this.#requests.refuseWrite(0, 0);
     await run(
-      this.#operation(() => {
+      this.#requests.operation(() => {
         const before = this.sizeBytes;
         if (sizeBytes < before && !shrink) {
           throw new StateError('INVALID_ARGUMENT', 'a disk becomes smaller only where that is asked for', {
@@ -253,7 +237,7 @@ export class Qcow2Image implements BlockDevice {
    */
   async grow(sizeBytes: number): Promise<void> {
     checkSize(sizeBytes);
-    this.#refuseWrite(0, 0);
+    this.#requests.refuseWrite(0, 0);
     if (sizeBytes < this.sizeBytes) {
       throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', 'a disk does not grow smaller; use resize');
     }
@@ -272,8 +256,8 @@ export class Qcow2Image implements BlockDevice {
    *   change; LIMIT_EXCEEDED; UNSUPPORTED_OPERATION with an external data file. Nothing is changed then
    */
   async createSnapshot(snapshot: NewSnapshot): Promise<Snapshot> {
-    this.#refuseWrite(0, 0);
-    return await run(this.#operation(() => createSnapshot(this.#parts, snapshot)));
+    this.#requests.refuseWrite(0, 0);
+    return await run(this.#requests.operation(() => createSnapshot(this.#parts, snapshot)));
   }
 
   /**
@@ -282,8 +266,8 @@ export class Qcow2Image implements BlockDevice {
    * @throws INVALID_ARGUMENT where there is no such snapshot, and as `createSnapshot`
    */
   async applySnapshot(choice: SnapshotChoice): Promise<void> {
-    this.#refuseWrite(0, 0);
-    await run(this.#operation(() => applySnapshot(this.#parts, choice)));
+    this.#requests.refuseWrite(0, 0);
+    await run(this.#requests.operation(() => applySnapshot(this.#parts, choice)));
     this.#parts.core.fitCaches();
   }
 
@@ -293,8 +277,8 @@ export class Qcow2Image implements BlockDevice {
    * @throws INVALID_ARGUMENT where there is no such snapshot; FormatError where what it leads to is damaged
    */
   async deleteSnapshot(choice: SnapshotChoice): Promise<void> {
-    this.#refuseWrite(0, 0);
-    await run(this.#operation(() => deleteSnapshot(this.#parts, choice)));
+    this.#requests.refuseWrite(0, 0);
+    await run(this.#requests.operation(() => deleteSnapshot(this.#parts, choice)));
   }
 
   /**
@@ -303,8 +287,8 @@ export class Qcow2Image implements BlockDevice {
    * @throws INVALID_ARGUMENT where there is no such snapshot; TRUNCATED, OVERLAP where its table can not stand there
    */
   async openSnapshot(choice: SnapshotChoice): Promise<BlockDevice> {
-    this.#refuseClosed();
-    this.#refuseUnreachable();
+    this.#requests.refuseClosed();
+    this.#requests.refuseUnreachable();
     for (;;) {
       const snapshot = chooseSnapshot(this.#parts.snapshots, choice);
       const l1 = await run(readL1(this.#parts, snapshot.l1Offset, snapshot.l1Entries));
@@ -319,7 +303,7 @@ export class Qcow2Image implements BlockDevice {
    * @throws FormatError for a damaged directory
    */
   async bitmaps(): Promise<readonly BitmapInfo[]> {
-    this.#refuseClosed();
+    this.#requests.refuseClosed();
     return await run(this.#parts.bitmaps.list());
   }
 
@@ -332,7 +316,7 @@ export class Qcow2Image implements BlockDevice {
     offset = 0,
     lengthBytes = this.sizeBytes - offset,
   ): Promise<readonly DirtyRange[]> {
-    this.#refuseClosed();
+    this.#requests.refuseClosed();
     checkRange(offset, lengthBytes, this.sizeBytes);
     return await run(this.#parts.bitmaps.dirtyRanges(name, offset, lengthBytes));
   }
@@ -386,9 +370,9 @@ export class Qcow2Image implements BlockDevice {
   }
 
   async #changeBitmaps(change: () => Task<void>): Promise<void> {
-    this.#refuseWrite(0, 0);
-    await run(this.#operation(change));
-    await run(this.#guard(this.#commit()));
+    this.#requests.refuseWrite(0, 0);
+    await run(this.#requests.operation(change));
+    await run(this.#requests.guard(this.#requests.commit()));
   }
 
   /**
@@ -396,10 +380,7 @@ export class Qcow2Image implements BlockDevice {
    * go on. Without a journal: the same as a flush.
    */
   async quiesce(): Promise<void> {
-    this.#refuseClosed();
-    if (this.readOnly) return;
-    this.#refuseFailed();
-    await run(this.#guard(this.#quiesce()));
+    await this.#requests.rest();
   }
 
   /**
@@ -408,11 +389,15 @@ export class Qcow2Image implements BlockDevice {
    *   it, or the device none to hold it: the first of these changes nothing, and writing goes on
    */
   async enableJournal(options: JournalOptions = {}): Promise<void> {
-    this.#refuseWrite(0, 0);
+    this.#requests.refuseWrite(0, 0);
     await this.#refuseJournal(() => this.#parts.journalRefusal(options.profile));
     // A write may come between the two and leave something in the log; then once more.
     do await this.quiesce();
-    while (!(await run(this.#operation(() => this.#exclusively(() => this.#parts.enableJournal(options))))));
+    while (
+      !(await run(
+        this.#requests.operation(() => this.#requests.exclusively(() => this.#parts.enableJournal(options))),
+      ))
+    );
     if (options.profile === 'draft-2013') await this.#countJournal(1);
   }
 
@@ -423,7 +408,7 @@ export class Qcow2Image implements BlockDevice {
    * @throws as `enableJournal`; NO_SPACE where the header's cluster has no room for each step, and nothing is changed
    */
   async convertJournal(options: JournalOptions): Promise<void> {
-    this.#refuseWrite(0, 0);
+    this.#requests.refuseWrite(0, 0);
     this.#parts.checkJournal(options);
     await this.#refuseJournal(() => this.#parts.conversionRefusal(options.profile));
     await this.disableJournal();
@@ -437,7 +422,7 @@ export class Qcow2Image implements BlockDevice {
    * @throws as `enableJournal`; UNSUPPORTED_OPERATION where the image has no journal
    */
   async resizeJournal(sizes: JournalSizes): Promise<void> {
-    this.#refuseWrite(0, 0);
+    this.#requests.refuseWrite(0, 0);
     const status = this.journalStatus();
     if (status?.profile === 'draft-2013') {
       const { profile, lengthBytes, blockBytes } = status;
@@ -446,7 +431,7 @@ export class Qcow2Image implements BlockDevice {
     }
     await this.#refuseJournal(() => this.#parts.journalRefusal());
     do await this.quiesce();
-    while (!(await run(this.#guarded(() => this.#parts.resizeJournal(sizes)))));
+    while (!(await run(this.#requests.guarded(() => this.#parts.resizeJournal(sizes)))));
   }
 
   /**
@@ -455,27 +440,31 @@ export class Qcow2Image implements BlockDevice {
    * @throws UNSUPPORTED_OPERATION where the image has none; what `change` throws
    */
   async changeEncryptionHeader<T>(change: (header: EncryptionHeaderArea) => Promise<T>): Promise<T> {
-    this.#refuseWrite(0, 0);
+    this.#requests.refuseWrite(0, 0);
     const { device, encryptionHeader } = this.#parts.core;
     if (encryptionHeader === undefined) {
       throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', 'the image has no encryption header');
     }
     return await run(
-      this.#operation(() => wait(change(encryptionHeaderArea(device, encryptionHeader, false)))),
+      this.#requests.operation(() => wait(change(encryptionHeaderArea(device, encryptionHeader, false)))),
     );
   }
 
   /** Outside of what ends writing: nothing was written yet. */
   async #refuseJournal(why: () => Task<Qcow2Error | undefined>): Promise<void> {
-    const refusal = await run(this.#exclusively(why));
+    const refusal = await run(this.#requests.exclusively(why));
     if (refusal !== undefined) throw refusal;
   }
 
   /** Write everything back and take the journal away. Durable on return. */
   async disableJournal(): Promise<void> {
-    this.#refuseWrite(0, 0);
+    this.#requests.refuseWrite(0, 0);
     do await this.#countJournal(0);
-    while (!(await run(this.#operation(() => this.#exclusively(() => this.#parts.disableJournal())))));
+    while (
+      !(await run(
+        this.#requests.operation(() => this.#requests.exclusively(() => this.#parts.disableJournal())),
+      ))
+    );
   }
 
   /** The clusters of a draft's journal count as used, or as free, from now on; then nothing is left in the log. */
@@ -483,8 +472,8 @@ export class Qcow2Image implements BlockDevice {
     let next: number | undefined = 0;
     while (next !== undefined) {
       const from: number = next;
-      next = await run(this.#guarded(() => this.#parts.countDraftClusters(from, refcount)));
-      await run(this.#guard(this.#commit()));
+      next = await run(this.#requests.guarded(() => this.#parts.countDraftClusters(from, refcount)));
+      await run(this.#requests.guard(this.#requests.commit()));
     }
     await this.quiesce();
   }
@@ -494,11 +483,11 @@ export class Qcow2Image implements BlockDevice {
    * After a failed write or flush nothing is written: the image stays as recovery will find it.
    */
   async close(): Promise<void> {
-    if (this.#closed) return;
+    if (this.#requests.isClosed) return;
     try {
-      if (!this.readOnly && this.#failure === undefined && this.#parts.core.log.failure === undefined) {
-        await run(this.#guard(this.#quiesce()));
-        await run(this.#guard(this.#parts.trimFile()));
+      if (!this.readOnly && this.#requests.failure === undefined) {
+        await run(this.#requests.guard(this.#requests.quiesce()));
+        await run(this.#requests.guard(this.#parts.trimFile()));
       }
     } finally {
       this.abandon();
@@ -510,79 +499,16 @@ export class Qcow2Image implements BlockDevice {
 
   /** Let go without writing anything, as a crash would. The devices stay open. */
   abandon(): void {
-    this.#closed = true;
+    this.#requests.end();
     for (const device of this.#parts.snapshotDevices) device.end();
     if (!this.readOnly) this.#parts.core.log.stop?.();
-    clearTimeout(this.#idleTimer);
     this.#parts.core.cacheCleaner.stop();
   }
 
   #zero(offset: number, lengthBytes: number, mode: ZeroMode, options?: WriteOptions): void | Promise<void> {
     const zero = (from: number, length: number): Task<void> =>
       this.#parts.writer.zero(offset + from, length, mode);
-    return this.#change(offset, lengthBytes, zero, options);
-  }
-
-  #change(
-    offset: number,
-    lengthBytes: number,
-    body: (from: number, length: number) => Task<void>,
-    options: ChangeOptions = {},
-  ): void | Promise<void> {
-    return run(this.#guard(this.#changeTask(offset, lengthBytes, body, options)));
-  }
-
-  /**
-   * Change a guest range, each piece of it under the write lock. Pieces end at cluster borders and are as large as
-   * what the log has room for [JRN-FAIL-003]; between two of them a full log is committed.
-   */
-  *#changeTask(
-    offset: number,
-    lengthBytes: number,
-    body: (from: number, length: number) => Task<void>,
-    { fua, mapsFirst }: ChangeOptions,
-  ): Task<void> {
-    const parts = this.#parts;
-    for (let done = 0; done < lengthBytes; ) {
-      const from = done;
-      const inCluster = (offset + from) % this.clusterBytes;
-      const length = Math.min(lengthBytes - from, parts.pieceBytes - inCluster);
-      if (mapsFirst === true) yield* this.#mapFirst(offset + from, length);
-      yield* this.#inBitmaps(offset + from, length, () => body(from, length));
-      done += length;
-      this.#activity++;
-      if (parts.bitmaps.isFull) yield* parts.bitmaps.store();
-      if (parts.overlayIsFull) yield* this.#exclusively(() => parts.settleUnlogged());
-      if (parts.mustCommit) yield* this.#commit();
-    }
-    if (fua === true) yield* this.#commit();
-  }
-
-  /** Change a range that every enabled bitmap has noted before. */
-  *#inBitmaps(offset: number, lengthBytes: number, body: () => Task<void>): Task<void> {
-    const { bitmaps } = this.#parts;
-    const attempt = function* (this: Qcow2Image): Task<boolean> {
-      // The disk may have become smaller while this one waited.
-      checkRange(offset, lengthBytes, this.sizeBytes);
-      if (!bitmaps.note(offset, lengthBytes)) return false;
-      yield* body();
-      return true;
-    }.bind(this);
-    while (!(yield* this.#exclusively(attempt))) yield* bitmaps.cover(offset, lengthBytes);
-  }
-
-  /** A raw data file: what is written to is mapped, and durably so [DAT-005]. */
-  *#mapFirst(offset: number, lengthBytes: number): Task<void> {
-    if (yield* this.#exclusively(() => this.#parts.writer.mapRange(offset, lengthBytes))) this.#mapsMade++;
-    // What is mapped already may have been so by another write, which is still waiting for its commit.
-    if (!this.#hasOpenMaps) return;
-    const made = this.#mapsMade;
-    yield* this.#commit();
-    this.#mapsDurable = Math.max(this.#mapsDurable, made);
-  }
-
-  get #hasOpenMaps(): boolean {
-    return this.#mapsMade > this.#mapsDurable;
+    return this.#requests.change(offset, lengthBytes, zero, options);
   }
 
   *#writeCompressed(offset: number, bytes: Uint8Array): Task<void> {
@@ -595,7 +521,7 @@ export class Qcow2Image implements BlockDevice {
         const start = from + i * clusterBytes;
         const cluster = bytes.subarray(start, start + clusterBytes);
         const at = offset + start;
-        yield* this.#changeTask(
+        yield* this.#requests.changeTask(
           at,
           cluster.length,
           () => {
@@ -607,161 +533,5 @@ export class Qcow2Image implements BlockDevice {
         );
       }
     }
-  }
-
-  *#exclusively<T>(body: () => Task<T>): Task<T> {
-    return yield* exclusively(this.#parts, () => this.#commit(), body, this.#parts.gate);
-  }
-
-  *#commit(): Task<void> {
-    yield* this.#mapPending();
-    yield* this.#parts.core.log.commit();
-    this.#noteActivity();
-  }
-
-  /**
-   * The usual write without a task: its bytes go where the mapping says, and nothing else changes. The
-   * write lock is free; where the device takes its time, it is held until the device has answered.
-   */
-  #writeInPlace(hostOffset: number, guestOffset: number, bytes: Uint8Array): void | Promise<void> {
-    const { core, writer } = this.#parts;
-    let pending: void | Promise<void>;
-    try {
-      pending = core.data.put(hostOffset, guestOffset, bytes);
-    } catch (error) {
-      throw this.#noted(error);
-    }
-    this.#activity++;
-    if (isPromise(pending)) return this.#writtenLater(pending, guestOffset, bytes.length);
-    writer.noteInPlace(guestOffset, bytes.length);
-    core.data.noteWritten();
-  }
-
-  async #writtenLater(pending: Promise<void>, guestOffset: number, lengthBytes: number): Promise<void> {
-    const { core, writer } = this.#parts;
-    void core.writeLock.acquire(); // free, and nobody ran in between
-    try {
-      await pending;
-      writer.noteInPlace(guestOffset, lengthBytes);
-      core.data.noteWritten();
-    } catch (error) {
-      throw this.#noted(error);
-    } finally {
-      core.writeLock.release();
-    }
-  }
-
-  /**
-   * Clusters that are being filled are mapped: what was written to them is acknowledged by what comes next. Others may
-   * have filled the log while this one waited for the lock; then it is committed as it is, and once more.
-   */
-  *#mapPending(): Task<void> {
-    const { core, pending } = this.#parts;
-    while (!pending.isEmpty) {
-      if (core.log.isBacklogged) yield* core.log.commit();
-      yield* wait(core.writeLock.acquire());
-      try {
-        if (!core.log.isBacklogged) return yield* this.#parts.mapPending();
-      } finally {
-        core.writeLock.release();
-      }
-    }
-  }
-
-  /** One timer at a time: where something came meanwhile, it waits once more. */
-  #noteActivity(): void {
-    this.#activity++;
-    const { idleMs } = this.#parts.tuning;
-    if (idleMs <= 0 || this.#idleTimer !== undefined || this.#closed) return;
-    const seen = this.#activity;
-    const timer = setTimeout(() => {
-      this.#idleTimer = undefined;
-      if (this.#closed) return;
-      if (this.#activity !== seen) this.#noteActivity();
-      // A failure is kept, and told to the next who writes or flushes.
-      else if (this.journalStatus()?.state === 'dirty' || this.#parts.core.isMarkedDirty)
-        this.quiesce().catch(() => undefined);
-    }, idleMs);
-    this.#idleTimer = timer;
-    // In Node a timer keeps the process alive unless told not to; in a browser it is a number.
-    if (typeof timer === 'object') (timer as { unref?(): void }).unref?.();
-  }
-
-  /** An operation of many changes may be under way: rest comes after it. */
-  *#quiesce(): Task<void> {
-    yield* this.#parts.operations.exclusive(() => this.#quiesceAlone());
-  }
-
-  *#quiesceAlone(): Task<void> {
-    yield* this.#mapPending();
-    yield* this.#parts.bitmaps.store();
-    yield* this.#parts.core.log.quiesce();
-  }
-
-  *#guarded<T>(body: () => Task<T>): Task<T> {
-    return yield* this.#guard(this.#exclusively(body));
-  }
-
-  /** One at a time; the write lock is for `body` to take. */
-  *#operation<T>(body: () => Task<T>): Task<T> {
-    return yield* this.#guard(
-      this.#parts.operations.exclusive(() => {
-        this.#refuseWrite(0, 0);
-        return body();
-      }),
-    );
-  }
-
-  /** A failure of the device below, or a bug, ends writing. */
-  *#guard<T>(task: Task<T>): Task<T> {
-    try {
-      return yield* task;
-    } catch (error) {
-      throw this.#noted(error);
-    }
-  }
-
-  /** Keep a failure that ends writing. @returns the error that was given */
-  #noted(error: unknown): unknown {
-    // Nothing is changed before all that a change needs has been read: what could not be read is told, no more.
-    if (error instanceof StorageError && error.code === 'READ_FAILED') return error;
-    if (error instanceof StorageError || error instanceof InvariantError) this.#failure ??= error;
-    else if (!(error instanceof Qcow2Error)) {
-      this.#failure ??= new StorageError('WRITE_FAILED', 'the device below failed', {}, error);
-    }
-    return error;
-  }
-
-  #refuseClosed(): void {
-    if (this.#closed) throw new StateError('CLOSED', 'the image is closed');
-  }
-
-  #refuseFailed(): void {
-    const failure = this.#failure ?? (this.readOnly ? undefined : this.#parts.core.log.failure);
-    if (failure === undefined) return;
-    const message = `an earlier write or flush failed (${failure.code}); reopen the image to recover`;
-    throw new StateError('FAILED_EARLIER', message, {}, failure);
-  }
-
-  #refuseUnsupported(): void {
-    const feature = this.#parts.unsupportedFeature;
-    if (feature !== undefined) {
-      throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `the image uses ${feature}`, { feature });
-    }
-    if (this.#parts.isLocked) throw needsSecret();
-  }
-
-  /** What keeps guest bytes from being reached. */
-  #refuseUnreachable(): void {
-    this.#refuseUnsupported();
-    if (this.#parts.core.data.isMissing) refuseMissing(this.header);
-  }
-
-  #refuseWrite(offset: number, lengthBytes: number): void {
-    this.#refuseClosed();
-    if (this.readOnly) throw new StateError('READ_ONLY', 'the image was opened read-only');
-    checkRange(offset, lengthBytes, this.sizeBytes);
-    this.#refuseUnreachable();
-    this.#refuseFailed();
   }
 }

@@ -24,7 +24,7 @@ export const copyMutants: readonly CodeMutant[] = [
     protection: 'a flush maps the clusters that are being filled',
     edits: [
       {
-        file: driver('image.ts'),
+        file: driver('image-requests.ts'),
         find: `    yield* this.#mapPending();
     yield* this.#parts.core.log.commit();`,
         replace: '    yield* this.#parts.core.log.commit();',

@@ -46,8 +46,8 @@ export const dataFileMutants: readonly CodeMutant[] = [
     protection: 'a cluster of a raw data file is mapped durably before it is written to',
     edits: [
       {
-        file: driver('image.ts'),
-        find: '    yield* this.#commit();\n    this.#mapsDurable',
+        file: driver('image-requests.ts'),
+        find: '    yield* this.commit();\n    this.#mapsDurable',
         replace: '    this.#mapsDurable',
       },
     ],
