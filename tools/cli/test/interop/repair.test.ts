@@ -5,7 +5,7 @@
 import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { nodeCompression } from '@qcow2/compression';
-import { checkImage, openImage, repairImage } from '@qcow2/driver';
+import { type CheckReport, checkImage, openImage, repairImage } from '@qcow2/driver';
 import { openFile } from '@qcow2/fs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { hookLimitMs, must, qcow2, run, scratchFolder } from '../support/command.ts';
@@ -35,6 +35,15 @@ const recipes: readonly Recipe[] = [
 ];
 
 const rounds = 15;
+
+/**
+ * What `qemu-img check` may end with where this is left. Bit 63 of an entry that leads nowhere means nothing to QEMU; we
+ * leave it in a table that is something else as well [REP-005].
+ */
+function statusOfQemu({ findings, corruptions, leaks }: CheckReport): readonly number[] {
+  const onlyOurs = findings.filter(({ message }) => message.startsWith('bit 63 is set and no '));
+  return corruptions > onlyOurs.length ? [1, 2] : [leaks > 0 ? 3 : 0];
+}
 
 describeWith(['qemu-img', 'qemu-io'], 'check -r beside qemu-img', () => {
   const scratch = scratchFolder();
@@ -74,9 +83,8 @@ describeWith(['qemu-img', 'qemu-io'], 'check -r beside qemu-img', () => {
         device.close();
         expect(lostMappings(sound, damage.bytes, after), what).toEqual([]);
         const { status, stderr } = run('qemu-img', ['check', '-q', file]);
-        const expected = left.corruptions > 0 ? [1, 2] : [left.leaks > 0 ? 3 : 0];
-        expect(expected, `${what}\n${stderr}`).toContain(status);
-        if (status === 0 && onlyRepaired !== true) await expectWritable(file, what);
+        expect(statusOfQemu(left), `${what}\n${stderr}`).toContain(status);
+        if (left.corruptions === 0 && status === 0 && onlyRepaired !== true) await expectWritable(file, what);
       }
     });
   }
