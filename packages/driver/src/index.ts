@@ -22,6 +22,7 @@ export {
   type NewEncryption,
   type PreparedEncryption,
 } from './encryption.ts';
+export { type HostReference, type HostReferences, hostReferences } from './host-references.ts';
 export { Qcow2Image, type ResizeOptions } from './image.ts';
 export type { ImageCacheCounters } from './image-core.ts';
 export type { ImageInfo } from './info.ts';
@@ -31,6 +32,7 @@ export { type LoadedHeader, readImageHeader } from './load-header.ts';
 export { type OpenOptions, openImage, probeImage } from './open.ts';
 export { defaultTuning, type JournalOptions, type JournalTuning } from './parts.ts';
 export type { RefcountRepair } from './refcount-rebuild.ts';
+export type { ReferenceKind } from './reference-walk.ts';
 export {
   type RepairFix,
   type RepairMode,

@@ -18,6 +18,11 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import('./commands/check.ts')).check,
   },
   {
+    name: 'inspect',
+    summary: 'show an image field by field, or what stands at one host offset',
+    load: async () => (await import('./commands/inspect.ts')).inspect,
+  },
+  {
     name: 'amend',
     summary: 'let another passphrase open an encrypted image, or none any more',
     load: async () => (await import('./commands/amend.ts')).amend,

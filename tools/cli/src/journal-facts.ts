@@ -19,6 +19,7 @@ import { readDraftArea } from '@qcow2/journal';
 import {
   autoclearFeatures,
   headerExtensionTypes,
+  hostOffset,
   incompatibleFeatures,
   journalV1Limits,
   Qcow2Error,
@@ -95,22 +96,31 @@ function stateOf(header: Qcow2Header): 'dirty' | 'clean' | 'stale' {
   return (header.autoclearFeatures & autoclearFeatures.journalValid) !== 0n ? 'clean' : 'stale';
 }
 
-/**
- * The slot that counts; undefined unless both are there (JRN-RECOV-001). The second one stands one stride behind the first, and how long a stride is only a slot
- * tells: each possible one is tried.
- */
+/** The slot that counts; undefined unless both are there (JRN-RECOV-001). */
 async function rulingSlot(device: BlockDevice, journal: BoundJournal): Promise<JournalSlot | undefined> {
   const found: JournalSlot[] = [];
-  const first = await slotAt(device, journal.hostOffset);
-  if (first !== undefined) found.push(first);
+  for (const place of await slotPlaces(device, journal)) {
+    const slot = await slotAt(device, place);
+    if (slot !== undefined) found.push(slot);
+  }
+  return found.length < 2 ? undefined : found.sort((a, b) => b.generation - a.generation)[0];
+}
+
+/**
+ * Host offsets of the slots: the area's start, and wherever a slot stands that may be the second one. It stands one stride behind
+ * the first, and how long a stride is only a slot tells: each possible one is tried.
+ */
+export async function slotPlaces(device: BlockDevice, journal: BoundJournal): Promise<number[]> {
+  // Small blocks share one stride.
+  const places = new Set<number>([journal.hostOffset]);
   for (let order = journalV1Limits.minBlockSizeOrder; order <= journalV1Limits.maxBlockSizeOrder; order++) {
     const { slotStrideBytes } = journalGeometry(journal.lengthBytes, 2 ** order);
     if (order > journalV1Limits.minBlockSizeOrder && slotStrideBytes !== 2 ** order) continue;
     if (slotStrideBytes >= journal.lengthBytes) break;
-    const slot = await slotAt(device, journal.hostOffset + slotStrideBytes);
-    if (slot !== undefined) found.push(slot);
+    const place = hostOffset(journal.hostOffset + slotStrideBytes);
+    if ((await slotAt(device, place)) !== undefined) places.add(place);
   }
-  return found.length < 2 ? undefined : found.sort((a, b) => b.generation - a.generation)[0];
+  return [...places];
 }
 
 async function slotAt(device: BlockDevice, hostOffset: number): Promise<JournalSlot | undefined> {
