@@ -53,6 +53,16 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import('./commands/journal.ts')).journal,
   },
   {
+    name: 'completion',
+    summary: 'print what lets a shell complete commands and options',
+    load: async () => (await import('./commands/completion.ts')).completion,
+  },
+  {
+    name: 'manual',
+    summary: 'print the man page',
+    load: async () => (await import('./commands/manual.ts')).manual,
+  },
+  {
     name: 'start',
     summary: 'serve an image on this machine, making it where it is missing',
     hidden: true,

@@ -7,6 +7,7 @@ import { type CommandContext, type CommandEntry, helpOption } from './command.ts
 import { commandTable, missingCommands } from './command-table.ts';
 import { CommandFailure, describeError, usageFailure } from './failures.ts';
 import { commandHelp, programHelp } from './help.ts';
+import { nearest } from './suggestion.ts';
 
 /** The release of QEMU whose words and exit codes this command follows. */
 const qemuVersion = '7.2';
@@ -36,7 +37,7 @@ async function dispatch(words: readonly string[], context: CommandContext, versi
     return 0;
   }
   if (first.startsWith('-')) throw usageFailure(`unrecognized option '${first}'`);
-  const entry = findCommand(first);
+  const entry = findCommand(first, context.programName);
   const command = await entry.load();
   const isSplit = command.lastWordIsOperand === true && rest[0] !== '--help' && rest[0] !== '-h';
   if (isSplit && rest.length < 2) throw usageFailure('Not enough arguments');
@@ -49,13 +50,16 @@ async function dispatch(words: readonly string[], context: CommandContext, versi
   return await command.run(args, context);
 }
 
-function findCommand(name: string): CommandEntry {
+/** Called as qemu-img, it says what qemu-img says and no more. */
+function findCommand(name: string, programName: string): CommandEntry {
   const entry = commandTable.find((candidate) => candidate.name === name);
   if (entry !== undefined) return entry;
   if (missingCommands.includes(name)) {
     throw usageFailure(`Command not supported: ${name} (qemu-img has it, this version does not)`);
   }
-  throw usageFailure(`Command not found: ${name}`);
+  const shown = commandTable.filter((entry) => entry.hidden !== true).map((entry) => entry.name);
+  const meant = programName === 'qemu-img' ? undefined : nearest(name, shown);
+  throw usageFailure(`Command not found: ${name}${meant === undefined ? '' : `; did you mean '${meant}'?`}`);
 }
 
 /** Called as qemu-img, the first line is of the form that scripts cut the version out of. */

@@ -14,6 +14,7 @@ const packages: Readonly<Record<string, string>> = {
   nbdinfo: 'libnbd-bin',
   'python3-libnbd': 'python3-libnbd',
   strace: 'strace',
+  groff: 'groff-base',
 };
 
 /** Debian's bindings are for Debian's interpreter, which need not be the first one on the path. */
