@@ -42,5 +42,5 @@ export {
   RecordingDevice,
 } from './recording-device.ts';
 export { checkRange, checkSize, pushExtent, readPadded } from './request.ts';
-export { isPromise, run, type Task, wait, waitAll } from './task.ts';
+export { isPromise, run, startAll, type Task, wait, waitAll } from './task.ts';
 export { readOnlyCapabilities, UnwritableDevice } from './unwritable-device.ts';

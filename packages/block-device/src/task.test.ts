@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { isPromise, run, type Task, wait, waitAll } from './task.ts';
+import { isPromise, run, startAll, type Task, wait, waitAll } from './task.ts';
 
 function* sum(...values: (number | Promise<number>)[]): Task<number> {
   let total = 0;
@@ -106,5 +106,45 @@ describe('isPromise', () => {
     for (const value of [undefined, null, 0, 'then', {}, new Uint8Array(1)]) {
       expect(isPromise<unknown>(value)).toBe(false);
     }
+  });
+});
+
+describe('startAll', () => {
+  it('starts all before it waits, and returns at once where nothing has to be waited for', async () => {
+    const started: number[] = [];
+    expect(startAll([1, 2], (item) => void started.push(item))).toBeUndefined();
+    const pending = startAll([3, 4], async (item) => {
+      started.push(item);
+      await Promise.resolve();
+    });
+    expect(started).toEqual([1, 2, 3, 4]);
+    expect(isPromise(pending)).toBe(true);
+    await pending;
+  });
+
+  it('throws at once what fails at once, where nothing is under way', () => {
+    const fail = (): void => {
+      throw new RangeError('at once');
+    };
+    expect(() => startAll([1], fail)).toThrow(RangeError);
+  });
+
+  it('rejects only when all that was started is settled, and starts nothing behind a failure', async () => {
+    const trace: string[] = [];
+    const start = (item: string): void | Promise<void> => {
+      trace.push(item);
+      if (item === 'throws') throw new RangeError('at once');
+      const later = new Promise<void>((resolve) => setTimeout(resolve, 5));
+      return later.then(() => {
+        trace.push(`${item} ended`);
+        if (item === 'rejects') throw new TypeError('later');
+      });
+    };
+    await expect(startAll(['works', 'throws', 'never'], start)).rejects.toThrow(RangeError);
+    expect(trace).toEqual(['works', 'throws', 'works ended']);
+    trace.length = 0;
+    await expect(startAll(['rejects', 'works'], start)).rejects.toThrow(TypeError);
+    expect(trace).toEqual(['rejects', 'works', 'rejects ended', 'works ended']);
+    await expect(startAll(['rejects', 'throws'], start)).rejects.toThrow(TypeError);
   });
 });

@@ -50,6 +50,32 @@ export function* waitAll<T>(values: readonly (T | Promise<T>)[]): Task<T[]> {
 }
 
 /**
+ * Start an operation for each item, and wait for them together. Where one fails at once, no further one is started. Every
+ * one is settled before this returns, throws or rejects, so buffers lent to the operations are free again.
+ * @throws the failure that stands first in the order of the items
+ */
+export function startAll<T>(
+  items: Iterable<T>,
+  start: (item: T) => void | Promise<void>,
+): void | Promise<void> {
+  const started: Promise<void>[] = [];
+  try {
+    for (const item of items) {
+      const pending = start(item);
+      if (isPromise(pending)) started.push(pending);
+    }
+  } catch (error) {
+    if (started.length === 0) throw error;
+    started.push(Promise.reject(error));
+  }
+  if (started.length > 0) return run(allSettled(started));
+}
+
+function* allSettled(started: readonly Promise<void>[]): Task<void> {
+  yield* waitAll(started);
+}
+
+/**
  * Run a task to its end: its result at once where it never waited, else a promise of it.
  * @throws what the task throws, on the caller's stack before its first wait, as a rejection after it
  */

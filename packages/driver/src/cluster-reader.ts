@@ -5,7 +5,7 @@
  * Where everything is in the cache and the device answers at once, a read waits for nothing. Pieces that
  * stand side by side in the file are read in one request. Compressed clusters of a request are decompressed side by side.
  */
-import { isPromise, run, type Task, wait, waitAll } from '@qcow2/block-device';
+import { isPromise, run, startAll, type Task, wait, waitAll } from '@qcow2/block-device';
 import { clusterKind } from '@qcow2/codec';
 import { InvariantError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
@@ -169,32 +169,25 @@ export class ClusterReader {
 
   /** Neighbours of one kind are read in one request. */
   #readSubclusters(mapping: Mapping, at: number, inCluster: number, into: Uint8Array): void | Promise<void> {
-    const waiting: Promise<void>[] = [];
     const { clusterBytes } = this.#core;
-    for (const run of kindRuns(mapping, clusterBytes, inCluster, inCluster + into.length)) {
+    return startAll(kindRuns(mapping, clusterBytes, inCluster, inCluster + into.length), (run) => {
       const piece = into.subarray(run.start - inCluster, run.end - inCluster);
       const pieceAt = at + run.start - inCluster;
-      const pending = this.readMapped({ ...mapping, kind: run.kind }, pieceAt, run.start, piece);
-      if (isPromise(pending)) waiting.push(pending);
-    }
-    if (waiting.length > 0) return Promise.all(waiting).then(() => undefined);
+      return this.readMapped({ ...mapping, kind: run.kind }, pieceAt, run.start, piece);
+    });
   }
 
   /** What stands in place, and what stands elsewhere until it is brought in [JRN-COPY-006]. */
   #readHost(hostOffset: number, at: number, into: Uint8Array): void | Promise<void> {
     const { fills } = this.#core;
     if (fills.isEmpty) return this.#core.data.read(hostOffset, at, into);
-    const waiting: Promise<void>[] = [];
-    for (const segment of fills.segments(hostOffset, into.length)) {
-      const from = segment.hostOffset - hostOffset;
-      const piece = into.subarray(from, from + segment.lengthBytes);
-      const pending =
-        segment.source === undefined
-          ? this.#core.data.read(segment.hostOffset, at + from, piece)
-          : this.readSource(segment.source, piece);
-      if (isPromise(pending)) waiting.push(pending);
-    }
-    if (waiting.length > 0) return Promise.all(waiting).then(() => undefined);
+    return startAll(fills.segments(hostOffset, into.length), ({ hostOffset: from, lengthBytes, source }) => {
+      const start = from - hostOffset;
+      const piece = into.subarray(start, start + lengthBytes);
+      return source === undefined
+        ? this.#core.data.read(from, at + start, piece)
+        : this.readSource(source, piece);
+    });
   }
 
   /**

@@ -73,7 +73,10 @@ describe('the binding of the draft', () => {
     const device = await made();
     put64(device, 72, 4n);
     put64(device, 88, 0n);
-    await expect(openImage(device)).rejects.toMatchObject({ code: 'NO_POLICY', context: { clause: 'DAT-001' } });
+    await expect(openImage(device)).rejects.toMatchObject({
+      code: 'NO_POLICY',
+      context: { clause: 'DAT-001' },
+    });
     const zstd = await made();
     put64(zstd, 72, 8n);
     zstd.write(104, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0));
