@@ -18,6 +18,8 @@ export type Job =
 export interface CampaignOptions {
   readonly seed: number;
   readonly mode: Mode;
+  /** Only these, of that mode. */
+  readonly systems?: readonly string[] | undefined;
   /** States of random workloads, in all. */
   readonly randomStates: number;
   /** Longest sequences to go through. */
@@ -50,7 +52,11 @@ const statesPerRandomPoint = 3;
 
 /** The jobs of a campaign, those that find most in little time first. */
 export function jobsOf(options: CampaignOptions): Job[] {
-  const all = labSystems.filter(({ mode }) => options.mode === 'all' || options.mode === mode);
+  const { systems } = options;
+  const all = labSystems.filter(
+    ({ mode, name }) =>
+      (options.mode === 'all' || options.mode === mode) && (systems === undefined || systems.includes(name)),
+  );
   const jobs: Job[] = [];
   const addSequences = (length: number) => {
     if (length > options.length) return;
@@ -169,9 +175,9 @@ export class JobRunner {
 }
 
 /** Every system is read, and comes to rest, in some of its workloads; its disk grows where its letters say so. */
-function randomKinds({ letters }: SystemUnderTest): readonly RandomKind[] {
+function randomKinds({ letters, bitmaps }: SystemUnderTest): readonly RandomKind[] {
   const others = (['g', 'n'] as const).filter((kind) => letters.includes(kind));
-  return ['r', ...others, 'm'];
+  return ['r', ...others, ...(bitmaps === undefined ? [] : (['b'] as const)), 'm'];
 }
 
 export function addTally(sum: Tally, more: Tally): void {

@@ -6,6 +6,7 @@
  * `find` must stand exactly once in its file (`test/code-mutants.test.ts` sees to it), so that a change of the code
  * can not disarm a mutant silently.
  */
+import { bitmapMutants } from './mutants-bitmaps.ts';
 import { compressedMutants } from './mutants-compressed.ts';
 import { copyMutants } from './mutants-copies.ts';
 import { damageMutants } from './mutants-damage.ts';
@@ -58,6 +59,7 @@ export const codeMutants: readonly CodeMutant[] = [
   ...damageMutants,
   ...dataFileMutants,
   ...snapshotMutants,
+  ...bitmapMutants,
 ];
 
 export function codeMutant(name: string): CodeMutant | undefined {

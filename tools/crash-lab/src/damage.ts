@@ -88,6 +88,7 @@ export class DamageExplorer {
     const recording = await record(system, base, workload, {
       baseContent: system.initialContent(),
       baseSnapshots: system.hasSnapshots === true ? [] : undefined,
+      baseBitmaps: system.bitmaps?.initial,
     });
     const random = new SeededRandom(hashText(`damage ${system.name}/${workload.name}`));
     this.tally.workloads++;
@@ -179,6 +180,8 @@ function describe(violation: GuestViolation): string {
       return `the disk has ${violation.foundBytes} bytes`;
     case 'snapshots':
       return `the snapshots are [${violation.found}]`;
+    case 'bitmaps':
+      return violation.message;
     case 'content':
       return `guest sector ${violation.guestSector} holds what it never may`;
   }

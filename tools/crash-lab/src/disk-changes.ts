@@ -1,20 +1,24 @@
 /**
- * What is done to the whole disk: snapshots are made, applied and deleted, and it becomes smaller. Each is asked for while
- * nothing else is under way, and is durable when it is done.
+ * What is done to the whole disk: snapshots are made, applied and deleted, it becomes smaller, its bitmaps are changed. Each is
+ * asked for while nothing else is under way, and is durable when it is done.
  *
  * A snapshot is named after what it holds (`snapshotName`), so that the check of its content needs no memory. What can not
  * be asked for as things are (there is no snapshot, the disk is small already) is left out.
  */
 import { InvariantError } from '@qcow2/spec';
+import { changeBitmap } from './bitmap-changes.ts';
 import type { GuestOracle } from './guest-oracle.ts';
 import { snapshotName } from './recovery.ts';
 import type { OpenSystem, SystemUnderTest } from './system-under-test.ts';
 import { fewestClusters, type GuestOperation, mostSnapshots } from './workload.ts';
 
-export type DiskOperation = Extract<GuestOperation, { kind: 'shrink' | 'snapshot' | 'apply' | 'delete' }>;
+export type DiskOperation = Extract<
+  GuestOperation,
+  { kind: 'shrink' | 'snapshot' | 'apply' | 'delete' | 'bitmap' }
+>;
 
 export function isDiskOperation(operation: GuestOperation): operation is DiskOperation {
-  return ['shrink', 'snapshot', 'apply', 'delete'].includes(operation.kind);
+  return ['shrink', 'snapshot', 'apply', 'delete', 'bitmap'].includes(operation.kind);
 }
 
 export interface DiskWatch {
@@ -33,6 +37,7 @@ export async function changeDisk(
   index: number,
   watch: DiskWatch,
 ): Promise<void> {
+  if (operation.kind === 'bitmap') return await changeBitmap(open, operation.change, index, watch);
   const { snapshots, shrink, guest } = open;
   if (snapshots === undefined || shrink === undefined) {
     throw new InvariantError('a workload changes the disk of a system that can not be changed');

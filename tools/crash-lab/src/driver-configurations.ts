@@ -81,6 +81,8 @@ export interface DriverConfiguration {
   /** 512 if not given. Larger blocks make a ring of few, which wraps soon. */
   readonly journalBlockBytes?: number;
   readonly tuning?: NonNullable<OpenOptions['journal']>;
+  /** There are two bitmaps before the workload: one that is turned on, and a coarser one that is not. */
+  readonly bitmaps?: boolean;
   /** Freed clusters are discarded in the file. */
   readonly discard?: OpenOptions['discard'];
 }
@@ -124,6 +126,11 @@ const shapes: Readonly<Record<string, Shape>> = {
   '+snapshots': { ...small, filled: true, letters: 'sonaeytgfk' },
   // What is freed reads as zeros at once.
   '+unmap+filled': { ...small, filled: true, letters: 'swzdfgck', discard: 'unmap' },
+};
+
+/** Bitmaps that are changed, and kept current by writes. The draft's journal excludes them. */
+const bitmapShapes: Readonly<Record<string, Shape>> = {
+  '+bitmaps': { ...small, letters: 'sdfqckARCME', filled: true, bitmaps: true },
 };
 
 /** With an external data file. The draft's journal can not stand beside one. */
@@ -206,6 +213,8 @@ const tuned: readonly DriverConfiguration[] = [
     tuning: direct,
     discard: 'unmap',
   },
+  // No record tells of a write in place: what a bitmap says must be durable before it.
+  { ...bitmapShapes['+bitmaps']!, name: 'journal+direct+bitmaps', mode: 'journal', tuning: direct },
   {
     ...small,
     ...backing,
@@ -290,7 +299,7 @@ const tunedRandom: readonly DriverConfiguration[] = [
 ];
 
 const modeNames = Object.keys(driverModes) as DriverMode[];
-const modesBesideData = modeNames.filter((mode) => mode !== 'draft-2013');
+const modesButDraft = modeNames.filter((mode) => mode !== 'draft-2013');
 
 function product(
   shapesByName: Readonly<Record<string, Shape>>,
@@ -304,7 +313,7 @@ function product(
 /** What every sequence of its letters is tried on. */
 export const exhaustiveConfigurations: readonly DriverConfiguration[] = [
   ...product(shapes),
-  ...product({ ...dataFileShapes, '+raw+unmapped': unmapped }, modesBesideData),
+  ...product({ ...dataFileShapes, '+raw+unmapped': unmapped, ...bitmapShapes }, modesButDraft),
   ...tuned,
   ...encrypted,
   { ...dataFileShapes['+data']!, name: 'journal+direct+data', mode: 'journal', tuning: direct },

@@ -17,11 +17,14 @@ import { liveLogOf } from './live-log.ts';
 import { noiseEncryption } from './noise-cipher.ts';
 import { Partition } from './partition.ts';
 import { describeDifference } from './recovery.ts';
+import { sectorBytes } from './sector.ts';
 import { frozenContent, shareClusters, tablesBehindEnd, twinPairs } from './shared-clusters.ts';
 import type {
+  BitmapState,
   FillRandom,
   IntegrityReport,
   LiveLog,
+  OpenBitmaps,
   OpenSystem,
   SystemUnderTest,
 } from './system-under-test.ts';
@@ -42,11 +45,18 @@ const compression: ClusterCompression = {
 const baseStamp = 1;
 const backingStamp = 2;
 
+/** Bitmaps that there are from the beginning. */
+const firstBitmaps = [
+  { name: 'kept', granularityBytes: sectorBytes, enabled: true },
+  { name: 'off', granularityBytes: 2 * sectorBytes, enabled: false },
+] as const;
+
 export class DriverSystem implements SystemUnderTest {
   readonly configuration: DriverConfiguration;
   readonly leaksAreFailures: boolean;
   readonly hasSnapshots: boolean;
   readonly leaksForStrangers: boolean;
+  readonly bitmaps?: NonNullable<SystemUnderTest['bitmaps']>;
   readonly #initial: Uint8Array;
   readonly #leaksInOperations: boolean;
 
@@ -54,11 +64,20 @@ export class DriverSystem implements SystemUnderTest {
     this.configuration = configuration;
     const { leaksAreFailures, leaksInOperations } = driverModes[configuration.mode];
     this.hasSnapshots = configuration.letters.includes('n');
-    this.#leaksInOperations = this.hasSnapshots && leaksInOperations;
+    // Bitmaps are changed at rest, when no mark of lazy refcounts stands there [BMP-005].
+    const leaksInBitmaps = configuration.bitmaps === true && configuration.mode !== 'journal';
+    this.#leaksInOperations = leaksInBitmaps || (this.hasSnapshots && leaksInOperations);
     this.leaksAreFailures = leaksAreFailures && !this.#leaksInOperations;
     // The draft counts the clusters of its journal, and nobody else knows who refers to them.
     this.leaksForStrangers = configuration.mode === 'draft-2013';
     const { guestBytes, clusterBytes, filled, sharing } = configuration;
+    if (configuration.bitmaps === true) {
+      const clean = { inconsistent: false, dirty: new Uint8Array(guestBytes / sectorBytes) };
+      this.bitmaps = {
+        promise: configuration.mode === 'journal' ? 'too-much' : 'in-use',
+        initial: firstBitmaps.map((one) => ({ ...one, ...clean })),
+      };
+    }
     this.#initial = new Uint8Array(guestBytes);
     this.#initial.set(this.backingContent().subarray(0, guestBytes));
     if (!filled) return;
@@ -118,6 +137,9 @@ export class DriverSystem implements SystemUnderTest {
       if (compressed && bytes.length % clusterBytes === 0) await image.writeCompressed(offset, bytes);
       else await image.write(offset, bytes);
     }
+    if (this.bitmaps !== undefined) {
+      for (const { name, ...bitmap } of firstBitmaps) await image.addBitmap(name, bitmap);
+    }
     await image.close();
     if (sharing === 'none') return;
     await device.write(0, shareClusters(await allBytes(device), sharing));
@@ -140,6 +162,7 @@ export class DriverSystem implements SystemUnderTest {
         return image.resizeJournal({ sizeBytes: isSmall ? 2 * journalBytes : journalBytes });
       },
       ...(this.hasSnapshots ? changesOf(image) : {}),
+      ...(this.bitmaps === undefined ? {} : { bitmaps: bitmapsOf(image) }),
       // All of the driver's work happens within requests: there is nothing to wait for.
       settle: () => undefined,
       close: () => image.close(),
@@ -305,6 +328,28 @@ function changesOf(image: Qcow2Image): Pick<OpenSystem, 'shrink' | 'snapshots'> 
         return bytes;
       },
     },
+  };
+}
+
+function bitmapsOf(image: Qcow2Image): OpenBitmaps {
+  return {
+    list: async () => {
+      const states: BitmapState[] = [];
+      for (const { name, granularityBytes, enabled, inconsistent } of await image.bitmaps()) {
+        const dirty = new Uint8Array(image.sizeBytes / sectorBytes);
+        const ranges = inconsistent ? [] : await image.dirtyRanges(name);
+        for (const { offset, lengthBytes } of ranges) {
+          dirty.fill(1, offset / sectorBytes, (offset + lengthBytes) / sectorBytes);
+        }
+        states.push({ name, granularityBytes, enabled, inconsistent, dirty });
+      }
+      return states;
+    },
+    add: (name, granularityBytes) => image.addBitmap(name, { granularityBytes }),
+    remove: (name) => image.removeBitmap(name),
+    clear: (name) => image.clearBitmap(name),
+    merge: (name, source) => image.mergeBitmap(name, source),
+    enable: (name, enabled) => (enabled ? image.enableBitmap(name) : image.disableBitmap(name)),
   };
 }
 

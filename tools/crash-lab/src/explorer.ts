@@ -16,15 +16,17 @@
  * what the first gave. And now and then there is a second life: the guest goes on after a recovery, and the machine crashes
  * once more. What the recovery gave is durable then, and the rest is as in a first life.
  */
+import {
+  attachedBytes,
+  bitmapListBytes,
+  decodeBitmapList,
+  decodeSnapshotList,
+  snapshotListBytes,
+} from './attached-lists.ts';
 import { randomChoice, structuredChoices } from './choices.ts';
 import { type CrashPoint, crashPoints } from './crash-point.ts';
 import { type CrashChoice, CrashSpace } from './crash-space.ts';
-import {
-  type AllowedContent,
-  decodeSnapshotList,
-  type GuestViolation,
-  snapshotListBytes,
-} from './guest-oracle.ts';
+import type { AllowedContent, GuestViolation } from './guest-oracle.ts';
 import { killTimeline, liveImage } from './kill-point.ts';
 import type { DeviceMutation } from './mutation.ts';
 import type { QemuCheck } from './qemu-check.ts';
@@ -44,7 +46,7 @@ import {
 import { SectorDevice } from './sector-device.ts';
 import { SectorImage } from './sector-image.ts';
 import { type CrashStep, formatStateId, type LifeSteps } from './state-id.ts';
-import type { SystemUnderTest } from './system-under-test.ts';
+import type { BitmapState, SystemUnderTest } from './system-under-test.ts';
 import { describeOperation, laterWorkload, type Workload } from './workload.ts';
 
 export interface Failure {
@@ -254,6 +256,7 @@ export class Explorer {
       return await record(this.#system, image, scene.workload, {
         baseContent: content === undefined ? this.#system.initialContent() : this.#diskOf(content),
         baseSnapshots: this.#snapshotsOf(content),
+        baseBitmaps: this.#bitmapsOf(content),
         mutation: this.#options.mutation,
         isLater: start !== undefined,
       });
@@ -264,15 +267,22 @@ export class Explorer {
     }
   }
 
-  /** What a recovery gives without the list of snapshots. */
+  /** What a recovery gives without the lists of snapshots and bitmaps. */
   #diskOf(content: Uint8Array): Uint8Array {
-    const listBytes = this.#system.hasSnapshots === true ? snapshotListBytes : 0;
-    return content.subarray(0, content.length - listBytes);
+    return content.subarray(0, content.length - attachedBytes(this.#system));
   }
 
   #snapshotsOf(content: Uint8Array | undefined): readonly string[] | undefined {
     if (this.#system.hasSnapshots !== true) return undefined;
-    return content === undefined ? [] : decodeSnapshotList(content.subarray(-snapshotListBytes));
+    if (content === undefined) return [];
+    const at = content.length - attachedBytes(this.#system);
+    return decodeSnapshotList(content.subarray(at, at + snapshotListBytes));
+  }
+
+  #bitmapsOf(content: Uint8Array | undefined): readonly BitmapState[] | undefined {
+    const { bitmaps } = this.#system;
+    if (bitmaps === undefined || content === undefined) return bitmaps?.initial;
+    return decodeBitmapList(content.subarray(-bitmapListBytes));
   }
 
   async #baseImage(): Promise<SectorImage> {
@@ -512,6 +522,7 @@ export function describeViolation(violation: GuestViolation): Problem {
     const sizes = violation.allowedBytes.join(' or ');
     return { guarantee: 'G1/G2', message: `the disk has ${violation.foundBytes} bytes, allowed: ${sizes}` };
   }
+  if (violation.kind === 'bitmaps') return { guarantee: 'bitmaps', message: violation.message };
   if (violation.kind === 'snapshots') {
     const { found, allowed } = violation;
     const lists = allowed

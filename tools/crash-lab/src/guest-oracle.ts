@@ -20,9 +20,28 @@
  * What takes the place of all of the disk (a snapshot that is applied, a smaller size) is one write of every sector and of the
  * size, durable when it is done. Which snapshots there are is kept as the lists of names that there may be.
  *
+ * What bitmaps may say is `bitmap-oracle.ts`'s; which writes each sector may hold it asks here.
+ *
  * A discard adds zeros to what a sector may be and takes nothing away: "anything it held, or zeros".
  */
+import {
+  bitmapListBytes,
+  decodeBitmapList,
+  decodeSnapshotList,
+  snapshotListBytes,
+} from './attached-lists.ts';
+import {
+  afterKill,
+  atRest,
+  type BitmapLists,
+  type BitmapPromise,
+  bitmapViolation,
+  type ExpectedBitmap,
+  type SectorWrites,
+  withWrite,
+} from './bitmap-oracle.ts';
 import { Sector, sectorBytes, sectorOf, zeroSector } from './sector.ts';
+import type { BitmapState } from './system-under-test.ts';
 
 /** One guest write, as the oracle remembers it. Times are the oracle's own counter. */
 interface GuestWrite {
@@ -60,25 +79,6 @@ export interface AllowedContent {
   firstViolation(content: Uint8Array): GuestViolation | undefined;
 }
 
-/** Behind the disk's bytes in what a recovery gives: the names of its snapshots, where the system has any. */
-export const snapshotListBytes = 512;
-
-/** One line for each snapshot. @throws RangeError where they do not fit */
-export function encodeSnapshotList(names: readonly string[]): Uint8Array {
-  const bytes = new Uint8Array(snapshotListBytes);
-  bytes.set(new TextEncoder().encode(names.join('\n')));
-  return bytes;
-}
-
-function snapshotListText(bytes: Uint8Array): string {
-  return new TextDecoder().decode(bytes).replace(/\0+$/, '');
-}
-
-export function decodeSnapshotList(bytes: Uint8Array): string[] {
-  const text = snapshotListText(bytes);
-  return text === '' ? [] : text.split('\n');
-}
-
 export type GuestViolation =
   | {
       readonly kind: 'content';
@@ -86,6 +86,7 @@ export type GuestViolation =
       readonly found: Sector;
       readonly allowed: readonly Sector[];
     }
+  | { readonly kind: 'bitmaps'; readonly message: string }
   | {
       readonly kind: 'snapshots';
       readonly found: string;
@@ -101,6 +102,8 @@ export class GuestOracle {
   readonly #reads = new Set<ReadToken>();
   /** Lists of snapshots that there may be; undefined: the system has none. */
   #snapshots: readonly string[] | undefined;
+  /** Lists of bitmaps that there may be, and how the system keeps them right; undefined: it has none. */
+  #bitmaps: { readonly promise: BitmapPromise; readonly lists: BitmapLists } | undefined;
   #now = 0;
   #version = 0;
 
@@ -117,6 +120,7 @@ export class GuestOracle {
 
   /** A write is about to be asked for. `bytes` undefined writes zeros. */
   beginWrite(offset: number, lengthBytes: number, bytes: Uint8Array | undefined): WriteToken {
+    this.#changeBitmaps(withWrite);
     const write: GuestWrite = { startedAt: this.#now++, endedAt: Infinity, supersedes: true };
     this.#forEachSector(offset, lengthBytes, (index, start, from, count) => {
       const part = bytes?.subarray(from, from + count) ?? zeroSector.bytes.subarray(0, count);
@@ -133,6 +137,7 @@ export class GuestOracle {
   }
 
   beginDiscard(offset: number, lengthBytes: number): WriteToken {
+    this.#changeBitmaps(withWrite);
     const write: GuestWrite = { startedAt: this.#now++, endedAt: Infinity, supersedes: false };
     this.#forEachSector(offset, lengthBytes, (index, start, _from, count) => {
       const zeros = zeroSector.bytes.subarray(0, count);
@@ -234,6 +239,45 @@ export class GuestOracle {
     this.#version++;
   }
 
+  /** From now on the system is asked for its bitmaps: these, or where a change of them is under way, either list. */
+  allowBitmaps(promise: BitmapPromise, ...lists: BitmapLists): void {
+    this.#bitmaps = { promise, lists };
+    this.#version++;
+  }
+
+  /** The bitmaps as they are, while no change of them is under way. */
+  get bitmaps(): readonly ExpectedBitmap[] {
+    return this.#bitmaps?.lists[0] ?? [];
+  }
+
+  /** A time between what was asked for before and what comes. */
+  mark(): number {
+    return this.#now++;
+  }
+
+  /** The image has come to rest, durably. */
+  endRest(): void {
+    this.#changeBitmaps(atRest);
+  }
+
+  /** What the next process found when this one was killed. */
+  findBitmaps(found: readonly BitmapState[]): void {
+    this.#changeBitmaps((bitmaps) => afterKill(bitmaps, found));
+  }
+
+  /** What a living system must not say of its bitmaps now, in words. */
+  misreadBitmaps(content: Uint8Array, found: readonly BitmapState[]): string | undefined {
+    if (this.#bitmaps === undefined) return undefined;
+    const { lists, promise } = this.#bitmaps;
+    return bitmapViolation(lists, found, sectorWrites(this.#candidates, content), promise, true);
+  }
+
+  #changeBitmaps(change: (bitmaps: readonly ExpectedBitmap[]) => readonly ExpectedBitmap[]): void {
+    if (this.#bitmaps === undefined) return;
+    this.#bitmaps = { ...this.#bitmaps, lists: this.#bitmaps.lists.map(change) };
+    this.#version++;
+  }
+
   /** The write or discard is acknowledged. With `durable` (FUA) it is a flush of itself. */
   endWrite(token: WriteToken, durable: boolean): void {
     token.endedAt = this.#now++;
@@ -280,15 +324,27 @@ export class GuestOracle {
   allowed(): AllowedContent {
     const candidates = this.#candidates.slice();
     const allowedBytes = this.#sizes.map(({ sizeBytes }) => sizeBytes);
-    const lists = this.#snapshots;
+    const snapshots = this.#snapshots;
+    const bitmaps = this.#bitmaps;
+    const listBytes =
+      (snapshots === undefined ? 0 : snapshotListBytes) + (bitmaps === undefined ? 0 : bitmapListBytes);
     return {
       version: this.#version,
       firstViolation: (content) => {
-        const diskBytes = content.length - (lists === undefined ? 0 : snapshotListBytes);
+        const diskBytes = content.length - listBytes;
         if (!allowedBytes.includes(diskBytes)) return { kind: 'size', foundBytes: diskBytes, allowedBytes };
-        const found = snapshotListText(content.subarray(diskBytes));
-        if (lists?.includes(found) === false) return { kind: 'snapshots', found, allowed: lists };
-        return firstViolation(candidates, content.subarray(0, diskBytes));
+        const disk = content.subarray(0, diskBytes);
+        if (snapshots !== undefined) {
+          const list = content.subarray(diskBytes, diskBytes + snapshotListBytes);
+          const found = decodeSnapshotList(list).join('\n');
+          if (!snapshots.includes(found)) return { kind: 'snapshots', found, allowed: snapshots };
+        }
+        const violation = firstViolation(candidates, disk);
+        if (violation !== undefined || bitmaps === undefined) return violation;
+        const found = decodeBitmapList(content.subarray(-bitmapListBytes));
+        const { lists, promise } = bitmaps;
+        const message = bitmapViolation(lists, found, sectorWrites(candidates, disk), promise);
+        return message === undefined ? undefined : { kind: 'bitmaps', message };
       },
     };
   }
@@ -384,6 +440,17 @@ function firstViolation(
     }
   }
   return undefined;
+}
+
+/** What there is to know of the sectors of a content for the sake of bitmaps. */
+function sectorWrites(candidates: readonly (readonly Candidate[])[], content: Uint8Array): SectorWrites {
+  return {
+    mayBeOlder: (sector, since) => {
+      const older = candidates[sector]!.filter(({ write }) => write.startedAt < since);
+      return isAllowed(older, content.subarray(sector * sectorBytes, (sector + 1) * sectorBytes));
+    },
+    isWritten: (sector, since) => candidates[sector]!.some(({ write }) => write.startedAt >= since),
+  };
 }
 
 function isAllowed(list: readonly Candidate[], found: Uint8Array): boolean {

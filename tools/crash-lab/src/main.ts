@@ -1,5 +1,5 @@
 /**
- * `pnpm crash-lab [--seconds N] [--seed S] [--state ID] [--mode MODE|all] [--mutant NAME|all] [--damage N]`
+ * `pnpm crash-lab [--seconds N] [--seed S] [--state ID] [--mode MODE|all] [--system NAMES] [--mutant NAME|all] [--damage N]`
  *
  * Without `--seconds`: everything that is exhaustive, and 10,000 states of random workloads. With it: as much
  * of that as the time allows, and then more random workloads until it is over. Each failure is told with the
@@ -14,7 +14,7 @@ import { emptyTally, type Failure, type Tally } from './explorer.ts';
 import { namedMutation } from './mutation.ts';
 import { describeError } from './recovery.ts';
 import { parseStateId } from './state-id.ts';
-import { isMode, labSystems } from './systems.ts';
+import { isMode, labSystem, labSystems } from './systems.ts';
 import { huntMutant, runThread } from './threads.ts';
 
 interface Call {
@@ -24,7 +24,7 @@ interface Call {
   readonly mutantTable: boolean;
   /** Names a mutant of the code to hunt, or `all`. */
   readonly mutant: string | undefined;
-  /** Where to hunt it, if not where it says. */
+  /** Where to hunt it, if not where it says; whose logs to damage, if not all. */
   readonly system: string | undefined;
   /** Damage the logs of so many random workloads on each system with a v1 journal, instead of crashing. */
   readonly damage: number | undefined;
@@ -85,6 +85,7 @@ function readCall(words: readonly string[]): Call {
     ...defaultCampaign,
     mode,
     seed: wholeNumber('--seed', values.seed) ?? defaultCampaign.seed,
+    systems: values.system?.split(',').map((name) => labSystem(name).name),
     length: wholeNumber('--length', values.length) ?? defaultCampaign.length,
     randomStates: wholeNumber('--random-states', values['random-states']) ?? defaultCampaign.randomStates,
     bound: wholeNumber('--bound', values.bound) ?? defaultCampaign.bound,

@@ -11,6 +11,7 @@
  */
 import { type BlockDevice, type RecordedOperation, RecordingDevice } from '@qcow2/block-device';
 import { InvariantError } from '@qcow2/spec';
+import { expectFound } from './bitmap-oracle.ts';
 import { DelayingDevice } from './delaying-device.ts';
 import { changeDisk, type DiskOperation, isDiskOperation } from './disk-changes.ts';
 import { type AllowedContent, GuestOracle } from './guest-oracle.ts';
@@ -20,7 +21,7 @@ import { showBytes } from './recovery.ts';
 import { sectorBytes } from './sector.ts';
 import { SectorDevice } from './sector-device.ts';
 import type { SectorImage } from './sector-image.ts';
-import type { OpenSystem, SystemUnderTest } from './system-under-test.ts';
+import type { BitmapState, OpenSystem, SystemUnderTest } from './system-under-test.ts';
 import {
   compressibleContentOf,
   contentOf,
@@ -51,6 +52,8 @@ export interface RecordOptions {
   readonly baseContent: Uint8Array;
   /** The snapshots in `base`, oldest first; undefined for a system that has none. */
   readonly baseSnapshots?: readonly string[] | undefined;
+  /** The bitmaps in `base`; undefined for a system that has none. */
+  readonly baseBitmaps?: readonly BitmapState[] | undefined;
   readonly mutation?: DeviceMutation | undefined;
   /** A second life of `base`: it has bytes and salts of its own. */
   readonly isLater?: boolean;
@@ -96,6 +99,9 @@ class Run {
     );
     this.#oracle = new GuestOracle(options.baseContent);
     if (options.baseSnapshots !== undefined) this.#oracle.allowSnapshots(options.baseSnapshots);
+    if (options.baseBitmaps !== undefined && system.bitmaps !== undefined) {
+      this.#oracle.allowBitmaps(system.bitmaps.promise, expectFound(options.baseBitmaps));
+    }
     const later = options.isLater ? base.hash() : undefined;
     this.#random = later
       ? new SeededRandom(hashText('later'), later.low, later.high)
@@ -112,10 +118,11 @@ class Run {
       if (operation.kind === 'reopen' || operation.kind === 'kill') {
         await Promise.all(underWay);
         underWay = [];
-        if (this.#workload.concurrency === 1) await this.#readAll(system.guest);
+        if (this.#workload.concurrency === 1) await this.#readAll(system);
         if (operation.kind === 'reopen') await this.#close(system);
         else this.#kill(system);
         system = await this.#open();
+        if (operation.kind === 'kill') await this.#findBitmaps(system);
         continue;
       }
       if (isDiskOperation(operation)) {
@@ -130,12 +137,12 @@ class Run {
         await Promise.all(underWay);
         underWay = [];
         await system.settle();
-        if (operation.kind === 'flush' && this.#workload.concurrency === 1) await this.#readAll(system.guest);
+        if (operation.kind === 'flush' && this.#workload.concurrency === 1) await this.#readAll(system);
       }
     }
     await Promise.all(underWay);
     this.#operationTimes.push(this.#device.now);
-    await this.#readAll(system.guest);
+    await this.#readAll(system);
     await this.#close(system);
   }
 
@@ -158,25 +165,39 @@ class Run {
   }
 
   /** What lives must show what was written, before any crash. @throws INVARIANT */
-  async #readAll(guest: BlockDevice): Promise<void> {
+  async #readAll({ guest, bitmaps }: OpenSystem): Promise<void> {
     const content = new Uint8Array(guest.sizeBytes);
     await guest.read(0, content);
     const sector = this.#oracle.firstMisread(content);
-    if (sector === undefined) return;
-    const found = showBytes(content, sector * sectorBytes);
-    throw new InvariantError(`guest sector ${sector} reads as ${found} before any crash`);
+    if (sector !== undefined) {
+      const found = showBytes(content, sector * sectorBytes);
+      throw new InvariantError(`guest sector ${sector} reads as ${found} before any crash`);
+    }
+    const misread = bitmaps && this.#oracle.misreadBitmaps(content, await bitmaps.list());
+    if (misread !== undefined) throw new InvariantError(`${misread}, before any crash`);
+  }
+
+  async #findBitmaps({ bitmaps }: OpenSystem): Promise<void> {
+    if (bitmaps === undefined) return;
+    this.#oracle.findBitmaps(await bitmaps.list());
+    this.#note(false);
   }
 
   /** A clean close makes durable what was written, as a flush does. */
   async #close(system: OpenSystem): Promise<void> {
-    await this.#makeDurable(() => system.close());
+    await this.#comeToRest(() => system.close());
+  }
+
+  async #comeToRest(what: () => void | Promise<void>): Promise<void> {
+    await this.#makeDurable(what, () => this.#oracle.endRest());
   }
 
   /** Whatever was written before is durable when this is done. */
-  async #makeDurable(what: () => void | Promise<void>): Promise<void> {
+  async #makeDurable(what: () => void | Promise<void>, andThen?: () => void): Promise<void> {
     const startedAt = this.#oracle.beginFlush();
     await what();
     this.#oracle.endFlush(startedAt);
+    andThen?.();
     this.#note(true);
   }
 
@@ -210,7 +231,7 @@ class Run {
       return this.#write(guest, guest.sizeBytes - lengthBytes, lengthBytes, index, false);
     }
     if (operation.kind === 'flush') return this.#makeDurable(() => guest.flush());
-    if (operation.kind === 'rest') return this.#makeDurable(() => system.rest());
+    if (operation.kind === 'rest') return this.#comeToRest(() => system.rest());
     if (operation.kind === 'resize-journal') {
       if (system.resizeJournal === undefined)
         throw new InvariantError('a workload resizes the journal of a system that has none');

@@ -8,15 +8,18 @@
  */
 import { type BlockDevice, type RecordedOperation, RecordingDevice } from '@qcow2/block-device';
 import { InvariantError } from '@qcow2/spec';
-import { encodeSnapshotList } from './guest-oracle.ts';
+import { encodeBitmapList, encodeSnapshotList } from './attached-lists.ts';
 import { SeededRandom } from './random.ts';
 import { SectorDevice } from './sector-device.ts';
 import { SectorImage } from './sector-image.ts';
-import type { OpenSystem, SystemUnderTest } from './system-under-test.ts';
+import type { OpenSnapshots, OpenSystem, SystemUnderTest } from './system-under-test.ts';
 import { mostGrownClusters } from './workload.ts';
 
-/** The guarantees of the journal's design that the lab can see broken; `run` where a workload failed by itself. */
-export type Guarantee = 'G1/G2' | 'G3' | 'G4' | 'G6' | 'G9' | 'open' | 'run';
+/**
+ * The guarantees of the journal's design that the lab can see broken, and what bitmaps promise; `run` where a workload failed
+ * by itself.
+ */
+export type Guarantee = 'G1/G2' | 'G3' | 'G4' | 'G6' | 'G9' | 'bitmaps' | 'open' | 'run';
 
 export interface Problem {
   readonly guarantee: Guarantee;
@@ -108,8 +111,9 @@ function openSystem(
   return system.open(device, { random: (into) => random.fill(into), readOnly });
 }
 
-/** The guest's disk, and behind it the list of its snapshots, where the system has any. */
-async function readAll({ guest, snapshots }: OpenSystem, system: SystemUnderTest): Promise<Uint8Array> {
+/** The guest's disk, and behind it the lists of its snapshots and bitmaps, where the system has any. */
+async function readAll(open: OpenSystem, system: SystemUnderTest): Promise<Uint8Array> {
+  const { guest, snapshots, bitmaps } = open;
   const mostBytes = system.guestBytes + mostGrownClusters * system.clusterBytes;
   if (guest.sizeBytes > mostBytes) {
     throw new InvariantError('the disk is larger than it can have been made', { value: guest.sizeBytes });
@@ -117,17 +121,31 @@ async function readAll({ guest, snapshots }: OpenSystem, system: SystemUnderTest
   const content = new Uint8Array(guest.sizeBytes);
   const done = guest.read(0, content);
   if (done !== undefined) await done;
-  if (snapshots === undefined) return content;
+  const lists = [
+    ...(snapshots === undefined ? [] : [encodeSnapshotList(await wholeSnapshots(snapshots))]),
+    ...(bitmaps === undefined ? [] : [encodeBitmapList(await bitmaps.list())]),
+  ];
+  return lists.length === 0 ? content : joined([content, ...lists]);
+}
+
+/** Names of the snapshots; one that does not hold what it held is not called by its name. */
+async function wholeSnapshots(snapshots: OpenSnapshots): Promise<readonly string[]> {
   const names: string[] = [];
   for (const name of snapshots.names()) {
     const isWhole = snapshotName(name, await snapshots.read(name)) === name;
     names.push(isWhole ? name : `${name}, but not its content`);
   }
-  const list = encodeSnapshotList(names);
-  const both = new Uint8Array(content.length + list.length);
-  both.set(content);
-  both.set(list, content.length);
-  return both;
+  return names;
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
 }
 
 /** A snapshot is named after what it holds: so that whoever finds it can tell whether it holds that still. */

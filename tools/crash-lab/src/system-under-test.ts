@@ -6,6 +6,7 @@
  * same device operations. The whole lab, and the ids of its states, stand on that.
  */
 import type { BlockDevice } from '@qcow2/block-device';
+import type { BitmapPromise } from './bitmap-oracle.ts';
 
 export type FillRandom = (into: Uint8Array) => void;
 
@@ -29,6 +30,7 @@ export interface OpenSystem {
   /** Make it smaller; durable when it is done. Absent where the letters have none of it, as `snapshots`. */
   shrink?(sizeBytes: number): Promise<void>;
   readonly snapshots?: OpenSnapshots;
+  readonly bitmaps?: OpenBitmaps;
   /** Wait until the system has nothing more to do on its own. */
   settle(): void | Promise<void>;
   /** A clean end: everything that was written is durable on return. */
@@ -46,6 +48,30 @@ export interface OpenSnapshots {
   delete(name: string): Promise<void>;
   /** What the disk was. */
   read(name: string): Promise<Uint8Array>;
+}
+
+/** A bitmap as a reader of the image sees it. */
+export interface BitmapState {
+  readonly name: string;
+  readonly granularityBytes: number;
+  /** Writes are recorded in it. */
+  readonly enabled: boolean;
+  /** Found in use: what it says is not to be believed. */
+  readonly inconsistent: boolean;
+  /** One for each sector of the disk: 1 where it says that it is dirty. All 0 where it is inconsistent. */
+  readonly dirty: Uint8Array;
+}
+
+/** Persistent bitmaps. What is done is durable when it is done. */
+export interface OpenBitmaps {
+  /** In the order of the directory. */
+  list(): Promise<readonly BitmapState[]>;
+  add(name: string, granularityBytes: number): Promise<void>;
+  remove(name: string): Promise<void>;
+  clear(name: string): Promise<void>;
+  /** What is dirty in `source` is dirty in the bitmap as well. */
+  merge(name: string, source: string): Promise<void>;
+  enable(name: string, enabled: boolean): Promise<void>;
 }
 
 export interface IntegrityReport {
@@ -88,6 +114,12 @@ export interface SystemUnderTest {
   readonly letters: string;
   /** It has internal snapshots: what a recovery gives ends with their list (`snapshotListBytes`). */
   readonly hasSnapshots?: boolean;
+  /** It has bitmaps: what a recovery gives ends with their list (`bitmapListBytes`). */
+  readonly bitmaps?: {
+    readonly promise: BitmapPromise;
+    /** Right after `create`. */
+    readonly initial: readonly BitmapState[];
+  };
   /** After recovery nothing may be leaked (G3); otherwise leaks are counted but allowed. */
   readonly leaksAreFailures: boolean;
   /** Programs that do not know the system find leaks where it has none. */

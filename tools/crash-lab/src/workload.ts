@@ -33,6 +33,8 @@ export type GuestOperation =
   | { readonly kind: 'snapshot' }
   | { readonly kind: 'apply' }
   | { readonly kind: 'delete' }
+  /** Change the bitmaps: a new one; the oldest is removed, cleared, merged into the newest, turned on or off. */
+  | { readonly kind: 'bitmap'; readonly change: BitmapChange }
   /** Write the last bytes of the disk, wherever it ends by then. */
   | { readonly kind: 'tail'; readonly lengthBytes: number }
   /** See what stands there, while other requests are under way. */
@@ -46,9 +48,12 @@ export type GuestOperation =
   /** The process dies, the machine does not: open again on the device as it is, with nothing lost and nothing durable. */
   | { readonly kind: 'kill' };
 
+const bitmapChanges = ['add', 'remove', 'clear', 'merge', 'toggle'] as const;
+export type BitmapChange = (typeof bitmapChanges)[number];
+
 export interface Workload {
   /**
-   * How the workload is written in an id: letters of the alphabet, with `.N` behind them N times over; or `r`, `g`, `m` or `n` and the
+   * How the workload is written in an id: letters of the alphabet, with `.N` behind them N times over; or `r`, `g`, `m`, `n` or `b` and the
    * random workload's seed and number.
    */
   readonly name: string;
@@ -75,6 +80,8 @@ export const mostGrownClusters = 8;
 export const fewestClusters = 4;
 /** Snapshots that an image has at most: one more is left out. */
 export const mostSnapshots = 3;
+/** The same of bitmaps. */
+export const mostBitmaps = 3;
 
 /** What every letter means: one operation each. */
 export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation> {
@@ -108,6 +115,11 @@ export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation
     ['j', { kind: 'resize-journal' }],
     ['p', { kind: 'compress', offset: 2 * cluster, lengthBytes: 2 * cluster }], // clusters 2 and 3, side by side in the file
     ['v', { kind: 'compress', offset: 0, lengthBytes: cluster }], // cluster 0
+    ['A', { kind: 'bitmap', change: 'add' }],
+    ['R', { kind: 'bitmap', change: 'remove' }],
+    ['C', { kind: 'bitmap', change: 'clear' }],
+    ['M', { kind: 'bitmap', change: 'merge' }],
+    ['E', { kind: 'bitmap', change: 'toggle' }],
     ['c', { kind: 'reopen' }],
     ['k', { kind: 'kill' }],
   ]);
@@ -126,8 +138,11 @@ export function* sequences(geometry: Geometry, length: number): Generator<Worklo
   }
 }
 
-/** Whether the disk of a random workload grows (`g`), is read meanwhile and comes to rest (`m`), or has snapshots and other sizes (`n`); part of its name. */
-export type RandomKind = 'r' | 'g' | 'm' | 'n';
+/**
+ * Whether the disk of a random workload grows (`g`), is read meanwhile and comes to rest (`m`), has snapshots and other sizes (`n`),
+ * or bitmaps that are changed (`b`); part of its name.
+ */
+export type RandomKind = 'r' | 'g' | 'm' | 'n' | 'b';
 
 /** The random workload with a number under a seed: between 30 and 60 operations. */
 export function randomWorkload(
@@ -143,6 +158,7 @@ export function randomWorkload(
     if (kind === 'g' && random.chance(16)) operations.push(randomGrowth(random));
     else if (kind === 'm' && random.chance(3)) operations.push(randomView(geometry, random));
     else if (kind === 'n' && random.chance(6)) operations.push(randomChange(random));
+    else if (kind === 'b' && random.chance(6)) operations.push(randomBitmapChange(random));
     else operations.push(randomOperation(geometry, random));
   }
   return {
@@ -160,13 +176,13 @@ export function randomWorkload(
  * @throws INVALID_ARGUMENT for a letter that is not in the alphabet
  */
 export function namedWorkload(geometry: Geometry, name: string): Workload {
-  const random = /^([rgmn])(\d+)\.(\d+)$/.exec(name);
+  const random = /^([rgmnb])(\d+)\.(\d+)$/.exec(name);
   if (random !== null) {
     const [, kind, seed, number] = random;
     return randomWorkload(geometry, Number(seed), Number(number), kind as RandomKind);
   }
   const letters = alphabet(geometry);
-  const [, word = name, times = '1'] = /^([a-z]+)\.(\d{1,3})$/.exec(name) ?? [];
+  const [, word = name, times = '1'] = /^([a-zA-Z]+)\.(\d{1,3})$/.exec(name) ?? [];
   const operations = [...word.repeat(Number(times))].map((letter) => {
     const operation = letters.get(letter);
     if (operation === undefined) {
@@ -237,6 +253,8 @@ export function describeOperation(operation: GuestOperation): string {
       return `grow by ${operation.clusters} clusters`;
     case 'shrink':
       return `shrink by ${operation.clusters} clusters`;
+    case 'bitmap':
+      return `${operation.change} a bitmap`;
     case 'tail':
       return `write the last ${operation.lengthBytes}`;
     default:
@@ -296,6 +314,12 @@ function randomChange(random: SeededRandom): GuestOperation {
   if (dice < 6) return { kind: 'apply' };
   if (dice < 8) return { kind: 'delete' };
   return dice === 8 ? { kind: 'shrink', clusters: 1 + random.below(4) } : randomGrowth(random);
+}
+
+function randomBitmapChange(random: SeededRandom): GuestOperation {
+  // What is at rest is what a bitmap's next write begins from.
+  if (random.chance(3)) return { kind: 'rest' };
+  return { kind: 'bitmap', change: bitmapChanges[random.below(bitmapChanges.length)]! };
 }
 
 function randomGrowth(random: SeededRandom): GuestOperation {

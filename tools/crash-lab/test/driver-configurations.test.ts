@@ -11,7 +11,7 @@ import { frozenContent } from '../src/shared-clusters.ts';
 import { labSystems } from '../src/systems.ts';
 
 const modes = ['draft-2013', 'journal', 'ordered', 'lazy'];
-const besideData = ['+data', '+data+filled', '+data+backing', '+raw+filled', '+raw+unmapped'];
+const butDraft = ['+data', '+data+filled', '+data+backing', '+raw+filled', '+raw+unmapped', '+bitmaps'];
 const shapes = [
   '',
   '+filled',
@@ -40,7 +40,7 @@ describe('the systems of the lab', () => {
     const names = labSystems.filter(({ exhaustive }) => exhaustive).map(({ name }) => name);
     for (const mode of modes) for (const shape of shapes) expect(names).toContain(`${mode}${shape}`);
     for (const mode of modes.slice(1))
-      for (const shape of besideData) expect(names).toContain(`${mode}${shape}`);
+      for (const shape of butDraft) expect(names).toContain(`${mode}${shape}`);
     expect(new Set(names).size).toBe(names.length);
     const jobs = jobsOf(defaultCampaign).filter(({ kind }) => kind === 'sequences');
     expect(jobs.length).toBe(3 * names.length);

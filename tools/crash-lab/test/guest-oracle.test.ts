@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { encodeSnapshotList, GuestOracle } from '../src/guest-oracle.ts';
+import { encodeSnapshotList } from '../src/attached-lists.ts';
+import { GuestOracle } from '../src/guest-oracle.ts';
 
 const sector = (fill: number): Uint8Array => new Uint8Array(512).fill(fill);
 

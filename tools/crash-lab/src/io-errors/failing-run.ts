@@ -5,6 +5,7 @@
  * ended. A flush that failed promised nothing.
  */
 import { InvariantError, Qcow2Error } from '@qcow2/spec';
+import { expectFound } from '../bitmap-oracle.ts';
 import { changeDisk, isDiskOperation } from '../disk-changes.ts';
 import { GuestOracle } from '../guest-oracle.ts';
 import { hashText, SeededRandom } from '../random.ts';
@@ -69,6 +70,8 @@ class Run {
     await this.#open();
     const { snapshots } = this.#opened ?? {};
     if (snapshots !== undefined) this.oracle.allowSnapshots(snapshots.names());
+    const { bitmaps } = this.#system;
+    if (bitmaps !== undefined) this.oracle.allowBitmaps(bitmaps.promise, expectFound(bitmaps.initial));
     for (const [index, operation] of workload.operations.entries()) {
       if (this.#opened === undefined) return;
       if (operation.kind === 'reopen') {
@@ -78,6 +81,7 @@ class Run {
         this.#opened.abandon();
         this.oracle.kill();
         await this.#open();
+        await this.#findBitmaps();
       } else await this.#request(this.#opened, operation, index);
     }
     await this.#close();
@@ -104,6 +108,7 @@ class Run {
     const ended = this.#ended;
     if ((await this.#attempt('close', () => opened.close())) && !ended) {
       this.oracle.endFlush(startedAt);
+      this.oracle.endRest();
       return;
     }
     opened.abandon();
@@ -124,14 +129,20 @@ class Run {
           await body();
         });
       const watch = { system: this.#system, oracle, note: () => undefined, attempt };
-      return await changeDisk(opened, operation, index, watch);
+      // It looks at the disk before it asks for a change: that may fail as well.
+      await this.#attempt(what, () => changeDisk(opened, operation, index, watch));
+      return;
     }
     if ('offset' in operation && operation.offset + operation.lengthBytes > guest.sizeBytes) return;
     switch (operation.kind) {
       case 'flush':
         return this.#makeDurable(what, () => guest.flush());
       case 'rest':
-        return this.#makeDurable(what, () => opened.rest());
+        return this.#makeDurable(
+          what,
+          () => opened.rest(),
+          () => oracle.endRest(),
+        );
       case 'resize-journal':
         return this.#makeDurable(what, () => opened.resizeJournal?.());
       case 'read':
@@ -172,9 +183,17 @@ class Run {
     }
   }
 
-  async #makeDurable(what: string, body: () => void | Promise<void>): Promise<void> {
+  async #makeDurable(what: string, body: () => void | Promise<void>, andThen?: () => void): Promise<void> {
     const startedAt = this.oracle.beginFlush();
-    if (await this.#attempt(what, body)) this.oracle.endFlush(startedAt);
+    if (!(await this.#attempt(what, body))) return;
+    this.oracle.endFlush(startedAt);
+    andThen?.();
+  }
+
+  async #findBitmaps(): Promise<void> {
+    const { bitmaps } = this.#opened ?? {};
+    if (bitmaps === undefined) return;
+    await this.#attempt('list the bitmaps', async () => this.oracle.findBitmaps(await bitmaps.list()));
   }
 
   /** True where it was answered without an error. */

@@ -1,0 +1,158 @@
+/** Mutants in the code (`code-mutants.ts`): what keeps bitmaps true through crashes, and changes of them whole. */
+import type { CodeMutant } from './code-mutants.ts';
+
+const driver = (file: string) => `packages/driver/src/${file}`;
+
+export const bitmapMutants: readonly CodeMutant[] = [
+  {
+    name: 'bitmap-in-use-not-durable',
+    clause: 'BMP-004',
+    protection: 'without a journal, the mark that a bitmap is in use is durable before the first write',
+    edits: [
+      {
+        file: driver('bitmaps.ts'),
+        find: 'if (marked) yield* core.log.commit();',
+        replace: '',
+      },
+    ],
+    system: 'ordered+bitmaps',
+    workload: 's',
+  },
+  {
+    name: 'bitmap-never-in-use',
+    clause: 'BMP-004, BMD-005',
+    protection: 'without a journal, a bitmap that is newer in memory is marked as in use',
+    edits: [
+      {
+        file: driver('bitmaps.ts'),
+        find: 'for (const slot of slots) yield* this.setFlags(slot, slot.entry.flags | bitmapFlags.inUse);',
+        replace: '',
+      },
+    ],
+    system: 'lazy+bitmaps',
+    workload: 's',
+  },
+  {
+    name: 'bitmap-dirty-after-the-data',
+    clause: 'BMP-004',
+    protection: 'with a journal, the bits of a place are durable before its bytes are written',
+    edits: [
+      {
+        file: driver('bitmaps.ts'),
+        find: `    if (taken.length === 0) return;
+    yield* parts.core.log.commit();`,
+        replace: '    if (taken.length === 0) return;',
+      },
+    ],
+    system: 'journal+direct+bitmaps',
+    workload: 's',
+  },
+  {
+    name: 'bitmap-mark-gone-with-its-bits',
+    clause: 'BMP-004',
+    protection: 'the bits are durable before the mark is taken away',
+    edits: [
+      {
+        file: driver('bitmaps.ts'),
+        find: `      yield* parts.core.log.commit();
+      if (yield* section(parts, () => this.#clearMarks())) return;`,
+        replace: '      if (yield* section(parts, () => this.#clearMarks())) return;',
+      },
+    ],
+    system: 'ordered+bitmaps',
+    workload: 'sq',
+  },
+  {
+    name: 'bitmap-turned-off-without-its-bits',
+    clause: 'BMP-005',
+    protection: 'what a bitmap says is stored before it is turned off',
+    edits: [
+      {
+        file: driver('bitmap-operations.ts'),
+        find: 'if (!enabled && (slot.live?.pages.size ?? 0) > 0) return false;',
+        replace: '',
+      },
+      {
+        file: driver('bitmap-operations.ts'),
+        find: 'do if (!enabled) yield* bitmaps.store();',
+        replace: 'do yield* nothing();',
+      },
+    ],
+    system: 'ordered+bitmaps',
+    workload: 'sE',
+  },
+  {
+    name: 'bitmap-directory-before-it-stands',
+    clause: 'BMP-005, JRN-COMMIT-003',
+    protection: 'with a journal, a new directory and table are durable before the record that leads to them',
+    edits: [
+      {
+        file: driver('bitmap-operations.ts'),
+        find: `      yield* logExtension(parts, update, area, entries.length);
+      yield* update.submit({ required: true, afterData: true });`,
+        replace: `      yield* logExtension(parts, update, area, entries.length);
+      yield* update.submit({ required: true, afterData: false });`,
+      },
+    ],
+    system: 'journal+bitmaps',
+    workload: 'sA',
+  },
+  {
+    name: 'bitmap-table-before-its-bits',
+    clause: 'BMP-005, JRN-COMMIT-003',
+    protection: 'with a journal, a new table and its bits are durable before the record that leads to them',
+    edits: [
+      {
+        file: driver('bitmap-operations.ts'),
+        find: `    countDown(parts, update, exchange);
+    yield* update.submit({ required: true, afterData: true });
+    slot.entry.tableOffset = tableOffset;`,
+        replace: `    countDown(parts, update, exchange);
+    yield* update.submit({ required: true, afterData: false });
+    slot.entry.tableOffset = tableOffset;`,
+      },
+    ],
+    system: 'journal+bitmaps',
+    workload: 'sM',
+  },
+  {
+    name: 'bitmap-freed-before-the-directory',
+    clause: 'BMP-005',
+    protection: 'without a journal, what a bitmap had is free only when no directory leads to it, durably',
+    edits: [
+      {
+        file: driver('bitmap-operations.ts'),
+        find: `      countUp(update, exchange);
+      if (!update.isEmpty) yield* update.submit({ required: true, afterData: true });`,
+        replace: `      countUp(update, exchange);
+      yield* dropOld(parts, change, exchange);
+      countDown(parts, update, exchange);
+      exchange.dropped.length = 0;
+      if (!update.isEmpty) yield* update.submit({ required: true, afterData: true });`,
+      },
+      {
+        file: driver('bitmap-operations.ts'),
+        find: `    yield* dropOld(parts, change, exchange);
+    const update = parts.clusterWriter.update();
+    countDown(parts, update, exchange);`,
+        replace: '    const update = parts.clusterWriter.update();',
+      },
+    ],
+    system: 'ordered+bitmaps',
+    workload: 'R',
+  },
+  {
+    name: 'bitmap-cluster-not-revoked',
+    clause: 'JRN-COMMIT-008',
+    protection: 'bits that were logged are revoked when their cluster is freed',
+    edits: [
+      {
+        file: driver('bitmap-operations.ts'),
+        find: 'update.revoke(cluster * core.clusterBytes, core.clusterBytes);',
+        replace: '',
+      },
+    ],
+    system: 'journal+direct+bitmaps',
+    workload: 'sRfxfof',
+  },
+];
