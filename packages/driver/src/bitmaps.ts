@@ -116,7 +116,7 @@ export class ImageBitmaps {
 
   /** Nothing of the bitmaps is newer in memory, and no mark of ours stands in the file. */
   get isAtRest(): boolean {
-    return !(this.#marksUse && this.#ready && this.#tracked.length > 0) && this.#pageCount === 0;
+    return !this.#hasMarks && this.#pageCount === 0;
   }
 
   /** So many bits are in memory that they are stored without waiting for rest. */
@@ -280,6 +280,14 @@ export class ImageBitmaps {
     return this.#parts.core.log.lateFrees;
   }
 
+  /** A mark of ours stands in the file. It stays where bitmaps are added or changed beside it, until they are stored. */
+  get #hasMarks(): boolean {
+    return (
+      this.#marksUse &&
+      this.#slots.some(({ live, entry }) => live !== undefined && (entry.flags & bitmapFlags.inUse) !== 0)
+    );
+  }
+
   get #pageCount(): number {
     return this.#tracked.reduce((sum, { pages }) => sum + pages.size, 0);
   }
@@ -370,7 +378,7 @@ export class ImageBitmaps {
           yield* section(parts, () => this.#storePage(live, page));
         }
       }
-      if (!this.#marksUse || !this.#ready) return;
+      if (!this.#hasMarks) return;
       yield* parts.core.log.commit();
       if (yield* section(parts, () => this.#clearMarks())) return;
     }

@@ -200,9 +200,20 @@ export class DataArea {
     const device = this.#device ?? refuseMissing(this.#core.header);
     const stale = Math.min(afterBytes, device.sizeBytes) - beforeBytes;
     if (stale > 0) yield* wait(device.writeZeroes(beforeBytes, stale, { event: 'write_data' }));
+    yield* this.#coverTail(device, beforeBytes, afterBytes);
     if (device.sizeBytes < afterBytes && device.capabilities.resize) yield* wait(device.resize(afterBytes));
     this.#noteReach(Math.min(afterBytes, device.sizeBytes));
     this.noteWritten();
+  }
+
+  /** Of an encrypted disk: the rest of its last cluster, which is mapped perhaps, shows zeros to the guest only as cipher text. */
+  *#coverTail(device: BlockDevice, beforeBytes: number, afterBytes: number): Task<void> {
+    const { clusterBytes } = this.#core;
+    if (this.#sectors === undefined || beforeBytes % clusterBytes === 0) return;
+    const end = Math.min(afterBytes, Math.ceil(beforeBytes / clusterBytes) * clusterBytes);
+    const write = (at: number, sectors: Uint8Array) => device.write(at, sectors, writeData);
+    const zeros = new Uint8Array(end - beforeBytes);
+    yield* this.#sectors.write({ ...this.#store, write }, beforeBytes, beforeBytes, zeros);
   }
 
   /**

@@ -319,8 +319,8 @@ export class ImageWriter {
         return mode.unmap ? zero : 'keep';
       case clusterKind.unallocated:
         if (!shows) return 'keep';
-        if (mode.discard && !held) return 'keep';
-        return header.version > 2 ? zero : 'write';
+        if (header.version > 2) return zero;
+        return mode.discard && !held ? 'keep' : 'write';
       default:
         if (data.isRaw) return 'through';
         if (data.isExternal) return zero;

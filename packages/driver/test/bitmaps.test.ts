@@ -108,6 +108,25 @@ it('[BMP-004, BMD-005] without a journal the mark of use stands in the file befo
   expect(await again.bitmaps()).toEqual([]);
 });
 
+it.each([
+  ['added', (of: Qcow2Image) => of.addBitmap('c')],
+  ['cleared', (of: Qcow2Image) => of.clearBitmap('off')],
+  ['merged into', (of: Qcow2Image) => of.mergeBitmap('off', 'b')],
+  ['turned on', (of: Qcow2Image) => of.enableBitmap('off')],
+] as const)('[BMP-004] the mark of use goes at rest where another bitmap was %s last', async (_, change) => {
+  const { device, image: opened } = await image();
+  await opened.addBitmap('b', { granularityBytes: 4096 });
+  await opened.addBitmap('off', { enabled: false });
+  await opened.write(0, Uint8Array.of(1));
+  await change(opened);
+  await opened.quiesce();
+  expect(storedFlags(device)).toBe(bitmapFlags.auto);
+  opened.abandon();
+  const again = await openImage(device);
+  expect((await again.bitmaps()).some(({ inconsistent }) => inconsistent)).toBe(false);
+  expect(await again.dirtyRanges('b')).toEqual([{ offset: 0, lengthBytes: 4096 }]);
+});
+
 it('[BMP-006] what is dirty already costs no flush', async () => {
   const memory = new MemoryDevice();
   await createImage(memory, { sizeBytes, journal, clusterBytes: 4096 });

@@ -374,3 +374,26 @@ describe('the encryption header', () => {
     });
   });
 });
+
+it.each([{ journal }, { journal: false } as const])(
+  '[DAT-007] in an encrypted data file, too, a larger disk shows zeros behind the old end of its last cluster: %o',
+  async (how) => {
+    const [memory, data] = [new MemoryDevice(), new MemoryDevice()];
+    const encryption = toyLuks();
+    const endBytes = 3 * clusterBytes + 1024;
+    await createImage(memory, {
+      sizeBytes: endBytes,
+      clusterBytes,
+      encryption,
+      dataFile: { device: data, name: 'data' },
+      ...how,
+    });
+    const image = await openImage(memory, { encryption, dataFile: data });
+    await image.write(endBytes - 1024, marker);
+    await image.resize(5 * clusterBytes, {});
+    const shown = new Uint8Array(2 * clusterBytes - 1024);
+    await image.read(endBytes, shown);
+    expect(shown.every((byte) => byte === 0)).toBe(true);
+    await image.close();
+  },
+);
