@@ -7,6 +7,7 @@
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { bundleCommand } from './bundle-command.ts';
 import { runCommand } from './command.ts';
 import { showFinding } from './finding.ts';
 import { runReleaseDryRun } from './release-dry-run.ts';
@@ -32,6 +33,17 @@ function program(name: string, bin: string, args: readonly string[], needs: read
     },
   };
 }
+
+const bundleStage: Stage = {
+  name: 'bundle of the command',
+  needs: ['build'],
+  run: async () => ({
+    passed: 1,
+    failed: 0,
+    note: `${await bundleCommand(root)} files`,
+    details: '',
+  }),
+};
 
 const rulesStage: Stage = {
   name: 'rules',
@@ -87,6 +99,7 @@ function suiteCounts(reportPath: string, status: number | undefined): StageResul
 
 const stages: Stage[] = [
   program('build', 'tsc', ['-b']),
+  bundleStage,
   program('types of tests', 'tsc', ['-p', 'tsconfig.test.json']),
   program('lint and format', 'biome', ['check', '--max-diagnostics=200']),
   program('unused code', 'knip', ['--no-config-hints']),
