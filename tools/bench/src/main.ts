@@ -1,5 +1,6 @@
 /** `pnpm bench`: see `options.ts` for its command line. */
 import { benefit } from './benefit/benefit.ts';
+import { checkMemory } from './check-memory.ts';
 import { compressedReads } from './compressed-reads.ts';
 import { BenchmarkFailure } from './failure.ts';
 import { flushCost } from './flush-cost.ts';
@@ -14,6 +15,7 @@ const benchmarks: Record<BenchmarkName, (workspace: Workspace, options: BenchOpt
   compressed: compressedReads,
   'flush-cost': flushCost,
   'flush-rate': flushRate,
+  check: checkMemory,
   benefit,
 };
 
