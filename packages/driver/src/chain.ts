@@ -20,6 +20,7 @@ import {
   type Qcow2Header,
 } from '@qcow2/codec';
 import { FormatError, headerExtensionTypes, incompatibleFeatures } from '@qcow2/spec';
+import type { ImageEncryption } from './encryption.ts';
 import { needsSecret } from './encryption-header.ts';
 import type { Qcow2Image } from './image.ts';
 import { readImageHeader } from './load-header.ts';
@@ -45,6 +46,8 @@ export interface FoundFile {
   readonly format: 'qcow2' | 'raw';
   /** The same for two names of one file, and for no others. */
   readonly id: string;
+  /** What opens it, where it is encrypted. */
+  readonly encryption?: ImageEncryption | undefined;
   /** What is thrown in place of an error that shows when the file is opened as an image. */
   readonly explain?: (error: unknown) => unknown;
 }
@@ -106,7 +109,8 @@ export async function openChain(device: BlockDevice, options: ChainOptions): Pro
 
 /**
  * Find and open whatever an image names, but not the image itself: what `openImage` is to be told.
- * @throws CHAIN_LOOP for a file that is met twice [BAK-002]; NO_SECRET for an encrypted image below; what the resolver throws; and as `openImage` for what is below.
+ * @throws CHAIN_LOOP for a file that is met twice [BAK-002]; NO_SECRET for an encrypted image below that the
+ *   resolver gave nothing to open with; what the resolver throws; and as `openImage` for what is below.
  *   All that was resolved is closed then
  */
 export async function resolveChain(device: BlockDevice, options: ResolveOptions): Promise<ResolvedChain> {
@@ -133,7 +137,8 @@ async function openLayer(
 ): Promise<BlockDevice> {
   const data = dataFile === undefined ? {} : { dataFile };
   try {
-    const opening = { ...options, readOnly: true, backing: backing ?? ('none' as const), ...data };
+    const secret = file.encryption === undefined ? {} : { encryption: file.encryption };
+    const opening = { ...options, ...secret, readOnly: true, backing: backing ?? ('none' as const), ...data };
     const image = await openImage(file.device, opening);
     // Its bytes would be asked for when it is too late to say why they are not there.
     if (image.isLocked) throw needsSecret();

@@ -37,7 +37,10 @@ import { RepairLog } from './repair-log.ts';
 export type RepairMode = 'leaks' | 'all';
 
 /** What is needed to replay a journal. */
-type ReplayOptions = Pick<PartsOptions, 'backing' | 'dataFile' | 'compression' | 'random' | 'journal'>;
+type ReplayOptions = Pick<
+  PartsOptions,
+  'backing' | 'dataFile' | 'compression' | 'encryption' | 'random' | 'journal'
+>;
 
 export interface RepairOptions extends CheckOptions, ReplayOptions {
   readonly repair: RepairMode;

@@ -41,7 +41,8 @@ export function describeOpenFailure(path: string, error: unknown): string {
   return `Could not open '${path}': ${openFailureReason(path, error)}`;
 }
 
-function openFailureReason(path: string, error: unknown): string {
+/** The same without the words in front. */
+export function openFailureReason(path: string, error: unknown): string {
   if (!(error instanceof Qcow2Error)) return describeError(error);
   switch (error.code) {
     case 'NOT_FOUND':

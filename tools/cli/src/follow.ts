@@ -2,7 +2,8 @@
  * Which names that stand in images this command follows, and to what. A name in an image is text of whoever wrote it, who may
  * be a stranger, or a guest: what it leads to is opened with the rights of whoever runs this command.
  *
- *   always              a path, beside the image that names it; `file:`; and `json:` where it says no more than a local file and its format
+ *   always              a path, beside the image that names it; `file:`; and `json:` where it says no more than a local file, its
+ *                       format and the caller's secret that opens it
  *   --allow-remote      names of the network too, of those protocols that are served at all
  *   --confine DIR       only files that lie in DIR, whatever links lead there
  *   --untrusted         none
@@ -18,7 +19,9 @@ import { sep } from 'node:path';
 import type { FileReference } from '@qcow2/driver';
 import type { OptionSpec, ParsedArguments } from './arguments.ts';
 import { CommandFailure } from './failures.ts';
-import { besideImage, isRemote, localFileOfJson, localPath, protocolOf } from './file-name.ts';
+import { besideImage, isRemote, localPath, protocolOf } from './file-name.ts';
+import { type ImageNode, parseBackingNode } from './image-options.ts';
+import { isJsonName, localFileOfJson } from './json-name.ts';
 
 export interface FollowPolicy {
   readonly untrusted: boolean;
@@ -51,6 +54,8 @@ export interface FollowedName {
   readonly path: string;
   /** What the name itself says of the format. */
   readonly format: string | undefined;
+  /** And of what opens it. */
+  readonly node: ImageNode | undefined;
 }
 
 /**
@@ -85,15 +90,15 @@ function dataPath(name: string, imagePath: string): FollowedName {
   if (protocolOf(name) !== undefined) {
     throw new CommandFailure(`'${name}' is not followed: a data file is named by a path`);
   }
-  return { path: besideImage(imagePath, name), format: undefined };
+  return { path: besideImage(imagePath, name), format: undefined, node: undefined };
 }
 
 function backingFile(name: string, imagePath: string, policy: FollowPolicy): FollowedName {
-  if (protocolOf(name) === 'json') return localFileOfJson(name);
+  if (isJsonName(name)) return localFileOfJson(name, parseBackingNode);
   if (isRemote(name) && !policy.allowRemote) {
     throw new CommandFailure(`'${name}' is not followed to the network without --allow-remote`);
   }
-  return { path: localPath(besideImage(imagePath, name)), format: undefined };
+  return { path: localPath(besideImage(imagePath, name)), format: undefined, node: undefined };
 }
 
 function realDirectory(directory: string): string {

@@ -1,24 +1,40 @@
 /**
- * `--image-opts`: an image named by QEMU's runtime options, `driver=qcow2,file.filename=…,l2-cache-size=…`. What the
- * driver does with them is the library's; here they are read, and refused in the words of qemu-nbd.
+ * `--image-opts`: an image named by QEMU's runtime options, `driver=qcow2,file.filename=…,l2-cache-size=…`, with those of the
+ * images below it behind `backing.`. What the driver does with them is the library's; here they are read, and refused in QEMU's words.
  */
 import type { CacheOptions } from '@qcow2/driver';
 import { Qcow2Error } from '@qcow2/spec';
 import { CommandFailure } from './failures.ts';
+import { protocolOf } from './file-name.ts';
 import { type ServedFormat, servedFormat } from './image-format.ts';
-import { elementsOf, type ListedOption, type OptionValues, parseOptionList } from './option-list.ts';
+import { isJsonName, jsonElements } from './json-name.ts';
+import {
+  elementsOf,
+  type ListedOption,
+  type OptionElement,
+  type OptionValues,
+  parseElements,
+} from './option-list.ts';
 import { parseSize } from './sizes.ts';
 
-export interface ImageOptions {
-  readonly fileName: string;
-  /** Undefined: found by itself. */
+/** How one image of a chain is opened. */
+export interface ImageNode {
+  /** As an argument names it; undefined: as the image above does. */
+  readonly fileName: string | undefined;
+  /** Undefined: as the image above says, or found by itself. */
   readonly format: ServedFormat | undefined;
-  readonly cache: CacheOptions;
-  /** Undefined: as the image says. */
-  readonly lazyRefcounts: boolean | undefined;
   /** What the image is said to be encrypted as, and the id of the secret that opens it. */
   readonly encryptFormat: 'aes' | 'luks' | undefined;
   readonly keySecret: string | undefined;
+  /** What is said of the image below. `none`: there is none, whatever the image says. */
+  readonly backing: ImageNode | 'none' | undefined;
+}
+
+export interface ImageOptions extends ImageNode {
+  readonly fileName: string;
+  readonly cache: CacheOptions;
+  /** Undefined: as the image says. */
+  readonly lazyRefcounts: boolean | undefined;
   /** Names that were given without a value, which QEMU warns about. */
   readonly shortForms: readonly string[];
 }
@@ -49,7 +65,7 @@ const qcow2Options: readonly ListedOption[] = [
   { name: 'lazy-refcounts', type: 'bool', help: 'postpone refcount updates' },
   { name: 'encrypt.format', type: 'string', help: 'aes or luks; found by itself if not given' },
   { name: 'encrypt.key-secret', type: 'string', help: 'id of the secret that opens the image' },
-  ...['backing', 'data-file', 'overlap-check', 'pass-discard-request'].map(refused),
+  ...['data-file', 'overlap-check', 'pass-discard-request'].map(refused),
   ...['pass-discard-snapshot', 'pass-discard-other', 'discard-no-unref'].map(refused),
 ];
 
@@ -62,29 +78,133 @@ function refused(name: string): ListedOption {
 /** The longest interval that QEMU takes. */
 const longestIntervalSeconds = 2n ** 32n - 1n;
 
-/** @throws CommandFailure: "Failed to blk_new_open '…': …" */
-export function parseImageOptions(list: string): ImageOptions {
-  const fail = (message: string): never => {
-    throw new CommandFailure(`Failed to blk_new_open '${list}': ${message}`);
+type Fail = (message: string) => never;
+
+/**
+ * @param list as --image-opts takes it, or a `json:` name
+ * @param subject what messages begin with
+ * @throws CommandFailure
+ */
+export function parseImageOptions(list: string, subject = `Failed to blk_new_open '${list}'`): ImageOptions {
+  const fail: Fail = (message) => {
+    throw new CommandFailure(`${subject}: ${message}`);
   };
-  const elements = elementsOf(list);
+  const elements = isJsonName(list) ? elementsOfJson(list, fail) : elementsOf(list);
   // A first element without "=" is the value of "file", which names a block device of QEMU's, not a path.
   const isBare = elements[0]?.isShort === true;
-  const node = isBare ? list.split(',')[0] : elements.find(({ name }) => name === 'file')?.text;
-  if (node !== undefined) fail(`Cannot find device='${node}' nor node-name='${node}'`);
-  const given = (name: string) => elements.findLast((element) => element.name === name)?.text;
-  const driver = given('driver');
-  const format = formatOf(driver, fail);
-  if (!elements.some(({ name }) => name.startsWith('file.'))) {
+  const device = isBare ? list.split(',')[0] : elements.find(({ name }) => name === 'file')?.text;
+  if (device !== undefined) fail(`Cannot find device='${device}' nor node-name='${device}'`);
+  const own = elements.filter(({ name }) => !isOfBacking(name));
+  const driver = textOf(own, 'driver');
+  if (!own.some(({ name }) => name.startsWith('file.'))) {
     fail(
       driver === undefined
         ? 'Must specify either driver or file'
         : 'A block device must be specified for "file"',
     );
   }
-  const fileDriver = given('file.driver');
-  if (fileDriver !== undefined && fileDriver !== 'file') fail(`Unknown driver '${fileDriver}'`);
-  const options = [...commonOptions, ...fileOptions, ...(format === 'raw' ? rawOptions : qcow2Options)];
+  const node = parseNode(elements, fail);
+  refuseUnknown(own, node.format, fail);
+  const values = parseElements(optionsOf(node.format), own, subject);
+  const lazy = values.get('lazy-refcounts')?.value;
+  return {
+    ...node,
+    fileName: node.fileName ?? fail("The 'file' block driver requires a file name"),
+    cache: cacheOf(values, fail),
+    lazyRefcounts: typeof lazy === 'boolean' ? lazy : undefined,
+    shortForms: own.filter(({ isShort }) => isShort).map(({ name }) => name),
+  };
+}
+
+/**
+ * What opens an image below another one: its own secret, its file where it is not the one that is named above, and what is
+ * below. @throws CommandFailure
+ */
+export function parseBackingNode(elements: readonly OptionElement[]): ImageNode {
+  const fail: Fail = (message) => {
+    throw new CommandFailure(`Could not open backing file: ${message}`);
+  };
+  const own = elements.filter(({ name }) => !isOfBacking(name));
+  const node = parseNode(elements, fail);
+  refuseUnknown(own, node.format, fail);
+  const served = /^(driver|file\.\w+|encrypt\.[\w-]+)$/;
+  const more = own.find(({ name }) => !served.test(name));
+  if (more !== undefined) fail(`Parameter '${more.name}' is ${notYet} below an image`);
+  return node;
+}
+
+function isOfBacking(name: string): boolean {
+  return name === 'backing' || name.startsWith('backing.');
+}
+
+function parseNode(elements: readonly OptionElement[], fail: Fail): ImageNode {
+  const own = elements.filter(({ name }) => !isOfBacking(name));
+  const format = formatOf(textOf(own, 'driver'), fail);
+  return {
+    fileName: fileOf(own, fail),
+    format,
+    encryptFormat: encryptFormatOf(textOf(own, 'encrypt.format'), fail),
+    keySecret: textOf(own, 'encrypt.key-secret'),
+    backing: backingOf(elements, format, fail),
+  };
+}
+
+function backingOf(
+  elements: readonly OptionElement[],
+  format: ServedFormat | undefined,
+  fail: Fail,
+): ImageNode['backing'] {
+  const node = textOf(elements, 'backing');
+  const below = elements
+    .filter(({ name }) => name.startsWith('backing.'))
+    .map((element) => ({ ...element, name: element.name.slice('backing.'.length) }));
+  if (node === undefined && below.length === 0) return undefined;
+  if (format === 'raw') fail("Block format 'raw' does not support the option 'backing'");
+  if (below.length > 0) return parseBackingNode(below);
+  // "" means the same as null in JSON: no backing file, whatever the image says.
+  return node === ''
+    ? 'none'
+    : fail(`Could not open backing file: Cannot find device='${node}' nor node-name='${node}'`);
+}
+
+/** The file's name, in the words of an argument: with a protocol in front only where one is meant. */
+function fileOf(elements: readonly OptionElement[], fail: Fail): string | undefined {
+  const driver = textOf(elements, 'file.driver');
+  const name = textOf(elements, 'file.filename');
+  switch (driver) {
+    case undefined:
+      return name;
+    case 'file':
+      if (name === undefined) return fail("The 'file' block driver requires a file name");
+      return protocolOf(name) === undefined ? name : `./${name}`;
+    default:
+      return fail(`Unknown driver '${driver}'`);
+  }
+}
+
+function textOf(elements: readonly OptionElement[], name: string): string | undefined {
+  return elements.findLast((element) => element.name === name)?.text;
+}
+
+function elementsOfJson(name: string, fail: Fail): readonly OptionElement[] {
+  try {
+    return jsonElements(name);
+  } catch (error) {
+    if (error instanceof CommandFailure) fail(error.message);
+    throw error;
+  }
+}
+
+function optionsOf(format: ServedFormat | undefined): ListedOption[] {
+  return [...commonOptions, ...fileOptions, ...(format === 'raw' ? rawOptions : qcow2Options)];
+}
+
+function refuseUnknown(
+  elements: readonly OptionElement[],
+  format: ServedFormat | undefined,
+  fail: Fail,
+): void {
+  const options = optionsOf(format);
   for (const { name, text } of elements) {
     const option = options.find((one) => one.name === name);
     if (option?.type === 'size' && parseSize(text) === 'too large') {
@@ -95,32 +215,20 @@ export function parseImageOptions(list: string): ImageOptions {
     if (name.startsWith('file.')) fail(`Block protocol 'file' doesn't support the option '${name.slice(5)}'`);
     fail(`Block format '${format ?? 'qcow2'}' does not support the option '${name}'`);
   }
-  const values = parseOptionList(options, list, `Failed to blk_new_open '${list}'`);
-  const lazy = values.get('lazy-refcounts')?.value;
-  return {
-    fileName: values.get('file.filename')?.text ?? fail("The 'file' block driver requires a file name"),
-    format,
-    cache: cacheOf(values, fail),
-    encryptFormat: encryptFormatOf(values, fail),
-    keySecret: values.get('encrypt.key-secret')?.text,
-    lazyRefcounts: typeof lazy === 'boolean' ? lazy : undefined,
-    shortForms: elements.filter(({ isShort }) => isShort).map(({ name }) => name),
-  };
 }
 
-function formatOf(driver: string | undefined, fail: (message: string) => never): ServedFormat | undefined {
+function formatOf(driver: string | undefined, fail: Fail): ServedFormat | undefined {
   if (driver === undefined) return undefined;
   if (driver !== 'qcow2' && driver !== 'raw') return fail(`Unknown driver '${driver}'`);
   return servedFormat(driver);
 }
 
-function encryptFormatOf(values: OptionValues, fail: (message: string) => never): 'aes' | 'luks' | undefined {
-  const format = values.get('encrypt.format')?.text;
+function encryptFormatOf(format: string | undefined, fail: Fail): 'aes' | 'luks' | undefined {
   if (format === undefined || format === 'aes' || format === 'luks') return format;
   return fail(`Parameter 'encrypt.format' does not accept value '${format}'`);
 }
 
-function cacheOf(values: OptionValues, fail: (message: string) => never): CacheOptions {
+function cacheOf(values: OptionValues, fail: Fail): CacheOptions {
   const bytes = (name: string): number | undefined => {
     const value = values.get(name)?.value;
     // More than a number can say is more than there is.
@@ -137,17 +245,20 @@ function cacheOf(values: OptionValues, fail: (message: string) => never): CacheO
   };
 }
 
-/** A failure to open, told as qemu-nbd tells it of an image that was named by options. */
-export function namedByOptions(list: string, fileName: string, failure: unknown): unknown {
+/**
+ * A failure to open, told of an image that was named by options.
+ * @param subject as for `parseImageOptions`
+ */
+export function namedByOptions(subject: string, fileName: string, failure: unknown): unknown {
   if (!(failure instanceof CommandFailure)) return failure;
-  const { cause } = failure;
+  const { cause, message } = failure;
+  if (message.startsWith(`${subject}: `)) return failure;
   const prefix = `Could not open '${fileName}': `;
-  const { message } = failure;
   const inWords =
     cause instanceof Qcow2Error && (cause.code === 'INVALID_ARGUMENT' || cause.code === 'UNSUPPORTED_OPTION')
       ? cause.message
       : message.startsWith(prefix)
         ? message.slice(prefix.length)
         : message;
-  return new CommandFailure(`Failed to blk_new_open '${list}': ${inWords}`, { cause: failure });
+  return new CommandFailure(`${subject}: ${inWords}`, { cause: failure });
 }

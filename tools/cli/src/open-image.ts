@@ -4,20 +4,25 @@
  */
 import { existsSync, realpathSync, statSync } from 'node:fs';
 import type { BlockDevice } from '@qcow2/block-device';
-import type { FileReference, FoundFile, ResolvedChain } from '@qcow2/driver';
+import type { ClusterCompression } from '@qcow2/codec';
+import type { FileReference, FoundFile, OpenOptions, ResolvedChain } from '@qcow2/driver';
 import { type FileDevice, type ImageUse, openFile } from '@qcow2/fs';
 import { Qcow2Error, StateError } from '@qcow2/spec';
-import { CommandFailure, describeOpenFailure } from './failures.ts';
+import { CommandFailure, describeOpenFailure, openFailureReason } from './failures.ts';
 import { besideImage, localPath } from './file-name.ts';
-import { type FollowPolicy, followName, guessedFailure, localFiles } from './follow.ts';
+import { type FollowedName, type FollowPolicy, followName, guessedFailure, localFiles } from './follow.ts';
 import { gatherFacts, readHeader } from './gather-facts.ts';
 import type { ImageFacts } from './image-facts.ts';
 import { probeFormat, type ServedFormat, servedFormat } from './image-format.ts';
 import { type ImageLock, lockOpened } from './image-lock.ts';
+import type { ImageNode } from './image-options.ts';
+import { type NamedImage, secretOf } from './named-image.ts';
 
 /** A file, open, and what it is. */
 export interface OpenedFile {
   readonly path: string;
+  /** The same for two names of one file. */
+  readonly id: string;
   readonly device: FileDevice;
   readonly format: ServedFormat;
   /** The format was not given but found. */
@@ -84,7 +89,7 @@ async function openPlainly(name: string, choice: OpenFileChoice): Promise<Opened
     const format = wanted ?? servedFormat(found);
     // What was looked at before says nothing but which lock it is to be.
     lock = await lockOpened(device, useOf(format, choice));
-    return { path, device, format, probed: wanted === undefined, close };
+    return { path, id: fileId(path), device, format, probed: wanted === undefined, close };
   } catch (error) {
     await close();
     throw error;
@@ -123,111 +128,207 @@ export async function imageFacts(
   }
 }
 
+/** The facts about the image that a command was given. @throws CommandFailure */
+export async function namedFacts(
+  { fileName, format, explain }: NamedImage,
+  { shared = false }: { readonly shared?: boolean } = {},
+): Promise<ImageFacts> {
+  try {
+    return await imageFacts(fileName, { format, shared });
+  } catch (error) {
+    throw explain(error);
+  }
+}
+
 /** An opened chain: the device on top, and what stands below and beside it. */
 export interface OpenedChain {
   readonly top: OpenedFile;
   /** What the top image's unallocated ranges read from; undefined without a backing file. */
   readonly backing: BlockDevice | undefined;
-  /** Where the top image's guest data stands, if not in itself. */
-  readonly dataFile: BlockDevice | undefined;
+  /** What the top image is opened with. */
+  readonly opening: OpeningOptions;
   /** Close everything that is still open, below the top file and at last that. */
   close(): Promise<void>;
 }
 
-export interface ChainChoice extends Omit<OpenFileChoice, 'shared' | 'isDataFile'> {
+/** Part of what `openImage` and `repairImage` take: what an image has beside its own file. */
+export interface OpeningOptions extends Pick<OpenOptions, 'dataFile' | 'compression' | 'encryption'> {
+  readonly backing: BlockDevice | 'none';
+}
+
+export interface ChainChoice extends Omit<OpenFileChoice, 'shared' | 'isDataFile' | 'format'> {
   /** What is done about names that stand in images; local files are followed if not given. */
   readonly follow?: FollowPolicy | undefined;
+  /** Nothing but the image itself is opened. */
+  readonly alone?: boolean;
 }
 
 /**
  * Open an image for its data, with the chain of backing files below it, and its data file.
  * @throws CommandFailure: for a missing, foreign or circular file too, and for one that is not to be followed
  */
-export async function openChain(name: string, options: ChainChoice): Promise<OpenedChain> {
-  const top = await openImageFile(name, options);
+export async function openChain(image: NamedImage, options: ChainChoice): Promise<OpenedChain> {
   try {
-    const { backing, dataFile, close } = await explainingOpen(name, () => openBelow(top, options));
-    return {
-      top,
-      backing,
-      dataFile,
-      close: async () => {
-        await close();
-        await top.close();
-      },
-    };
+    const name = image.fileName;
+    const top = await openImageFile(name, { ...options, format: image.format });
+    try {
+      const { nodeCompression } = await import('@qcow2/compression');
+      const compression = nodeCompression();
+      const below = new BelowImages(top, image, options, compression);
+      const chain = await explainingOpen(name, () => below.open());
+      try {
+        const secret = top.format === 'raw' ? {} : await secretOf(image.node, image.secrets, top.device);
+        const { backing, dataFile } = chain;
+        const opening = { ...secret, compression, backing: backing ?? ('none' as const) };
+        return {
+          top,
+          backing,
+          opening: { ...opening, ...(dataFile === undefined ? {} : { dataFile }) },
+          close: async () => {
+            await chain.close();
+            await top.close();
+          },
+        };
+      } catch (error) {
+        await chain.close();
+        throw error;
+      }
+    } catch (error) {
+      await top.close();
+      throw error;
+    }
   } catch (error) {
-    await top.close();
-    throw error;
+    throw image.explain(error);
   }
 }
 
-/** What the image names, all the way down. Every file but the top one is only read, and the top one's data file. */
-async function openBelow(
-  top: OpenedFile,
-  { readOnly, follow = localFiles, discard = 'ignore' }: ChainChoice,
-): Promise<ResolvedChain> {
-  if (top.format === 'raw') return { backing: undefined, dataFile: undefined, close: async () => undefined };
-  const { resolveChain } = await import('@qcow2/driver');
-  const images = new Map([[realpathSync(top.path), { path: top.path, guessed: false }]]);
-  const opened: OpenedFile[] = [];
-  const resolve = async (reference: FileReference): Promise<FoundFile> => {
-    const { role, namedBy, depth } = reference;
-    const image = images.get(namedBy)!;
+/** What is known of an image that is open. */
+interface OpenImage {
+  readonly path: string;
+  /** Nobody said that it is an image and not a raw disk. */
+  readonly guessed: boolean;
+  /** What the caller, or a name, said of the image below. */
+  readonly below: ImageNode['backing'];
+}
+
+/** What an image names, all the way down. Every file but the top one is only read, and the top one's data file. */
+class BelowImages {
+  readonly #top: OpenedFile;
+  readonly #named: NamedImage;
+  readonly #options: ChainChoice;
+  readonly #compression: ClusterCompression;
+  readonly #images = new Map<string, OpenImage>();
+  readonly #opened: OpenedFile[] = [];
+
+  constructor(top: OpenedFile, named: NamedImage, options: ChainChoice, compression: ClusterCompression) {
+    this.#top = top;
+    this.#named = named;
+    this.#options = options;
+    this.#compression = compression;
+  }
+
+  async open(): Promise<ResolvedChain> {
+    const { device, path, format, id } = this.#top;
+    if (format === 'raw' || this.#options.alone === true) {
+      return { backing: undefined, dataFile: undefined, close: async () => undefined };
+    }
+    const { resolveChain } = await import('@qcow2/driver');
+    this.#images.set(id, { path, guessed: false, below: this.#named.node.backing });
+    try {
+      const chain = await resolveChain(device, {
+        id,
+        resolve: (reference) => this.#resolve(reference),
+        below: { compression: this.#compression },
+      });
+      return {
+        ...chain,
+        close: async () => {
+          await chain.close();
+          await this.#release();
+        },
+      };
+    } catch (error) {
+      await this.#release();
+      throw error;
+    }
+  }
+
+  async #resolve(reference: FileReference): Promise<FoundFile | 'none'> {
+    const { role, namedBy } = reference;
+    const image = this.#images.get(namedBy)!;
+    const said = role === 'backing' ? image.below : undefined;
+    if (said === 'none') return 'none';
     const explain = (error: unknown) => namedFailure(role, besideImage(image.path, reference.name), error);
     try {
-      if (image.guessed) throw guessedFailure(image.path, reference.name);
-      const { path, format } = followName(reference, image.path, follow);
-      const id = existsSync(path) ? realpathSync(path) : path;
-      // Before it is opened: a file that is in the chain already is locked by us.
-      if (images.has(id)) throw new CommandFailure(`The backing chain contains '${path}' twice`);
-      const wanted = role === 'data' ? 'raw' : (reference.format ?? format);
-      const file = await openPlainly(path, {
-        format: wanted,
-        readOnly: role === 'backing' || readOnly || depth > 1,
-        isDataFile: role === 'data',
-        discard: role === 'data' ? discard : 'ignore',
-      });
-      opened.push(file);
-      images.set(id, { path, guessed: file.probed && role === 'backing' });
-      return { device: file.device, format: file.format, id, explain };
+      return { ...(await this.#find(reference, image, said)), explain };
     } catch (error) {
       throw explain(error);
     }
-  };
-  const release = async (): Promise<void> => {
-    for (const file of opened) await file.close();
-  };
-  try {
-    const { nodeCompression } = await import('@qcow2/compression');
-    const chain = await resolveChain(top.device, {
-      id: realpathSync(top.path),
-      resolve,
-      below: { compression: nodeCompression() },
-    });
-    return {
-      ...chain,
-      close: async () => {
-        await chain.close();
-        await release();
-      },
-    };
-  } catch (error) {
-    await release();
-    throw error;
   }
+
+  async #find(reference: FileReference, image: OpenImage, said: ImageNode | undefined): Promise<FoundFile> {
+    const { role, depth } = reference;
+    const { follow = localFiles, readOnly, discard = 'ignore' } = this.#options;
+    // What the caller says is the caller's: no name that stands in an image is followed for it.
+    const { path, format, node } =
+      said?.fileName === undefined
+        ? this.#follow(reference, image, follow)
+        : { path: said.fileName, format: undefined, node: undefined };
+    const how = said ?? node;
+    const id = fileId(path);
+    // Before it is opened: a file that is in the chain already is locked by us.
+    if (this.#images.has(id)) throw new CommandFailure(`The backing chain contains '${path}' twice`);
+    const wanted = role === 'data' ? 'raw' : (how?.format ?? reference.format ?? format);
+    const file = await openPlainly(path, {
+      format: wanted,
+      readOnly: role === 'backing' || readOnly || depth > 1,
+      isDataFile: role === 'data',
+      discard: role === 'data' ? discard : 'ignore',
+    });
+    this.#opened.push(file);
+    this.#images.set(id, { path, guessed: file.probed && role === 'backing', below: how?.backing });
+    const secret = file.format === 'raw' ? {} : await secretOf(how, this.#named.secrets, file.device);
+    return { device: file.device, format: file.format, id, ...secret };
+  }
+
+  #follow(reference: FileReference, image: OpenImage, follow: FollowPolicy): FollowedName {
+    if (image.guessed) throw guessedFailure(image.path, reference.name);
+    return followName(reference, image.path, follow);
+  }
+
+  async #release(): Promise<void> {
+    for (const file of this.#opened) await file.close();
+  }
+}
+
+/** The same for two names of one file. */
+function fileId(path: string): string {
+  return existsSync(path) ? realpathSync(path) : path;
 }
 
 /** In QEMU's words: why a file that an image names could not be opened. */
 function namedFailure(role: FileReference['role'], name: string, error: unknown): CommandFailure {
   if (error instanceof CommandFailure && /^Could not open (backing|data) file/.test(error.message))
     return error;
+  const plain = plainReason(error);
+  if (plain !== undefined)
+    return new CommandFailure(`Could not open ${role} file: ${plain}`, { cause: error });
   // A missing file is "Could not open" already.
   const missing = error instanceof Qcow2Error && error.code === 'NOT_FOUND';
   const reason = missing
     ? `Could not open '${error.context.path ?? name}': No such file or directory`
     : describeOpenFailure(name, error);
   return new CommandFailure(`Could not open ${role} file: ${reason}`, { cause: error });
+}
+
+/** What QEMU says of secrets without the name of the file. */
+function plainReason(error: unknown): string | undefined {
+  if (error instanceof CommandFailure)
+    return error.message.startsWith('No secret') ? error.message : undefined;
+  if (!(error instanceof Qcow2Error)) return undefined;
+  return error.code === 'NO_SECRET' || error.code === 'WRONG_SECRET'
+    ? openFailureReason('', error)
+    : undefined;
 }
 
 /** @throws CommandFailure in place of what `action` throws, beginning with "Could not open '…'" */

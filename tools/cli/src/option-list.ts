@@ -51,10 +51,17 @@ export function parseOptionList(
   list: string,
   subject: string,
 ): OptionValues {
+  return list === '' ? new Map() : parseElements(options, elementsOf(list), subject);
+}
+
+/** As `parseOptionList`, of elements. */
+export function parseElements(
+  options: readonly ListedOption[],
+  elements: readonly OptionElement[],
+  subject: string,
+): OptionValues {
   const values: OptionValues = new Map();
-  if (list === '') return values;
-  for (const element of splitList(list)) {
-    const { name, text } = splitElement(element);
+  for (const { name, text } of elements) {
     const option = options.find((candidate) => candidate.name === name);
     if (option === undefined) throw new CommandFailure(`${subject}: Invalid parameter '${name}'`);
     values.set(name, { text, value: parseValue(option, text, subject) });
@@ -67,10 +74,16 @@ export function escapeCommas(text: string): string {
   return text.replaceAll(',', ',,');
 }
 
+/** One element of a list. */
+export interface OptionElement {
+  readonly name: string;
+  readonly text: string;
+  /** It was given without a value. */
+  readonly isShort: boolean;
+}
+
 /** The elements as given; one without a value says "on", or "off" where it begins with "no". */
-export function elementsOf(
-  list: string,
-): readonly { readonly name: string; readonly text: string; readonly isShort: boolean }[] {
+export function elementsOf(list: string): readonly OptionElement[] {
   return splitList(list).map((element) => ({ ...splitElement(element), isShort: !element.includes('=') }));
 }
 

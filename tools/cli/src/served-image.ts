@@ -1,11 +1,10 @@
 /** An image opened for `serve` and `start`: its chain, its journal as asked for, and an orderly end. */
 import type { BlockDevice } from '@qcow2/block-device';
-import { nodeCompression } from '@qcow2/compression';
-import { type CacheOptions, openImage } from '@qcow2/driver';
-import { imageEncryption } from './encryption-options.ts';
+import { openImage } from '@qcow2/driver';
 import { CommandFailure } from './failures.ts';
 import type { FollowPolicy } from './follow.ts';
 import { journalSummary } from './journal-summary.ts';
+import type { NamedImage } from './named-image.ts';
 import { explainingOpen, openChain } from './open-image.ts';
 
 /** What is done about the journal before serving: make one, take it away, leave it as it is. */
@@ -25,30 +24,24 @@ export interface ServedImage {
 }
 
 export interface ServedImageOptions {
-  readonly format?: string | undefined;
   readonly readOnly: boolean;
   readonly journal: JournalMode;
   /** What is done about names that stand in images. */
   readonly follow?: FollowPolicy | undefined;
   /** Whether what clients discard becomes holes in the file; not if not given. */
   readonly discard?: 'ignore' | 'unmap';
-  readonly cache?: CacheOptions;
-  readonly lazyRefcounts?: boolean | undefined;
-  /** The passphrase of an encrypted image. */
-  readonly secret?: Uint8Array | undefined;
-  /** Default: as the image says. */
-  readonly encryptFormat?: 'aes' | 'luks' | undefined;
   /** Seconds without a request after which the image is made clean; 0: never. */
   readonly idleSeconds?: number | undefined;
 }
 
 /** @throws CommandFailure */
-export async function openServedImage(name: string, options: ServedImageOptions): Promise<ServedImage> {
+export async function openServedImage(named: NamedImage, options: ServedImageOptions): Promise<ServedImage> {
   if (options.readOnly && options.journal !== 'auto') {
     throw new CommandFailure(`--journal ${options.journal} changes the image, which --read-only forbids`);
   }
-  const chain = await openChain(name, options);
-  const { top, backing, dataFile } = chain;
+  const chain = await openChain(named, options);
+  const { top, backing, opening } = chain;
+  const { fileName: name } = named;
   if (top.format === 'raw') {
     try {
       refuseGuessedRaw(name, top.probed, options);
@@ -59,22 +52,19 @@ export async function openServedImage(name: string, options: ServedImageOptions)
     return { device: top.device, hasBacking: false, summary: () => undefined, close: chain.close };
   }
   try {
-    const { secret, encryptFormat } = options;
-    const image = await explainingOpen(name, async () =>
+    const { cache, lazyRefcounts } = named.options ?? {};
+    const image = await explainingOpen(name, () =>
       openImage(top.device, {
-        ...(secret === undefined
-          ? {}
-          : { encryption: await imageEncryption(top.device, secret, encryptFormat) }),
+        ...opening,
         readOnly: options.readOnly,
-        backing: backing ?? 'none',
-        ...(dataFile === undefined ? {} : { dataFile }),
-        compression: nodeCompression(),
         discard: options.discard ?? 'ignore',
         journal: { idleMs: (options.idleSeconds ?? defaultIdleSeconds) * 1000 },
-        ...(options.cache === undefined ? {} : { cache: options.cache }),
-        ...(options.lazyRefcounts === undefined ? {} : { lazyRefcounts: options.lazyRefcounts }),
+        ...(cache === undefined ? {} : { cache }),
+        ...(lazyRefcounts === undefined ? {} : { lazyRefcounts }),
       }),
-    );
+    ).catch((error: unknown) => {
+      throw named.explain(error);
+    });
     if (options.journal === 'on' && image.journalStatus() === undefined) await image.enableJournal();
     if (options.journal === 'off' && image.journalStatus() !== undefined) await image.disableJournal();
     return {

@@ -1,13 +1,14 @@
 /** An image, opened for writing with the chain below it, for commands that change it while nobody uses it. */
-import { nodeCompression } from '@qcow2/compression';
 import { openImage, type Qcow2Image } from '@qcow2/driver';
 import type { FollowPolicy } from './follow.ts';
-import { explainingOpen, openChain } from './open-image.ts';
+import type { NamedImage } from './named-image.ts';
+import { explainingOpen, namedFacts, openChain } from './open-image.ts';
 
 export interface WritableImageChoice {
-  readonly format?: string | undefined;
-  /** What is done about names that stand in images; local files are followed if not given. */
-  readonly follow?: FollowPolicy | undefined;
+  /** What is done about names that stand in the image. */
+  readonly follow: FollowPolicy;
+  /** No guest byte is asked for: what is below is opened only where a journal that is to be replayed may need it. */
+  readonly metadataOnly?: boolean;
 }
 
 /** A raw file has no metadata: what can be done to it, if anything. */
@@ -21,25 +22,33 @@ export type RawAction<T> = (device: {
  * @throws CommandFailure: "Could not open '…': …"; what the action throws
  */
 export async function withWritableImage<T>(
-  name: string,
+  named: NamedImage,
   choice: WritableImageChoice,
   action: (image: Qcow2Image) => Promise<T>,
   onRaw: RawAction<T>,
 ): Promise<T> {
-  const opened = await openChain(name, { ...choice, readOnly: false });
+  const opened = await openChain(named, {
+    follow: choice.follow,
+    readOnly: false,
+    alone: choice.metadataOnly === true && (await standsAlone(named)),
+  });
   let image: Qcow2Image | undefined;
   try {
     if (opened.top.format === 'raw') return await onRaw(opened.top.device);
-    image = await explainingOpen(name, () =>
-      openImage(opened.top.device, {
-        backing: opened.backing ?? 'none',
-        compression: nodeCompression(),
-        ...(opened.dataFile === undefined ? {} : { dataFile: opened.dataFile }),
-      }),
-    );
+    try {
+      image = await explainingOpen(named.fileName, () => openImage(opened.top.device, opened.opening));
+    } catch (error) {
+      throw named.explain(error);
+    }
     return await action(image);
   } finally {
     await image?.close();
     await opened.close();
   }
+}
+
+/** A clean image needs no backing file for its metadata. What has a data file is not opened for writing without it. */
+export async function standsAlone(named: NamedImage): Promise<boolean> {
+  const { journal, dataFileRaw } = (await namedFacts(named)).qcow2 ?? {};
+  return journal?.state !== 'dirty' && dataFileRaw === undefined;
 }

@@ -3,12 +3,11 @@ import { openImage, type Qcow2Image } from '@qcow2/driver';
 import { Qcow2Error } from '@qcow2/spec';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command } from '../command.ts';
-import { imageEncryption } from '../encryption-options.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
-import { namedByOptions, parseImageOptions } from '../image-options.ts';
-import { explainingOpen, openImageFile, requireQcow2 } from '../open-image.ts';
+import { imageNameOptions, type NamedImage, namedImage } from '../named-image.ts';
+import { explainingOpen, openChain, requireQcow2 } from '../open-image.ts';
 import { joinLists, type ListedOption, type OptionValues, parseOptionList } from '../option-list.ts';
-import { objectOption, Secrets } from '../secrets.ts';
+import type { Secrets } from '../secrets.ts';
 
 const notYet = 'not supported yet';
 const text = (name: string, help: string): ListedOption => ({
@@ -32,8 +31,7 @@ export const amend: Command = {
   operands: 'FILE',
   options: [
     { name: 'options', short: 'o', argument: 'LIST', help: 'what is to change' },
-    objectOption,
-    { name: 'image-opts', help: "FILE is a list of QEMU's options: driver=qcow2,file.filename=…" },
+    ...imageNameOptions,
     { name: 'force', help: 'erase the last key slot too: nothing opens the image any more' },
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
     { name: 'format', short: 'f', argument: 'FMT', help: 'qcow2; found by itself if not given' },
@@ -49,7 +47,6 @@ export const amend: Command = {
 };
 
 async function runAmend(args: ParsedArguments): Promise<number> {
-  const secrets = new Secrets(args.values('object'));
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
   if (!args.has('options')) throw usageFailure('Must specify options (-o)');
@@ -57,7 +54,9 @@ async function runAmend(args: ParsedArguments): Promise<number> {
   for (const { name: option, refused: why } of amendOptions) {
     if (why !== undefined && values.has(option)) throw new CommandFailure(`Parameter '${option}' is ${why}`);
   }
-  const { image, secret } = await openNamed(args, name, secrets);
+  const named = namedImage(args, name);
+  const { secrets } = named;
+  const { image, secret } = await openNamed(named);
   try {
     await changeKeys(image, values, { secrets, secret, force: args.has('force') });
   } finally {
@@ -72,33 +71,17 @@ interface Opened {
   readonly secret: Uint8Array | undefined;
 }
 
-async function openNamed(args: ParsedArguments, name: string, secrets: Secrets): Promise<Opened> {
-  const byOptions = args.has('image-opts');
-  if (byOptions && args.has('format')) throw new CommandFailure('--image-opts and -f are mutually exclusive');
-  const { fileName, keySecret, encryptFormat, format } = byOptions
-    ? parseImageOptions(name)
-    : { fileName: name, keySecret: undefined, encryptFormat: undefined, format: args.value('format') };
-  const secret = keySecret === undefined ? undefined : secrets.bytes(keySecret);
+/** The image alone: no name that stands in it is followed for its keys. */
+async function openNamed(named: NamedImage): Promise<Opened> {
+  const { fileName, node, secrets } = named;
+  const { top, opening } = await openChain(named, { readOnly: false, alone: true });
   try {
-    const opened = await openImageFile(fileName, { format, readOnly: false });
-    try {
-      requireQcow2(opened, 'amend');
-      const { device } = opened;
-      const image = await explainingOpen(fileName, async () =>
-        openImage(device, {
-          backing: 'none',
-          ...(secret === undefined
-            ? {}
-            : { encryption: await imageEncryption(device, secret, encryptFormat) }),
-        }),
-      );
-      return { image, secret };
-    } catch (error) {
-      await opened.close();
-      throw error;
-    }
+    requireQcow2(top, 'amend');
+    const image = await explainingOpen(fileName, () => openImage(top.device, opening));
+    return { image, secret: node.keySecret === undefined ? undefined : secrets.bytes(node.keySecret) };
   } catch (error) {
-    throw byOptions ? namedByOptions(name, fileName, error) : error;
+    await top.close();
+    throw named.explain(error);
   }
 }
 

@@ -3,6 +3,8 @@ import { type BitmapInfo, openImage, type Qcow2Image } from '@qcow2/driver';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, describeError } from '../failures.ts';
+import { followOptions, followPolicy } from '../follow.ts';
+import { imageNameOptions, namedImage } from '../named-image.ts';
 import { explainingOpen, openImageFile } from '../open-image.ts';
 import { parseSize } from '../sizes.ts';
 import { withWritableImage } from '../writable-image.ts';
@@ -20,8 +22,8 @@ export const bitmap: Command = {
     { name: 'source-file', short: 'b', argument: 'FILE', help: 'with --merge: the image that has SOURCE' },
     { name: 'source-format', short: 'F', argument: 'FMT', help: 'with -b: its format' },
     { name: 'format', short: 'f', argument: 'FMT', help: 'qcow2; found by itself if not given' },
-    { name: 'object', argument: 'OBJECT', refused: 'not yet' },
-    { name: 'image-opts', refused: 'not yet' },
+    ...followOptions,
+    ...imageNameOptions,
   ],
   notes:
     'With a journal a crash leaves each change done or not begun, and a bitmap that is on stays right.\n' +
@@ -54,8 +56,8 @@ async function runBitmap(args: ParsedArguments, context: CommandContext): Promis
     throw new CommandFailure('Merge bitmap source file only supported with --merge');
   }
   await withWritableImage(
-    name,
-    { format: args.value('format') },
+    namedImage(args, name),
+    { follow: followPolicy(args), metadataOnly: true },
     async (image) => {
       for (const action of wanted) await act(image, action, bitmapName, args, granularityBytes);
     },

@@ -1,5 +1,4 @@
 /** `check`: look at every reference and every refcount; with `-r`, put right what is wrong. qemu-img's texts and exit codes. */
-import { nodeCompression } from '@qcow2/compression';
 import {
   type CheckFinding,
   type CheckReport,
@@ -15,9 +14,9 @@ import { CommandFailure, usageFailure } from '../failures.ts';
 import { type FollowPolicy, followOptions, followPolicy } from '../follow.ts';
 import { readHeader } from '../gather-facts.ts';
 import { jsonText } from '../json-text.ts';
+import { imageNameOptions, type NamedImage, namedImage } from '../named-image.ts';
 import { explainingOpen, type OpenedFile, openChain, openImageFile } from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
-import { objectOption, Secrets } from '../secrets.ts';
 
 export const check: Command = {
   operands: 'FILE',
@@ -34,8 +33,7 @@ export const check: Command = {
       help: 'lower refcounts that are too high, or repair all',
     },
     { name: 'cache', short: 'T', argument: 'CACHE', refused: 'files are read through the page cache' },
-    objectOption,
-    { name: 'image-opts', refused: 'not yet' },
+    ...imageNameOptions,
   ],
   notes:
     'A journal that is to be replayed is looked through: the result is that of the image after recovery.\n' +
@@ -47,19 +45,31 @@ export const check: Command = {
 };
 
 async function runCheck(args: ParsedArguments, context: CommandContext): Promise<number> {
-  // For the arguments' sake: nothing that is checked is encrypted.
-  void new Secrets(args.values('object'));
   const output = outputFormat(args);
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
   const follow = followPolicy(args);
   const repair = repairMode(args);
-  const format = args.value('format');
+  const named = namedImage(args, name);
   if (repair !== undefined)
-    return await runRepair(name, { format, repair, output, follow, quiet: args.has('quiet') }, context);
+    return await runRepair(named, { repair, output, follow, quiet: args.has('quiet') }, context);
+  try {
+    return await lookThrough(named, args, output, context);
+  } catch (error) {
+    throw named.explain(error);
+  }
+}
+
+async function lookThrough(
+  { fileName: name, format }: NamedImage,
+  args: ParsedArguments,
+  output: ReturnType<typeof outputFormat>,
+  context: CommandContext,
+): Promise<number> {
   const opened = await openImageFile(name, { format, readOnly: true, shared: args.has('force-share') });
   try {
     refuseRaw(opened);
+    // Nothing that is checked is encrypted: no secret is asked for.
     const report = await explainingOpen(name, async () => {
       await readHeader(opened.device);
       return await checkImage(opened.device);
@@ -81,24 +91,27 @@ function repairMode(args: ParsedArguments): RepairMode | undefined {
 }
 
 interface RepairCommand {
-  readonly format: string | undefined;
   readonly repair: RepairMode;
   readonly output: ReturnType<typeof outputFormat>;
   readonly follow: FollowPolicy;
   readonly quiet: boolean;
 }
 
-async function runRepair(name: string, command: RepairCommand, context: CommandContext): Promise<number> {
-  const { format, repair, output, follow, quiet } = command;
-  const chain = await openChain(name, { format, follow, readOnly: false });
+async function runRepair(
+  named: NamedImage,
+  command: RepairCommand,
+  context: CommandContext,
+): Promise<number> {
+  const { repair, output, follow, quiet } = command;
+  const chain = await openChain(named, { follow, readOnly: false });
   try {
     refuseRaw(chain.top);
     const { device, path } = chain.top;
-    const report = await explainingOpen(name, async () => {
+    const report = await explainingOpen(named.fileName, async () => {
       await readHeader(device);
-      const { backing = 'none', dataFile } = chain;
-      const compression = nodeCompression();
-      return await repairImage(device, { repair, backing, compression, ...(dataFile && { dataFile }) });
+      return await repairImage(device, { ...chain.opening, repair });
+    }).catch((error: unknown) => {
+      throw named.explain(error);
     });
     const { found, left, fixes, corruptionsFixed, leaksFixed } = report;
     const isFixed = corruptionsFixed + leaksFixed > 0;

@@ -15,9 +15,9 @@ import {
 import type { ImageFacts, Qcow2Facts } from '../image-facts.ts';
 import { imageJson, imageText } from '../image-report.ts';
 import { jsonText } from '../json-text.ts';
-import { imageFacts } from '../open-image.ts';
+import { imageNameOptions, type NamedImage, namedImage } from '../named-image.ts';
+import { imageFacts, namedFacts } from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
-import { objectOption, Secrets } from '../secrets.ts';
 import { systemText } from '../system-report.ts';
 
 export const info: Command = {
@@ -29,15 +29,12 @@ export const info: Command = {
     ...followOptions,
     { name: 'force-share', short: 'U', help: 'also if somebody may be writing to it' },
     { name: 'verbose', short: 'v', help: 'also what this system lets the program do with files' },
-    objectOption,
-    { name: 'image-opts', refused: 'not yet' },
+    ...imageNameOptions,
   ],
   run: runInfo,
 };
 
 async function runInfo(args: ParsedArguments, context: CommandContext): Promise<number> {
-  // For the arguments' sake: nothing that is shown is encrypted.
-  void new Secrets(args.values('object'));
   const output = outputFormat(args);
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
@@ -46,7 +43,8 @@ async function runInfo(args: ParsedArguments, context: CommandContext): Promise<
     shared: args.has('force-share'),
     follow: followPolicy(args),
   };
-  const chain = await chainFacts(name, args.value('format'), choice);
+  // Nothing that is shown is encrypted: no secret is asked for.
+  const chain = await chainFacts(namedImage(args, name), choice);
   if (output === 'human') {
     context.out(chain.map(imageText).join('\n'));
     if (args.has('verbose')) context.out(`\n${systemText(nativeSupport().missing)}`);
@@ -60,23 +58,26 @@ async function runInfo(args: ParsedArguments, context: CommandContext): Promise<
 
 /** No file but those of the chain is opened, and a data file is none of them. */
 async function chainFacts(
-  name: string,
-  format: string | undefined,
+  named: NamedImage,
   choice: { readonly whole: boolean; readonly shared: boolean; readonly follow: FollowPolicy },
 ): Promise<ImageFacts[]> {
   const chain: ImageFacts[] = [];
   const seen = new Set<string>();
-  let next: (FollowedName & { readonly guessed?: boolean }) | undefined = { path: name, format };
-  while (next !== undefined) {
-    const facts: ImageFacts = await imageFacts(next.path, { format: next.format, shared: choice.shared });
+  let next: (FollowedName & { readonly guessed?: boolean }) | undefined;
+  do {
+    const { shared } = choice;
+    const facts: ImageFacts =
+      next === undefined
+        ? await namedFacts(named, { shared })
+        : await imageFacts(next.path, { format: next.format, shared });
     const real = realpathSync(facts.path);
-    if (seen.has(real)) throw new CommandFailure(`Backing file '${next.path}' creates an infinite loop.`);
+    if (seen.has(real)) throw new CommandFailure(`Backing file '${facts.path}' creates an infinite loop.`);
     seen.add(real);
     chain.push(facts);
     if (!choice.whole || facts.qcow2?.backingFile === undefined) break;
-    if (next.guessed === true) throw guessedFailure(next.path, facts.qcow2.backingFile);
+    if (next?.guessed === true) throw guessedFailure(next.path, facts.qcow2.backingFile);
     next = nextOf(facts.path, facts.qcow2, facts.qcow2.backingFile, choice.follow);
-  }
+  } while (next !== undefined);
   return chain;
 }
 

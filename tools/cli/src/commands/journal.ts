@@ -1,9 +1,7 @@
 /** `journal info|dump|enable|convert|disable|resize|replay`: what can be done to an image's journal while nobody uses the image. */
-import { nodeCompression } from '@qcow2/compression';
 import { type JournalOptions, type JournalStatus, openImage } from '@qcow2/driver';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
-import { imageEncryption } from '../encryption-options.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
 import { followOptions, followPolicy } from '../follow.ts';
 import { readHeader } from '../gather-facts.ts';
@@ -15,18 +13,13 @@ import { JsonDump } from '../journal-dump-json.ts';
 import { TextDump } from '../journal-dump-text.ts';
 import { boundJournal } from '../journal-facts.ts';
 import { jsonText } from '../json-text.ts';
-import {
-  explainingOpen,
-  imageFacts,
-  type OpenedChain,
-  openChain,
-  openImageFile,
-  requireQcow2,
-} from '../open-image.ts';
+import { namedImage } from '../named-image.ts';
+import { explainingOpen, imageFacts, openChain, openImageFile, requireQcow2 } from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
-import { objectOption, Secrets } from '../secrets.ts';
+import { objectOption } from '../secrets.ts';
 import { parseSize } from '../sizes.ts';
 import { TextBuffer } from '../text-buffer.ts';
+import { standsAlone } from '../writable-image.ts';
 
 export const journal: Command = {
   operands: 'info|dump|enable|convert|disable|resize|replay FILE',
@@ -244,24 +237,13 @@ async function withImage(
   action: (image: Awaited<ReturnType<typeof openImage>>) => Promise<void>,
 ): Promise<void> {
   const follow = followPolicy(args);
-  const secretId = args.value('key-secret');
-  const secrets = new Secrets(args.values('object'));
-  const secret = secretId === undefined ? undefined : secrets.bytes(secretId);
-  const { journal: found, dataFileRaw } = (await imageFacts(name)).qcow2 ?? {};
-  const whole = found?.state === 'dirty' || dataFileRaw !== undefined;
-  const opened = whole ? await openChain(name, { readOnly: false, follow }) : await withoutChain(name);
+  const plain = namedImage(args, name);
+  const named = { ...plain, node: { ...plain.node, keySecret: args.value('key-secret') } };
+  const opened = await openChain(named, { readOnly: false, follow, alone: await standsAlone(named) });
   let image: Awaited<ReturnType<typeof openImage>>;
   try {
     requireQcow2(opened.top, 'journal');
-    const { device } = opened.top;
-    image = await explainingOpen(name, async () =>
-      openImage(device, {
-        backing: opened.backing ?? 'none',
-        compression: nodeCompression(),
-        ...(opened.dataFile === undefined ? {} : { dataFile: opened.dataFile }),
-        ...(secret === undefined ? {} : { encryption: await imageEncryption(device, secret) }),
-      }),
-    );
+    image = await explainingOpen(name, () => openImage(opened.top.device, opened.opening));
   } catch (error) {
     await opened.close();
     throw error;
@@ -272,11 +254,6 @@ async function withImage(
     await image.close();
     await opened.close();
   }
-}
-
-async function withoutChain(name: string): Promise<OpenedChain> {
-  const top = await openImageFile(name, { readOnly: false });
-  return { top, backing: undefined, dataFile: undefined, close: () => top.close() };
 }
 
 function sizeOption(args: ParsedArguments, name: string): number | undefined {

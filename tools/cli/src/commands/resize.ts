@@ -4,6 +4,7 @@ import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
 import { followOptions, followPolicy } from '../follow.ts';
+import { imageNameOptions, namedImage } from '../named-image.ts';
 import { parseSize } from '../sizes.ts';
 import { withWritableImage } from '../writable-image.ts';
 
@@ -16,8 +17,7 @@ export const resize: Command = {
     { name: 'preallocation', argument: 'MODE', help: 'off: nothing else is served yet' },
     ...followOptions,
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
-    { name: 'object', argument: 'OBJECT', refused: 'not yet' },
-    { name: 'image-opts', refused: 'not yet' },
+    ...imageNameOptions,
   ],
   notes:
     'A crash leaves the old size or the new one.\n' +
@@ -53,8 +53,8 @@ async function runResize(args: ParsedArguments, context: CommandContext): Promis
     await to(sizeBytes);
   };
   await withWritableImage(
-    name,
-    { format: args.value('format'), follow: followPolicy(args) },
+    namedImage(args, name),
+    { follow: followPolicy(args) },
     (image) => change(image.sizeBytes, (sizeBytes) => resizeImage(image, sizeBytes)),
     (device) => change(device.sizeBytes, (sizeBytes) => device.resize(sizeBytes)),
   );

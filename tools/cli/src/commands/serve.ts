@@ -9,7 +9,7 @@ import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
 import { followOptions, followPolicy } from '../follow.ts';
-import { objectOption, Secrets } from '../secrets.ts';
+import { objectOption } from '../secrets.ts';
 import type { JournalMode, ServedImage, ServedImageOptions } from '../served-image.ts';
 
 export const serve: Command = {
@@ -128,25 +128,17 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
 async function openNamed(
   args: ParsedArguments,
   name: string,
-  how: Pick<ServedImageOptions, 'readOnly' | 'journal' | 'idleSeconds' | 'follow' | 'discard'>,
+  how: ServedImageOptions,
   context: CommandContext,
 ): Promise<ServedImage> {
   const { openServedImage } = await import('../served-image.ts');
-  const secrets = new Secrets(args.values('object'));
-  if (!args.has('image-opts')) return await openServedImage(name, { ...how, format: args.value('format') });
-  if (args.has('format')) throw new CommandFailure('--image-opts and -f are mutually exclusive');
-  const { namedByOptions, parseImageOptions } = await import('../image-options.ts');
-  const { fileName, shortForms, encryptFormat, keySecret, ...options } = parseImageOptions(name);
-  for (const short of shortForms) {
+  const { namedImage } = await import('../named-image.ts');
+  const named = namedImage(args, name, 'qemu-nbd');
+  for (const short of named.options?.shortForms ?? []) {
     const advice = `short-form boolean option '${short}' deprecated\nPlease use ${short}=on instead`;
     context.err(`${context.programName}: warning: ${advice}\n`);
   }
-  try {
-    const secret = keySecret === undefined ? undefined : secrets.bytes(keySecret);
-    return await openServedImage(fileName, { ...how, ...options, encryptFormat, secret });
-  } catch (error) {
-    throw namedByOptions(name, fileName, error);
-  }
+  return await openServedImage(named, how);
 }
 
 /** Resolves when the server has closed, by itself or because it was told to. */

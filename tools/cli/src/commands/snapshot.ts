@@ -7,7 +7,8 @@ import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
 import { followOptions, followPolicy } from '../follow.ts';
 import { snapshotsText } from '../image-report.ts';
-import { imageFacts } from '../open-image.ts';
+import { imageNameOptions, namedImage } from '../named-image.ts';
+import { namedFacts } from '../open-image.ts';
 import { withWritableImage } from '../writable-image.ts';
 
 export const snapshot: Command = {
@@ -25,8 +26,7 @@ export const snapshot: Command = {
     ...followOptions,
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
     { name: 'force-share', short: 'U', help: 'list also if somebody may be writing to it' },
-    { name: 'object', argument: 'OBJECT', refused: 'not yet' },
-    { name: 'image-opts', refused: 'not yet' },
+    ...imageNameOptions,
   ],
   notes:
     'What -a replaces is gone, unless a snapshot has it. The size of the disk is part of a snapshot.\n' +
@@ -42,9 +42,10 @@ async function runSnapshot(args: ParsedArguments, context: CommandContext): Prom
   if (asked.length > 1) throw usageFailure("Cannot mix '-l', '-a', '-c', '-d'");
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
+  const named = namedImage(args, name);
   const [action] = asked;
   if (action?.verb === 'list') {
-    const { qcow2 } = await imageFacts(name, { shared: args.has('force-share') });
+    const { qcow2 } = await namedFacts(named, { shared: args.has('force-share') });
     const lines = snapshotsText(qcow2?.snapshots ?? []);
     if (lines.length > 0) context.out(`${lines.join('\n')}\n`);
     return 0;
@@ -55,7 +56,7 @@ async function runSnapshot(args: ParsedArguments, context: CommandContext): Prom
     );
   }
   await withWritableImage(
-    name,
+    named,
     { follow: followPolicy(args) },
     async (image) => {
       if (action !== undefined) await change(image, action.verb, action.argument);

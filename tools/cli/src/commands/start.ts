@@ -10,6 +10,7 @@ import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { usageFailure } from '../failures.ts';
 import { followOptions, followPolicy } from '../follow.ts';
+import { namedImage } from '../named-image.ts';
 import { openServedImage } from '../served-image.ts';
 import { untilStopped } from './serve.ts';
 
@@ -37,7 +38,7 @@ async function runStart(args: ParsedArguments, context: CommandContext): Promise
     await makeImage(name, args.value('size'));
     context.out(`Made ${name}: qcow2 with a journal\n`);
   }
-  const image = await openServedImage(name, { readOnly: false, journal: 'auto', follow });
+  const image = await openServedImage(namedImage(args, name), { readOnly: false, journal: 'auto', follow });
   try {
     const server = createNbdServer({
       exports: [{ name: '', device: image.device, holesReadAsZeros: !image.hasBacking }],

@@ -296,7 +296,7 @@ describeWith(['qemu-img', 'qemu-io'], 'encrypted images shared with QEMU', () =>
       inScratch('above.qcow2'),
       '1M',
     ]);
-    const reason = `Could not open '${base}': Parameter 'encrypt.key-secret' is required for cipher`;
+    const reason = "Could not open backing file: Parameter 'encrypt.key-secret' is required for cipher";
     const ours = qcow2(['serve', '-k', inScratch('sock'), inScratch('above.qcow2')]);
     expect(ours.stderr).toContain(reason);
     expect(ours.status).toBe(1);
