@@ -128,7 +128,7 @@ describeWith(['qemu-img', 'qemu-io'], 'images named by options, beside qemu-img'
         '--backing-chain',
         'json:{"driver":"qcow2","file":{"driver":"file","filename":"third.qcow2"}}',
       ],
-      ['info', '--image-opts', 'driver=raw,file.filename=over.qcow2'],
+      ['info', '--image-opts', 'driver=raw,file.filename=aes.qcow2'],
     ]) {
       const step = parityCase({ args: [...args] });
       const outcome = step.runBoth(ours, theirs);
