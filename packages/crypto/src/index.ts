@@ -2,6 +2,7 @@ export { legacyAes } from './legacy-aes.ts';
 export {
   type AddedKey,
   addLuksKey,
+  luksHeaderBytes,
   luksMasterKey,
   luksPassphrase,
   type NewLuks,

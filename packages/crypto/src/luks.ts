@@ -101,20 +101,28 @@ export function newLuks(options: NewLuks): NewEncryption {
   return { format: 'luks', prepare: () => prepare(options) };
 }
 
+/** Bytes that the header of a new image takes, key slots and all, before they are rounded up to clusters. */
+export function luksHeaderBytes(options: Pick<NewLuks, 'cipherName' | 'cipherBits' | 'cipherMode'>): number {
+  return placeMaterial(newKeyBytes(options)).headerBytes;
+}
+
+function newKeyBytes({ cipherName, cipherBits, cipherMode = 'xts' }: Partial<NewLuks>): number {
+  const halfBytes = (cipherBits ?? (cipherName === 'sm4' ? 128 : 256)) / 8;
+  return cipherMode === 'xts' ? halfBytes * 2 : halfBytes;
+}
+
 async function prepare(options: NewLuks): Promise<PreparedEncryption> {
   const { passphrase } = options;
   const cipherMode = options.cipherMode ?? 'xts';
   // Also where the mode uses none: QEMU wants one named.
   const ivGenerator = options.ivGenerator ?? 'plain64';
-  const isSm4 = options.cipherName === 'sm4';
-  const halfBytes = (options.cipherBits ?? (isSm4 ? 128 : 256)) / 8;
   const choice = {
     cipherName: options.cipherName ?? 'aes',
     cipherMode,
     ivGenerator,
     ivHash: ivGenerator === 'essiv' ? (options.ivHash ?? 'sha256') : undefined,
     hashName: options.hashName ?? 'sha256',
-    keyBytes: cipherMode === 'xts' ? halfBytes * 2 : halfBytes,
+    keyBytes: newKeyBytes(options),
   };
   const hash = hashOf(choice.hashName);
   const masterKey = new Uint8Array(checkedKeyBytes(choice.keyBytes));

@@ -73,6 +73,11 @@ export interface ResolvedChain {
   /** What its unallocated clusters show; undefined where it names nothing, or nothing was found. */
   readonly backing: BlockDevice | undefined;
   readonly dataFile: BlockDevice | undefined;
+  /**
+   * The devices below the top image one by one, from the top down: each shows what the chain has from there on. They are the chain's, to be
+   * looked at; all but a raw file at the bottom are images.
+   */
+  readonly below: readonly BlockDevice[];
   /** Close all of it. An image that was opened with it does so itself. */
   close(): Promise<void>;
 }
@@ -119,11 +124,13 @@ export async function resolveChain(device: BlockDevice, options: ResolveOptions)
   const close = () => walk.close(backing);
   try {
     backing = await walk.down();
+    const below = backing === undefined ? [] : [backing];
     for (let left = walk.layers.length - 1; left > 0; left--) {
       const image = await openLayer(walk.layers[left]!, backing, options.below ?? {});
+      below.unshift(image);
       backing = left % imagesPerLanding === 0 ? new Landing(image) : image;
     }
-    return { backing, dataFile: walk.layers[0]!.dataFile, close };
+    return { backing, dataFile: walk.layers[0]!.dataFile, below, close };
   } catch (error) {
     await close();
     throw error;

@@ -31,7 +31,7 @@ import type { BitmapInfo, DirtyRange } from './bitmaps.ts';
 import { readL1 } from './detached-table.ts';
 import type { EncryptionHeaderArea } from './encryption.ts';
 import { encryptionHeaderArea } from './encryption-header.ts';
-import { guestExtents } from './extents.ts';
+import { guestExtents, type PlacedExtent, placedExtents } from './extents.ts';
 import type { ImageCacheCounters } from './image-core.ts';
 import { ImageRequests } from './image-requests.ts';
 import type { ZeroMode } from './image-writer.ts';
@@ -193,6 +193,18 @@ export class Qcow2Image implements BlockDevice {
     this.#requests.refuseUnreachable();
     const { core, mappings } = this.#parts;
     return run(guestExtents(core, mappings, this.#parts, offset, lengthBytes));
+  }
+
+  /** As `extents`, and where in the file the bytes stand. @throws as `extents` */
+  placedExtents(
+    offset: number,
+    lengthBytes: number,
+  ): readonly PlacedExtent[] | Promise<readonly PlacedExtent[]> {
+    this.#requests.refuseClosed();
+    checkRange(offset, lengthBytes, this.sizeBytes);
+    this.#requests.refuseUnreachable();
+    const { core, mappings } = this.#parts;
+    return run(placedExtents(core, mappings, this.#parts, offset, lengthBytes));
   }
 
   /**

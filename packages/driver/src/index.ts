@@ -22,6 +22,7 @@ export {
   type NewEncryption,
   type PreparedEncryption,
 } from './encryption.ts';
+export type { PlacedExtent } from './extents.ts';
 export { type HostReference, type HostReferences, hostReferences } from './host-references.ts';
 export { Qcow2Image, type ResizeOptions } from './image.ts';
 export type { ImageCacheCounters } from './image-core.ts';

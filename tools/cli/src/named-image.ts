@@ -51,6 +51,23 @@ export function namedImage(
     const option = words === 'qemu-img' ? '--format' : '-f';
     throw new CommandFailure(`--image-opts and ${option} are mutually exclusive`);
   }
+  return nameImage(operand, { format, byOptions, secrets }, words);
+}
+
+/** What an operand is taken for. */
+export interface NamingChoice {
+  readonly format: string | undefined;
+  /** It is a list of options. */
+  readonly byOptions: boolean;
+  readonly secrets: Secrets;
+}
+
+/** As `namedImage`, for commands that name several images. @throws CommandFailure */
+export function nameImage(
+  operand: string,
+  { format, byOptions, secrets }: NamingChoice,
+  words: 'qemu-img' | 'qemu-nbd' = 'qemu-img',
+): NamedImage {
   if (!byOptions && !isJsonName(operand)) {
     const explain = (error: unknown): unknown => error;
     return { text: operand, fileName: operand, format, node: noNode, options: undefined, secrets, explain };

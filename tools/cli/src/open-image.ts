@@ -140,6 +140,16 @@ export async function namedFacts(
   }
 }
 
+/** One file of a chain, below the top one. */
+export interface OpenedLayer {
+  readonly path: string;
+  readonly format: ServedFormat;
+  /** What the chain shows from here on. */
+  readonly device: BlockDevice;
+  /** Of an image whose guest bytes stand in another file. */
+  readonly dataPath: string | undefined;
+}
+
 /** An opened chain: the device on top, and what stands below and beside it. */
 export interface OpenedChain {
   readonly top: OpenedFile;
@@ -147,6 +157,10 @@ export interface OpenedChain {
   readonly backing: BlockDevice | undefined;
   /** What the top image is opened with. */
   readonly opening: OpeningOptions;
+  /** Where the top image's guest bytes stand, if not in itself. */
+  readonly dataPath: string | undefined;
+  /** What stands below the top image, from the top down. */
+  readonly layers: readonly OpenedLayer[];
   /** Close everything that is still open, below the top file and at last that. */
   close(): Promise<void>;
 }
@@ -156,7 +170,7 @@ export interface OpeningOptions extends Pick<OpenOptions, 'dataFile' | 'compress
   readonly backing: BlockDevice | 'none';
 }
 
-export interface ChainChoice extends Omit<OpenFileChoice, 'shared' | 'isDataFile' | 'format'> {
+export interface ChainChoice extends Omit<OpenFileChoice, 'isDataFile' | 'format'> {
   /** What is done about names that stand in images; local files are followed if not given. */
   readonly follow?: FollowPolicy | undefined;
   /** Nothing but the image itself is opened. */
@@ -183,6 +197,8 @@ export async function openChain(image: NamedImage, options: ChainChoice): Promis
         return {
           top,
           backing,
+          dataPath: below.dataPathOf(0),
+          layers: chain.below.map((device, at) => ({ ...below.layer(at + 1), device })),
           opening: { ...opening, ...(dataFile === undefined ? {} : { dataFile }) },
           close: async () => {
             await chain.close();
@@ -219,6 +235,8 @@ class BelowImages {
   readonly #compression: ClusterCompression;
   readonly #images = new Map<string, OpenImage>();
   readonly #opened: OpenedFile[] = [];
+  /** From the top image down. */
+  readonly #layers: Omit<OpenedLayer, 'device'>[] = [];
 
   constructor(top: OpenedFile, named: NamedImage, options: ChainChoice, compression: ClusterCompression) {
     this.#top = top;
@@ -229,8 +247,9 @@ class BelowImages {
 
   async open(): Promise<ResolvedChain> {
     const { device, path, format, id } = this.#top;
+    this.#layers.push({ path, format, dataPath: undefined });
     if (format === 'raw' || this.#options.alone === true) {
-      return { backing: undefined, dataFile: undefined, close: async () => undefined };
+      return { backing: undefined, dataFile: undefined, below: [], close: async () => undefined };
     }
     const { resolveChain } = await import('@qcow2/driver');
     this.#images.set(id, { path, guessed: false, below: this.#named.node.backing });
@@ -253,6 +272,14 @@ class BelowImages {
     }
   }
 
+  layer(depth: number): Omit<OpenedLayer, 'device'> {
+    return this.#layers[depth]!;
+  }
+
+  dataPathOf(depth: number): string | undefined {
+    return this.#layers[depth]?.dataPath;
+  }
+
   async #resolve(reference: FileReference): Promise<FoundFile | 'none'> {
     const { role, namedBy } = reference;
     const image = this.#images.get(namedBy)!;
@@ -268,7 +295,7 @@ class BelowImages {
 
   async #find(reference: FileReference, image: OpenImage, said: ImageNode | undefined): Promise<FoundFile> {
     const { role, depth } = reference;
-    const { follow = localFiles, readOnly, discard = 'ignore' } = this.#options;
+    const { follow = localFiles, readOnly, shared = false, discard = 'ignore' } = this.#options;
     // What the caller says is the caller's: no name that stands in an image is followed for it.
     const { path, format, node } =
       said?.fileName === undefined
@@ -282,10 +309,12 @@ class BelowImages {
     const file = await openPlainly(path, {
       format: wanted,
       readOnly: role === 'backing' || readOnly || depth > 1,
+      shared,
       isDataFile: role === 'data',
       discard: role === 'data' ? discard : 'ignore',
     });
     this.#opened.push(file);
+    this.#noteLayer(role, file);
     this.#images.set(id, { path, guessed: file.probed && role === 'backing', below: how?.backing });
     const secret = file.format === 'raw' ? {} : await secretOf(how, this.#named.secrets, file.device);
     return { device: file.device, format: file.format, id, ...secret };
@@ -294,6 +323,12 @@ class BelowImages {
   #follow(reference: FileReference, image: OpenImage, follow: FollowPolicy): FollowedName {
     if (image.guessed) throw guessedFailure(image.path, reference.name);
     return followName(reference, image.path, follow);
+  }
+
+  /** A data file is asked for before the image below is. */
+  #noteLayer(role: FileReference['role'], { path, format }: OpenedFile): void {
+    if (role === 'backing') this.#layers.push({ path, format, dataPath: undefined });
+    else this.#layers.push({ ...this.#layers.pop()!, dataPath: path });
   }
 
   async #release(): Promise<void> {

@@ -3,7 +3,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { changeStories } from './support/change-cases.ts';
+import { convertCases } from './support/copy-cases.ts';
 import { createCases } from './support/create-cases.ts';
+import { compareCases, mapCases, measureCases } from './support/look-cases.ts';
 import { checkCases, infoCases, programCases } from './support/read-cases.ts';
 
 interface Deviation {
@@ -20,7 +22,8 @@ const deviations: Deviation[] = page
   .map((line) => line.split('|').map((cell) => cell.trim()))
   .map(([, id = '', , reason = '', shown = '']) => ({ id: id.replaceAll('`', ''), reason, shown }));
 const changeCases = Object.values(changeStories).flat();
-const allCases = [...infoCases, ...checkCases, ...programCases, ...createCases, ...changeCases];
+const lookCases = [...mapCases, ...compareCases, ...measureCases, ...convertCases];
+const allCases = [...infoCases, ...checkCases, ...programCases, ...createCases, ...changeCases, ...lookCases];
 
 describe('docs/deviations.md', () => {
   it('has a reason for every entry, and every entry once', () => {

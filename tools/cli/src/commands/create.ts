@@ -2,9 +2,6 @@
  * `create`: qemu-img's options, checks, and words. Everything is checked before the file is touched, so a
  * wrong option never costs the file that stands there; a failure after that removes what was begun.
  */
-import { realpathSync, statSync, unlinkSync } from 'node:fs';
-import { type CreateOptions, createImage } from '@qcow2/driver';
-import { openFile } from '@qcow2/fs';
 import { Qcow2Error } from '@qcow2/spec';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
@@ -12,17 +9,14 @@ import {
   formattingLine,
   optionsHelp,
   qcow2Options,
-  qcow2Settings,
   rawFileOptions,
   rawOptions,
-  rawReservation,
   refuseUnsupported,
 } from '../create-options.ts';
-import { newEncryption } from '../encryption-options.ts';
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
 import { besideImage, localPath } from '../file-name.ts';
+import { createQcow2, createRaw, sameFile } from '../image-creation.ts';
 import type { ServedFormat } from '../image-format.ts';
-import { type ImageLock, lockToOverwrite } from '../image-lock.ts';
 import {
   asksForHelp,
   joinLists,
@@ -30,7 +24,6 @@ import {
   type OptionValues,
   parseOptionList,
 } from '../option-list.ts';
-import { reserveSpace, type SpaceReservation } from '../preallocation.ts';
 import { objectOption, Secrets } from '../secrets.ts';
 import { parseSize } from '../sizes.ts';
 
@@ -191,136 +184,10 @@ function backingFailure(path: string, error: unknown): string {
     : describeError(error);
 }
 
-/** By name, as qemu-img; and by what the names lead to, as the reader of a chain would find out. */
-function sameFile(first: string, second: string): boolean {
-  if (first === second) return true;
-  try {
-    return realpathSync(localPath(first)) === realpathSync(localPath(second));
-  } catch {
-    return false;
-  }
-}
-
 function subjectOf<T>(name: string, action: () => T): T {
   try {
     return action();
   } catch (error) {
     throw error instanceof CommandFailure ? new CommandFailure(`${name}: ${error.message}`) : error;
-  }
-}
-
-async function createRaw(path: string, values: OptionValues, name: string): Promise<void> {
-  const size = values.get('size')?.value;
-  const sizeBytes = typeof size === 'bigint' ? ((size + 511n) / 512n) * 512n : 0n;
-  if (sizeBytes > BigInt(Number.MAX_SAFE_INTEGER)) {
-    throw new CommandFailure(`${name}: Sizes of 8 PiB and more are not supported`);
-  }
-  const space = rawReservation(values, name);
-  const { device, lock } = await openTarget(path, name);
-  try {
-    device.resize(Number(sizeBytes));
-    if (space !== undefined) await reserveSpace(device, space);
-  } catch (error) {
-    throw new CommandFailure(`${name}: Could not resize file: ${describeError(error)}`, { cause: error });
-  } finally {
-    device.close();
-    lock?.release();
-  }
-}
-
-async function createQcow2(
-  path: string,
-  values: OptionValues,
-  secrets: Secrets,
-  name: string,
-): Promise<void> {
-  const { dataFile, encrypt, space, ...settings } = qcow2Settings(values, name);
-  const encryption = encrypt === undefined ? undefined : await newEncryption(encrypt, secrets, name);
-  const dataPath = dataFile === undefined ? undefined : besideImage(name, dataFile.name);
-  if (dataPath !== undefined && sameFile(name, dataPath)) {
-    throw new CommandFailure(`${name}: The data file is the image itself`);
-  }
-  // QEMU's order: the data file is made first, and empty, like the image.
-  const data = dataPath === undefined ? undefined : await openTarget(localPath(dataPath), name);
-  try {
-    const options = {
-      ...settings,
-      ...(encryption === undefined ? {} : { encryption }),
-      ...(dataFile === undefined || data === undefined
-        ? {}
-        : { dataFile: { ...dataFile, device: data.device } }),
-    };
-    await writeQcow2(path, name, options, space);
-    if (space !== undefined && data !== undefined) await reserveSpace(data.device, space);
-  } finally {
-    data?.device.close();
-    data?.lock?.release();
-  }
-}
-
-async function writeQcow2(
-  path: string,
-  name: string,
-  options: CreateOptions,
-  space: SpaceReservation | undefined,
-): Promise<void> {
-  const { device, lock } = await openTarget(path, name);
-  try {
-    await createImage(device, options);
-    if (space !== undefined) await reserveSpace(device, space);
-    await device.close();
-  } catch (error) {
-    await device.close();
-    removeUnfinished(path);
-    throw new CommandFailure(`${name}: ${describeError(error)}`, { cause: error });
-  } finally {
-    lock?.release();
-  }
-}
-
-interface Target {
-  readonly device: ReturnType<typeof openFile>;
-  /** Of a file that was there before. One that is made now, nobody else knows yet. */
-  readonly lock: ImageLock | undefined;
-}
-
-async function openTarget(path: string, name: string): Promise<Target> {
-  let lock: ImageLock | undefined;
-  try {
-    if (statSync(path, { throwIfNoEntry: false })?.isFile() === true) lock = await lockToOverwrite(path);
-    return { device: openFile(path, { create: 'truncate', lock: 'writer' }), lock };
-  } catch (error) {
-    lock?.release();
-    if (error instanceof Qcow2Error && error.code === 'IN_USE') {
-      throw new CommandFailure(`${name}: ${error.message}`, { cause: error });
-    }
-    throw new CommandFailure(`${name}: Could not create '${path}': ${systemReason(error)}`, { cause: error });
-  }
-}
-
-const systemReasons: Readonly<Record<string, string>> = {
-  ENOENT: 'No such file or directory',
-  ENOTDIR: 'Not a directory',
-  EISDIR: 'Is a directory',
-  EACCES: 'Permission denied',
-  EPERM: 'Operation not permitted',
-  EROFS: 'Read-only file system',
-  ENOSPC: 'No space left on device',
-  ENAMETOOLONG: 'File name too long',
-};
-
-/** The C library's words for the error number below, where scripts may look for them. */
-function systemReason(error: unknown): string {
-  const cause = error instanceof Error ? error.cause : undefined;
-  const errno = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
-  return systemReasons[errno] ?? describeError(error);
-}
-
-/** A disk is not removed; and whatever stands in the way of removing, the first error is the one to report. */
-function removeUnfinished(path: string): void {
-  try {
-    if (statSync(path).isFile()) unlinkSync(path);
-  } catch {
-    // The failure that brought us here is the one to report.
   }
 }

@@ -1,0 +1,60 @@
+/** `-l`: an internal snapshot of an image, to be read in place of its disk. */
+import type { CommandContext } from './command.ts';
+import type { DiskImage } from './disk-image.ts';
+import { CommandFailure } from './failures.ts';
+import { elementsOf } from './option-list.ts';
+
+export const snapshotOption = {
+  name: 'snapshot',
+  short: 'l',
+  argument: 'SNAPSHOT',
+  help: 'read this internal snapshot: an id or a name, or snapshot.id=…,snapshot.name=…',
+} as const;
+
+/** What was asked for; `either` is an id, or else a name. */
+export type WantedSnapshot =
+  | { readonly either: string }
+  | { readonly id: string | undefined; readonly name: string | undefined };
+
+const prefix = 'snapshot.';
+
+/** @throws CommandFailure for a parameter that is not one of a snapshot */
+export function wantedSnapshot(
+  text: string | undefined,
+  { programName }: CommandContext,
+): WantedSnapshot | undefined {
+  if (text === undefined) return undefined;
+  if (!text.startsWith(prefix)) return { either: text };
+  const elements = elementsOf(text);
+  const unknown = elements.find(({ name }) => name !== `${prefix}id` && name !== `${prefix}name`);
+  if (unknown !== undefined) {
+    throw new CommandFailure(
+      `Invalid parameter '${unknown.name}'\n${programName}: Failed in parsing snapshot param '${text}'`,
+    );
+  }
+  const given = (key: string) => elements.findLast(({ name }) => name === `${prefix}${key}`)?.text;
+  return { id: given('id'), name: given('name') };
+}
+
+/** The image with the snapshot's disk in place of its own. @throws CommandFailure: "Failed to load snapshot: …" */
+export async function showingSnapshot(image: DiskImage, wanted: WantedSnapshot): Promise<DiskImage> {
+  const qcow2 = image.image;
+  if (qcow2 === undefined) {
+    throw new CommandFailure(
+      "Failed to load snapshot: Block format 'raw' used by device '' does not support temporarily loading internal snapshots",
+    );
+  }
+  const found =
+    'either' in wanted
+      ? (qcow2.snapshots.find(({ id }) => id === wanted.either) ??
+        qcow2.snapshots.find(({ name }) => name === wanted.either))
+      : qcow2.snapshots.find(
+          ({ id, name }) =>
+            (wanted.id === undefined || wanted.id === id) &&
+            (wanted.name === undefined || wanted.name === name),
+        );
+  if (found === undefined) throw new CommandFailure("Failed to load snapshot: Can't find snapshot");
+  const device = await qcow2.openSnapshot({ id: found.id });
+  const [top, ...below] = image.layers;
+  return { ...image, device, layers: [{ ...top!, device }, ...below] };
+}

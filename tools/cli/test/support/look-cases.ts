@@ -1,0 +1,172 @@
+/** What `map`, `compare` and `measure` are asked, beside qemu-img. The disks are those of `disk-zoo.ts`. */
+import { luksName } from './disk-zoo.ts';
+import type { TableCase } from './parity-table.ts';
+
+const secret = ['--object', 'secret,id=s,data=abc'];
+
+/** Words apart by blanks, with a deviation where one is meant. */
+function table(command: string, rows: readonly (string | readonly [string, string])[]): TableCase[] {
+  return rows.map((row) => {
+    const [text, deviation] = typeof row === 'string' ? [row, undefined] : row;
+    const args = [command, ...text.split(' ').filter((word) => word !== '')];
+    return { args, ...(deviation === undefined ? {} : { deviation }) };
+  });
+}
+
+const mapped = [
+  'base.qcow2',
+  'top.qcow2',
+  'third.qcow2',
+  'comp.qcow2',
+  'sub.qcow2',
+  'sub2.qcow2',
+  'external.qcow2',
+];
+const mappedToo = ['tiny.qcow2', 'v2.qcow2', 'empty.qcow2', 'snapshots.qcow2', 'full.qcow2'];
+const mappedRaw = ['base.raw', 'odd.raw', 'sparse.raw', 'nothing.raw'];
+
+export const mapCases: readonly TableCase[] = [
+  ...[...mapped, ...mappedToo, ...mappedRaw].flatMap((file) => table('map', [file, `--output=json ${file}`])),
+  ...table('map', [
+    ['pre.qcow2', 'preallocated-data'],
+    ['--output=json pre.qcow2', 'preallocated-data'],
+    '--output=json --start-offset=100k --max-length=300k top.qcow2',
+    '--output=json -s 70000 -l 70000 third.qcow2',
+    '-s 70000 -l 70000 third.qcow2',
+    '--start-offset 3M top.qcow2',
+    '--output=json --start-offset 3M top.qcow2',
+    '--output=json -s 1.5M top.qcow2',
+    '--max-length=xx top.qcow2',
+    '--start-offset=xx top.qcow2',
+    '--start-offset=10E top.qcow2',
+    '--max-length=-1 top.qcow2',
+    '',
+    'base.raw base.raw',
+    '--output=xml top.qcow2',
+    'nope',
+    '-f raw --output=json base.qcow2',
+    '-f qcow2 base.raw',
+    '-U top.qcow2',
+    'luks.qcow2',
+    '--image-opts driver=qcow2,file.filename=top.qcow2',
+    '--image-opts driver=qcow2,file.filename=nope',
+    '--image-opts driver=foo,file.filename=nope',
+    '--image-opts top.qcow2',
+    '--image-opts -f qcow2 driver=qcow2,file.filename=top.qcow2',
+  ]),
+  { args: ['map', ...secret, '--image-opts', luksName] },
+  { args: ['map', ...secret, '--output=json', '--image-opts', luksName] },
+];
+
+export const compareCases: readonly TableCase[] = table('compare', [
+  'base.qcow2 base.raw',
+  '-s base.qcow2 base.raw',
+  '-s base.qcow2 base.qcow2',
+  '-s base.qcow2 comp.qcow2',
+  'base.qcow2 zstd.qcow2',
+  'base.qcow2 diff.raw',
+  'diff.raw base.qcow2',
+  '-s base.raw base.raw',
+  'base.raw longer.raw',
+  'longer.raw base.raw',
+  '-s base.raw longer.raw',
+  'base.raw longd.raw',
+  'longd.raw base.raw',
+  '-q base.raw longer.raw',
+  '-q base.raw longd.raw',
+  '-p base.raw base.qcow2',
+  '-p base.raw diff.raw',
+  '-p -s base.raw longer.raw',
+  '-p -q base.raw base.qcow2',
+  'base.raw',
+  'nope nope nope',
+  'nope base.raw',
+  'base.raw nope',
+  '-f qcow2 -F raw base.qcow2 base.raw',
+  '-f raw base.qcow2 base.raw',
+  '-T none base.raw base.raw',
+  '-T foo base.raw base.raw',
+  '--image-opts driver=qcow2,file.filename=base.qcow2 driver=raw,file.filename=base.raw',
+  '--image-opts -f raw a b',
+  '-U base.raw base.raw',
+  '-f nope base.raw base.raw',
+  'odd.raw odd.raw',
+  'nothing.raw nothing.raw',
+  'nothing.raw odd.raw',
+  'sparse.raw base.raw',
+  ['-s pre.qcow2 base.qcow2', 'preallocated-data'],
+  '-s top.qcow2 top.qcow2',
+  'third.qcow2 top.qcow2',
+  'luks.qcow2 luks.qcow2',
+  '-Z',
+  'base.raw diff.raw -s -q',
+  ['-s full.qcow2 base.raw', 'strict-end'],
+  '-s full.qcow2 full.raw',
+  '-s full.raw full.qcow2',
+  'snapshots.qcow2 base.qcow2',
+]);
+
+export const measureCases: readonly TableCase[] = [
+  ...[
+    ...['base.qcow2', 'top.qcow2', 'third.qcow2', 'comp.qcow2', 'sub.qcow2', 'tiny.qcow2', 'bitmaps.qcow2'],
+    ...['external.qcow2', 'empty.qcow2', 'odd.raw', 'sparse.raw', 'nothing.raw', 'base.raw'],
+  ].flatMap((file) => table('measure', [`-O qcow2 ${file}`, `--output=json -O raw ${file}`])),
+  ...table('measure', [
+    '--size 1G -O qcow2',
+    '--size 1G -O qcow2 --output json',
+    '--size 1G',
+    '--size 1000 -O raw',
+    '--size 1000 -O qcow2',
+    '',
+    '--size 1G base.qcow2',
+    '-O qcow2 -o cluster_size=4k base.qcow2',
+    '-O qcow2 -o cluster_size=512 tiny.qcow2',
+    '-O qcow2 -o cluster_size=3k base.qcow2',
+    '-O qcow2 -o cluster_size=x base.qcow2',
+    '-O qcow2 -o preallocation=full base.qcow2',
+    '-O qcow2 -o preallocation=metadata base.qcow2',
+    '-O qcow2 -o preallocation=bogus base.qcow2',
+    '-O qcow2 -o bogus=1 base.qcow2',
+    '-O raw -o bogus=1 base.qcow2',
+    '-O bogus base.qcow2',
+    '-O vmdk base.qcow2',
+    ['-O luks --size 1G', 'other-formats'],
+    '-O qcow2 -o extended_l2=on --size 10G',
+    '-O qcow2 -o extended_l2=on,cluster_size=4k --size 10G',
+    '-O qcow2 -o refcount_bits=1 --size 10G',
+    '-O qcow2 -o refcount_bits=3 --size 10G',
+    '-O qcow2 -o compat=0.10 bitmaps.qcow2',
+    '-O qcow2 -o compat=0.11 --size 10G',
+    '-O qcow2 -o compat=0.10,refcount_bits=8 --size 10G',
+    '-O qcow2 -o backing_file=x top.qcow2',
+    '-O qcow2 -o cluster_size=512 --size 1T',
+    '-O qcow2 --size 64T',
+    '-O qcow2 --size 7E',
+    '-O qcow2 --size 8E',
+    '-O qcow2 --size abc',
+    'a b',
+    'nope',
+    '-O qcow2 -o encrypt.format=luks,encrypt.key-secret=s --size 1G',
+    '-O qcow2 -o encrypt.format=luks --size 1G',
+    '-l one -O qcow2 snapshots.qcow2',
+    '-l snapshot.name=one -O qcow2 snapshots.qcow2',
+    '-l snapshot.id=2 -O qcow2 snapshots.qcow2',
+    '-l nope -O qcow2 snapshots.qcow2',
+    '-l snapshot.foo=1 -O qcow2 snapshots.qcow2',
+    '-l one -O qcow2 base.raw',
+    '-f raw -O qcow2 base.qcow2',
+    '--image-opts -O qcow2 driver=qcow2,file.filename=base.qcow2',
+    '--image-opts -f raw -O qcow2 driver=qcow2,file.filename=base.qcow2',
+    '--size 5G --output=xml',
+    '--size 5G -f qcow2',
+    '--size 5G -l foo',
+    '-O qcow2 luks.qcow2',
+    ['-O qcow2 pre.qcow2', 'preallocated-data'],
+  ]),
+  {
+    args: [
+      ...['measure', ...secret, '-O', 'qcow2', '-o'],
+      ...['encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=aes-128', '--size', '1G'],
+    ],
+  },
+];
