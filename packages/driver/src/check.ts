@@ -24,7 +24,7 @@ import type { ImageParts } from './parts.ts';
 import { compareRefcounts, compareUnreferenced, sharedBlocks } from './refcount-comparison.ts';
 import { type PassObserver, ReferencePasses } from './reference-passes.ts';
 import { type ReferenceKind, referenceNames } from './reference-walk.ts';
-import type { ReferenceWindow } from './reference-window.ts';
+import { type ReferenceWindow, SparePieces } from './reference-window.ts';
 
 export interface CheckFinding {
   readonly severity: 'error' | 'leak';
@@ -72,8 +72,12 @@ function* check(device: BlockDevice, options: CheckOptions): Task<CheckReport> {
 }
 
 /** Check an image that is open already, and that nobody changes meanwhile. */
-export function* checkParts(parts: ImageParts, options: CheckOptions = {}): Task<CheckReport> {
-  return yield* new Checker(parts, options.maxFindings ?? 1000).check();
+export function* checkParts(
+  parts: ImageParts,
+  options: CheckOptions = {},
+  spare = new SparePieces(),
+): Task<CheckReport> {
+  return yield* new Checker(parts, options.maxFindings ?? 1000).check(spare);
 }
 
 class Checker implements PassObserver {
@@ -94,11 +98,11 @@ class Checker implements PassObserver {
     this.#maxFindings = maxFindings;
   }
 
-  *check(): Task<CheckReport> {
+  *check(spare: SparePieces): Task<CheckReport> {
     const { header, clusterBytes } = this.#parts.core;
     const journal = isJournalValid(header) ? boundJournal(header) : this.#draftArea();
     const reserved = header.draftJournal === undefined ? journal : undefined;
-    const passes = new ReferencePasses(this.#parts, { observer: this });
+    const passes = new ReferencePasses(this.#parts, { observer: this, spare });
     yield* passes.each((window) => this.#checkWindow(passes, window, reserved));
     const last = yield* compareUnreferenced(this.#parts, passes, {
       difference: (cluster, stored, counted) => this.#mismatch(cluster, stored, counted),

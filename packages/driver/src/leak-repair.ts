@@ -14,10 +14,11 @@ import {
   sharedBlocks,
 } from './refcount-comparison.ts';
 import { ReferencePasses } from './reference-passes.ts';
-import type { ReferenceWindow } from './reference-window.ts';
+import type { ReferenceWindow, SparePieces } from './reference-window.ts';
 import { ChangedBytes, type RepairLog } from './repair-log.ts';
 
 export interface LeakRepairOptions {
+  readonly spare: SparePieces;
   /** Flags of entries that lead beyond the file are cleared as well. */
   readonly all: boolean;
   /** Refcounts are not lowered: what looks like a leak may be what a damaged entry led to. */
@@ -26,16 +27,18 @@ export interface LeakRepairOptions {
 
 export class LeakRepair implements ComparisonVisitor {
   readonly #parts: ImageParts;
+  readonly #spare: SparePieces;
   readonly #log: RepairLog;
   readonly #all: boolean;
   #keepLeaks: boolean;
   #changed = new ChangedBytes();
 
-  constructor(parts: ImageParts, log: RepairLog, { all, keepLeaks }: LeakRepairOptions) {
+  constructor(parts: ImageParts, log: RepairLog, { all, keepLeaks, spare }: LeakRepairOptions) {
     this.#parts = parts;
     this.#log = log;
     this.#all = all;
     this.#keepLeaks = keepLeaks;
+    this.#spare = spare;
   }
 
   /** Durable on return. */
@@ -45,7 +48,7 @@ export class LeakRepair implements ComparisonVisitor {
       this.#keepLeaks = true;
     };
     const observer = { damaged: unexplained, outside: unexplained };
-    const passes = new ReferencePasses(this.#parts, { observer });
+    const passes = new ReferencePasses(this.#parts, { observer, spare: this.#spare });
     const parts = this.#parts;
     // A block that is something else as well may count for two places of the table: its refcounts are nobody's.
     yield* passes.each((window) => {

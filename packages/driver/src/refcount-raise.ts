@@ -26,7 +26,7 @@ import {
 } from './refcount-row.ts';
 import { type PassObserver, ReferencePasses } from './reference-passes.ts';
 import type { ReferenceKind } from './reference-walk.ts';
-import { type ReferenceWindow, windowClusters } from './reference-window.ts';
+import { type ReferenceWindow, type SparePieces, windowClusters } from './reference-window.ts';
 import { ChangedBytes, type RepairLog } from './repair-log.ts';
 
 interface Survey {
@@ -79,6 +79,7 @@ const mostShown = 1000;
 export class RefcountRaise {
   readonly #parts: ImageParts;
   readonly #log: RepairLog;
+  readonly #spare: SparePieces;
   readonly #fileEnd: number;
   /** Places in the refcount table whose entry is another one than on disk. */
   readonly #changedEntries = new Set<number>();
@@ -88,10 +89,11 @@ export class RefcountRaise {
   /** Leaks are to be kept: they may be what was lost, or are counted by a block that is damaged still. */
   keepLeaks = false;
 
-  constructor(parts: ImageParts, log: RepairLog) {
+  constructor(parts: ImageParts, log: RepairLog, spare: SparePieces) {
     const { clusterBytes, device } = parts.core;
     this.#parts = parts;
     this.#log = log;
+    this.#spare = spare;
     this.#fileEnd = Math.ceil(device.sizeBytes / clusterBytes) * clusterBytes;
   }
 
@@ -169,6 +171,7 @@ export class RefcountRaise {
   #passes(repair: EntryRepair, endBytes: number, lostBytes: number, observer?: Losses): ReferencePasses {
     return new ReferencePasses(this.#parts, {
       repair,
+      spare: this.#spare,
       ...(observer === undefined ? {} : { observer }),
       endBytes: (kind) => (kind === 'guestCluster' ? endBytes + lostBytes : endBytes),
     });

@@ -39,7 +39,7 @@ import {
   ReferenceWalk,
   referenceNames,
 } from './reference-walk.ts';
-import { ReferenceWindow, windowClusters } from './reference-window.ts';
+import { ReferenceWindow, SparePieces, windowClusters } from './reference-window.ts';
 
 /** What was found wrong and is right now. */
 export interface RefcountRepair {
@@ -75,6 +75,7 @@ interface Survey {
 class RefcountRebuild {
   readonly #parts: ImageParts;
   readonly #core: ImageCore;
+  readonly #spare = new SparePieces();
   #raised = 0;
   #lowered = 0;
   #flagsCorrected = 0;
@@ -136,13 +137,14 @@ class RefcountRebuild {
           clause: 'LAZ-007',
         });
       }
+      counter.window.release();
       start = counter.nextWindow;
     }
     return { windows, missing, endCluster };
   }
 
   *#count(start: number): Task<WindowCounter> {
-    const counter = new WindowCounter(this.#core, start);
+    const counter = new WindowCounter(this.#core, start, this.#spare);
     yield* new ReferenceWalk(this.#parts, counter).walk();
     return counter;
   }
@@ -215,6 +217,7 @@ class RefcountRebuild {
       if (this.#hasBlock(index)) yield* this.#rewriteBlock(index, window);
     }
     yield* this.#correctFlags(window);
+    window.release();
   }
 
   /** Blocks of windows in which nothing is referenced: all that they count is free. */
@@ -318,9 +321,9 @@ class WindowCounter implements ReferenceVisitor {
   readonly #core: ImageCore;
   readonly #fileBytes: number;
 
-  constructor(core: ImageCore, start: number) {
+  constructor(core: ImageCore, start: number, spare: SparePieces) {
     this.#core = core;
-    this.window = new ReferenceWindow(start, core.clusterBytes);
+    this.window = new ReferenceWindow(start, core.clusterBytes, undefined, spare);
     this.#fileBytes = Math.ceil(core.device.sizeBytes / core.clusterBytes) * core.clusterBytes;
   }
 

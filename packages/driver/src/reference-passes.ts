@@ -15,7 +15,7 @@ import {
   ReferenceWalk,
   type WalkOptions,
 } from './reference-walk.ts';
-import { ReferenceWindow, windowClusters } from './reference-window.ts';
+import { type OverlapHandler, ReferenceWindow, SparePieces, windowClusters } from './reference-window.ts';
 import { TableReach } from './table-reach.ts';
 
 /** Told by the first pass. */
@@ -35,6 +35,8 @@ export interface PassOptions {
   readonly repair?: EntryRepair | undefined;
   /** References up to here are counted; default: the end of the file, its last cluster whole. */
   readonly endBytes?: (kind: ReferenceKind) => number;
+  /** What earlier passes have used, for these. */
+  readonly spare?: SparePieces;
 }
 
 export class ReferencePasses {
@@ -42,6 +44,7 @@ export class ReferencePasses {
   readonly #options: PassOptions;
   readonly #reach = new TableReach();
   readonly #windows = new Set<number>([0]);
+  readonly #spare: SparePieces;
   readonly #fileEnd: number;
   /** The observer has been told. */
   #isTold = false;
@@ -53,6 +56,7 @@ export class ReferencePasses {
   constructor(parts: ImageParts, options: PassOptions = {}) {
     this.#parts = parts;
     this.#options = options;
+    this.#spare = options.spare ?? new SparePieces();
     const { clusterBytes, device } = parts.core;
     this.#fileEnd = Math.ceil(device.sizeBytes / clusterBytes) * clusterBytes;
   }
@@ -63,19 +67,27 @@ export class ReferencePasses {
   }
 
   /**
-   * Each window in which something is referenced, the one at 0 first and the others as they stand in the file.
+   * Each window in which something is referenced, the one at 0 first and the others as they stand in the file. A window is over
+   * when its visit is.
    * @throws FormatError where a table that has no entries to pass over is damaged
    */
   *each(visit: (window: ReferenceWindow) => Task<void> | undefined): Task<void> {
     const observer = this.#isTold ? undefined : this.#options.observer;
     this.#isTold = true;
-    const first = visit(yield* this.#count(0, observer));
-    if (first !== undefined) yield* first;
+    yield* this.#visit(0, observer, visit);
     const later = [...this.#windows].filter((start) => start > 0).sort((a, b) => a - b);
-    for (const start of later) {
-      const task = visit(yield* this.#count(start, undefined));
-      if (task !== undefined) yield* task;
-    }
+    for (const start of later) yield* this.#visit(start, undefined, visit);
+  }
+
+  *#visit(
+    start: number,
+    observer: PassObserver | undefined,
+    visit: (window: ReferenceWindow) => Task<void> | undefined,
+  ): Task<void> {
+    const window = yield* this.#count(start, observer);
+    const task = visit(window);
+    if (task !== undefined) yield* task;
+    window.release();
   }
 
   /** Whether something is referenced in the window that begins with a cluster. After the first pass. */
@@ -85,9 +97,10 @@ export class ReferencePasses {
 
   *#count(start: number, observer: PassObserver | undefined): Task<ReferenceWindow> {
     const { clusterBytes } = this.#parts.core;
-    const window = new ReferenceWindow(start, clusterBytes, (cluster, _kind, isTable) => {
+    const noteTables: OverlapHandler = (cluster, _kind, isTable) => {
       if (isTable) this.notTables.add(cluster);
-    });
+    };
+    const window = new ReferenceWindow(start, clusterBytes, noteTables, this.#spare);
     const visitor: ReferenceVisitor = {
       reference: (kind, hostOffset, lengthBytes, guestOffset) => {
         if (lengthBytes === 0) return true;

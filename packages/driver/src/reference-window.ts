@@ -3,7 +3,8 @@
  * two structures in one cluster are found, and where the refcount on disk says something else.
  *
  * Counters exist only in pieces where something is counted, three bytes for each cluster; a window bounds them at
- * `windowClusters` of these, whatever the size of the file. A count beyond 16 bits is kept apart.
+ * `windowClusters` of these, whatever the size of the file. A count beyond 16 bits is kept apart. The next window takes over the
+ * pieces of the one before: as garbage several windows would stand in memory, since nothing else hurries its collection.
  */
 import { FormatError } from '@qcow2/spec';
 import { type ReferenceKind, referenceNames } from './reference-walk.ts';
@@ -26,6 +27,26 @@ interface Piece {
   readonly classes: Uint8Array;
 }
 
+/** Pieces that no window uses. */
+export class SparePieces {
+  readonly #pieces: Piece[] = [];
+
+  /** All zeros. */
+  take(): Piece {
+    const piece = this.#pieces.pop();
+    if (piece === undefined) {
+      return { counts: new Uint16Array(pieceClusters), classes: new Uint8Array(pieceClusters) };
+    }
+    piece.counts.fill(0);
+    piece.classes.fill(0);
+    return piece;
+  }
+
+  put(piece: Piece): void {
+    this.#pieces.push(piece);
+  }
+}
+
 /** Told of a cluster that is `kind` and something of another class as well; `isTable`: one of these is an L1 or L2 table. */
 export type OverlapHandler = (cluster: number, kind: ReferenceKind, isTable: boolean) => void;
 
@@ -36,9 +57,11 @@ export class ReferenceWindow {
   readonly #onOverlap: OverlapHandler;
   readonly #pieces: (Piece | undefined)[] = new Array(windowClusters / pieceClusters);
   readonly #large = new Map<number, number>();
+  readonly #spare: SparePieces;
 
   /** @param onOverlap default: OVERLAP is thrown [LAZ-007] */
-  constructor(start: number, clusterBytes: number, onOverlap?: OverlapHandler) {
+  constructor(start: number, clusterBytes: number, onOverlap?: OverlapHandler, spare = new SparePieces()) {
+    this.#spare = spare;
     this.start = start;
     this.end = start + windowClusters;
     this.#onOverlap = onOverlap ?? ((cluster, kind) => refuseOverlap(cluster * clusterBytes, kind));
@@ -115,10 +138,17 @@ export class ReferenceWindow {
   #makePiece(index: number): Piece {
     let piece = this.#pieces[index];
     if (piece === undefined) {
-      piece = { counts: new Uint16Array(pieceClusters), classes: new Uint8Array(pieceClusters) };
+      piece = this.#spare.take();
       this.#pieces[index] = piece;
     }
     return piece;
+  }
+
+  /** Nobody looks at the window any more: its pieces are the next one's. */
+  release(): void {
+    for (const piece of this.#pieces) if (piece !== undefined) this.#spare.put(piece);
+    this.#pieces.fill(undefined);
+    this.#large.clear();
   }
 }
 

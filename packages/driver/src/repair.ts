@@ -32,6 +32,7 @@ import { LeakRepair } from './leak-repair.ts';
 import { openParts, type PartsOptions } from './open.ts';
 import type { ImageParts } from './parts.ts';
 import { RefcountRaise } from './refcount-raise.ts';
+import { SparePieces } from './reference-window.ts';
 import { RepairLog } from './repair-log.ts';
 
 export type RepairMode = 'leaks' | 'all';
@@ -76,8 +77,10 @@ export async function repairImage(device: BlockDevice, options: RepairOptions): 
 }
 
 function* repair(device: BlockDevice, options: RepairOptions): Task<RepairReport> {
+  // All passes of all steps count in the same memory.
+  const spare = new SparePieces();
   const looked = yield* openParts(device, { readOnly: true, backing: 'none' });
-  const found = yield* checkParts(looked, options);
+  const found = yield* checkParts(looked, options, spare);
   if (found.corruptions + found.leaks === 0 && !isMarked(looked)) {
     return { found, left: found, corruptionsFixed: 0, leaksFixed: 0, fixes: [] };
   }
@@ -87,14 +90,14 @@ function* repair(device: BlockDevice, options: RepairOptions): Task<RepairReport
   try {
     let keepLeaks = false;
     if (options.repair === 'all') {
-      const raise = new RefcountRaise(parts, log);
+      const raise = new RefcountRaise(parts, log, spare);
       const entries = yield* raise.run();
       keepLeaks = raise.keepLeaks;
       yield* new EntryWriter(parts, log).write(entries);
     }
-    yield* new LeakRepair(parts, log, { all: options.repair === 'all', keepLeaks }).run();
+    yield* new LeakRepair(parts, log, { all: options.repair === 'all', keepLeaks, spare }).run();
     yield* parts.core.log.quiesce();
-    const left = yield* checkParts(parts, options);
+    const left = yield* checkParts(parts, options, spare);
     if (left.corruptions === 0 && isMarked(parts)) yield* takeMarksAway(parts);
     return { found, left, ...log.report };
   } finally {

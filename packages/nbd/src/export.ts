@@ -8,6 +8,7 @@
  */
 import type { BlockDevice } from '@qcow2/block-device';
 import { StateError } from '@qcow2/spec';
+import { type NbdMetadataContext, type NumberedContext, numberedContexts } from './metadata-context.ts';
 import { limits, transmissionFlag } from './protocol.ts';
 
 export interface NbdExport {
@@ -29,6 +30,8 @@ export interface NbdExport {
    * file. By default they are reported as data, which is always safe: a client that copies may skip a hole.
    */
   readonly holesReadAsZeros?: boolean;
+  /** What clients may ask beside base:allocation; no two of one name. */
+  readonly metadataContexts?: readonly NbdMetadataContext[];
 }
 
 /** An export as the server uses it: checked, with its derived numbers. */
@@ -41,6 +44,7 @@ export interface ServedExport {
   readonly preferredBlockBytes: number;
   readonly maximumPayloadBytes: number;
   readonly holesReadAsZeros: boolean;
+  readonly contexts: readonly NumberedContext[];
 }
 
 const preferredBlockBytesDefault = 4096;
@@ -52,7 +56,14 @@ const utf8 = new TextEncoder();
  */
 export function servedExport(wanted: NbdExport): ServedExport {
   const { name, description = '', device, readOnly = false, minimumBlockBytes = 1 } = wanted;
-  for (const [field, text] of Object.entries({ name, description })) {
+  const contexts = numberedContexts(wanted.metadataContexts ?? []);
+  if (new Set(contexts.map((context) => context.name)).size < contexts.length) {
+    throw new StateError('INVALID_ARGUMENT', 'two metadata contexts have one name', {
+      field: 'metadataContexts',
+    });
+  }
+  const texts = contexts.map((context) => ['metadataContexts', context.name] as const);
+  for (const [field, text] of [...Object.entries({ name, description }), ...texts]) {
     if (text.includes('\0') || utf8.encode(text).length > limits.stringBytes) {
       throw new StateError('INVALID_ARGUMENT', 'an NBD string has no NUL and at most 4096 bytes', { field });
     }
@@ -78,6 +89,7 @@ export function servedExport(wanted: NbdExport): ServedExport {
     preferredBlockBytes: preferredBlockBytes(device.capabilities.preferredBlockBytes, minimumBlockBytes),
     maximumPayloadBytes: limits.payloadBytes,
     holesReadAsZeros: wanted.holesReadAsZeros ?? false,
+    contexts,
   };
 }
 

@@ -7,9 +7,9 @@
  * unknown ones with ERR_UNSUP, so that a newer client can fall back.
  */
 import { type ServedExport, transmissionFlags } from './export.ts';
+import { isListedBy, type NumberedContext } from './metadata-context.ts';
 import { type ClientOption, OptionParser } from './option-parser.ts';
 import {
-  allocationContext,
   clientFlag,
   handshakeFlag,
   infoType,
@@ -26,8 +26,8 @@ export interface NbdSession {
   readonly served: ServedExport;
   /** replies are structured */
   readonly structured: boolean;
-  /** the client chose base:allocation for this export, and may ask for block status */
-  readonly allocation: boolean;
+  /** the metadata contexts that the client chose for this export; without one it may not ask for block status */
+  readonly contexts: readonly NumberedContext[];
   /** bytes that the client sent behind its last option */
   readonly rest: Uint8Array;
 }
@@ -51,8 +51,8 @@ export class Handshake {
   #outputBytes = 0;
   #clientFlags: number | undefined;
   #structured = false;
-  /** the export for which base:allocation is selected */
-  #allocationOf: string | undefined;
+  /** the contexts that are selected, and for which export */
+  #chosen: { readonly exportName: string; readonly contexts: readonly NumberedContext[] } | undefined;
 
   constructor(exports: Exports) {
     this.#exports = exports;
@@ -194,22 +194,22 @@ export class Handshake {
 
   #metaContext(type: number, data: Uint8Array): HandshakeOutcome {
     const set = type === option.SET_META_CONTEXT;
-    if (set) this.#allocationOf = undefined; // a failing SET leaves nothing selected either
+    if (set) this.#chosen = undefined; // a failing SET leaves nothing selected either
     if (!this.#structured) return this.#refuse(type, optionReply.ERR_INVALID, 'needs structured replies');
     const asked = decodeMetaContextQueries(data);
     if (asked === undefined) return this.#refuse(type, optionReply.ERR_INVALID, 'malformed metadata queries');
     const served = this.#exports.get(asked.name);
     if (served === undefined) return this.#refuse(type, optionReply.ERR_UNKNOWN, 'no such export');
-    const chosen = set
-      ? asked.queries.includes(allocationContext.name)
-      : asked.queries.length === 0 ||
-        asked.queries.some((q) => q === allocationContext.name || q === allocationContext.namespace);
-    if (chosen) {
-      if (set) this.#allocationOf = served.name;
-      const name = utf8Encoder.encode(allocationContext.name);
-      const context = new Uint8Array(4 + name.length);
-      new DataView(context.buffer).setUint32(0, set ? allocationContext.id : 0);
-      context.set(name, 4);
+    const { queries } = asked;
+    const chosen = served.contexts.filter(({ name }) =>
+      set ? queries.includes(name) : queries.length === 0 || queries.some((query) => isListedBy(name, query)),
+    );
+    if (set) this.#chosen = { exportName: served.name, contexts: chosen };
+    for (const { id, name } of chosen) {
+      const text = utf8Encoder.encode(name);
+      const context = new Uint8Array(4 + text.length);
+      new DataView(context.buffer).setUint32(0, set ? id : 0);
+      context.set(text, 4);
       this.#reply(type, optionReply.META_CONTEXT, context);
     }
     this.#reply(type, optionReply.ACK);
@@ -220,7 +220,7 @@ export class Handshake {
     const session: NbdSession = {
       served,
       structured: this.#structured,
-      allocation: this.#allocationOf === served.name,
+      contexts: this.#chosen?.exportName === served.name ? this.#chosen.contexts : [],
       rest: this.#parser.takeRest(),
     };
     return { kind: 'session', session };

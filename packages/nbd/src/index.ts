@@ -1,5 +1,6 @@
 export type { NbdServerCounters } from './counters.ts';
 export type { NbdExport } from './export.ts';
+export type { NbdMetadataContext, StatusRun } from './metadata-context.ts';
 export type { CommandName } from './protocol.ts';
 export { nbdDefaultPort } from './protocol.ts';
 export type { NbdClient, NbdRequestFailure, NbdServer, NbdServerOptions } from './server.ts';

@@ -128,8 +128,8 @@ export const chunkType = {
   ERROR_OFFSET: 0x8002,
 } as const;
 
-/** The one metadata context that is served, its id, and the bits of its status. */
-export const allocationContext = { name: 'base:allocation', namespace: 'base:', id: 1 } as const;
+/** The metadata context that every export has, its id, and the bits of its status. */
+export const allocationContext = { name: 'base:allocation', id: 1 } as const;
 export const allocationState = { HOLE: 1 << 0, ZERO: 1 << 1 } as const;
 
 /** Limits of the protocol, and of this implementation where the protocol leaves them open. */

@@ -63,7 +63,7 @@ export function refusalOf(
   request: NbdRequest,
   served: ServedExport,
   structured: boolean,
-  allocation: boolean,
+  hasContexts: boolean,
 ): Refusal | undefined {
   const { type, flags, offset, lengthBytes } = request;
   const rule = rules[type];
@@ -85,7 +85,7 @@ export function refusalOf(
     case command.TRIM:
       return served.device.capabilities.discard ? undefined : refusals.noTrim;
     case command.BLOCK_STATUS:
-      if (!allocation) return refusals.noContext;
+      if (!hasContexts) return refusals.noContext;
       return lengthBytes > 0 ? undefined : refusals.emptyStatus;
     case command.WRITE_ZEROES:
       return (flags & commandFlag.FAST_ZERO) === 0 || zeroesFast(request, served)

@@ -26,9 +26,16 @@ export function encodeSimpleReply(view: DataView, at: number, cookie: Cookie, er
   view.setUint32(at + 12, cookie.cookieLow);
 }
 
-function encodeChunk(view: DataView, at: number, cookie: Cookie, type: number, payloadBytes: number): void {
+function encodeChunk(
+  view: DataView,
+  at: number,
+  cookie: Cookie,
+  type: number,
+  payloadBytes: number,
+  isLast = true,
+): void {
   view.setUint32(at, magic.structuredReply);
-  view.setUint16(at + 4, chunkFlag.DONE);
+  view.setUint16(at + 4, isLast ? chunkFlag.DONE : 0);
   view.setUint16(at + 6, type);
   view.setUint32(at + 8, cookie.cookieHigh);
   view.setUint32(at + 12, cookie.cookieLow);
@@ -70,16 +77,17 @@ export function errorChunk(cookie: Cookie, errno: number, message: string): Uint
   return bytes;
 }
 
-/** A BLOCK_STATUS chunk with at least one descriptor, as one piece of bytes. */
+/** A BLOCK_STATUS chunk with at least one descriptor, as one piece of bytes. `isLast`: it ends the reply. */
 export function blockStatusChunk(
   cookie: Cookie,
   contextId: number,
   descriptors: readonly StatusDescriptor[],
+  isLast = true,
 ): Uint8Array<ArrayBuffer> {
   const payloadBytes = wireBytes.blockStatusHead + descriptors.length * wireBytes.blockStatusDescriptor;
   const bytes = new Uint8Array(wireBytes.chunkHeader + payloadBytes);
   const view = new DataView(bytes.buffer);
-  encodeChunk(view, 0, cookie, chunkType.BLOCK_STATUS, payloadBytes);
+  encodeChunk(view, 0, cookie, chunkType.BLOCK_STATUS, payloadBytes, isLast);
   view.setUint32(wireBytes.chunkHeader, contextId);
   let at = wireBytes.chunkHeader + wireBytes.blockStatusHead;
   for (const { lengthBytes, status } of descriptors) {

@@ -30,6 +30,7 @@ import { statusDescriptors } from './block-status.ts';
 import type { Tally } from './counters.ts';
 import type { ServedExport } from './export.ts';
 import type { NbdSession } from './handshake.ts';
+import { contextDescriptors, type NumberedContext } from './metadata-context.ts';
 import { allocationContext, command, commandFlag, limits, wireBytes } from './protocol.ts';
 import { errnoOf, refusalOf } from './refusal.ts';
 import {
@@ -63,7 +64,7 @@ export class Transmission {
   readonly #served: ServedExport;
   readonly #device: BlockDevice;
   readonly #structured: boolean;
-  readonly #allocation: boolean;
+  readonly #contexts: readonly NumberedContext[];
   readonly #readHeadBytes: number;
   readonly #parser: RequestParser;
   readonly #queue: ReplyQueue;
@@ -86,7 +87,7 @@ export class Transmission {
     this.#served = session.served;
     this.#device = session.served.device;
     this.#structured = session.structured;
-    this.#allocation = session.allocation;
+    this.#contexts = session.contexts;
     this.#readHeadBytes = readReplyHeadBytes(session.structured);
     this.#parser = new RequestParser(pool, session.served.maximumPayloadBytes);
     this.#queue = queue;
@@ -170,7 +171,7 @@ export class Transmission {
       this.#stopped = true;
       return;
     }
-    const refusal = refusalOf(request, this.#served, this.#structured, this.#allocation);
+    const refusal = refusalOf(request, this.#served, this.#structured, this.#contexts.length > 0);
     if (refusal !== undefined) {
       this.#freePayload(request);
       this.#sendError(request, refusal.errno, refusal.message);
@@ -241,6 +242,10 @@ export class Transmission {
   }
 
   #blockStatus(request: NbdRequest): void {
+    if (this.#contexts.some(({ source }) => source !== undefined)) {
+      this.#await(request, this.#statusOfAll(request), (bytes) => this.#queue.sendBytes(bytes));
+      return;
+    }
     let extents: readonly Extent[] | Promise<readonly Extent[]>;
     try {
       extents = this.#device.extents(request.offset, request.lengthBytes);
@@ -322,11 +327,47 @@ export class Transmission {
   }
 
   #sendStatus(request: NbdRequest, extents: readonly Extent[]): void {
-    const { offset, lengthBytes, flags } = request;
-    const count = (flags & commandFlag.REQ_ONE) !== 0 ? 1 : limits.blockStatusDescriptors;
-    const descriptors = statusDescriptors(this.#served, extents, offset, lengthBytes, count);
+    const { offset, lengthBytes } = request;
+    const descriptors = statusDescriptors(
+      this.#served,
+      extents,
+      offset,
+      lengthBytes,
+      mostDescriptors(request),
+    );
     this.#queue.sendBytes(blockStatusChunk(request, allocationContext.id, descriptors));
   }
+
+  /** A chunk for each context that the client chose; the last one ends the reply. */
+  async #statusOfAll(request: NbdRequest): Promise<Uint8Array<ArrayBuffer>> {
+    const { offset, lengthBytes } = request;
+    const count = mostDescriptors(request);
+    const chunks: Uint8Array[] = [];
+    for (const [index, { id, source }] of this.#contexts.entries()) {
+      const descriptors =
+        source === undefined
+          ? statusDescriptors(
+              this.#served,
+              await this.#device.extents(offset, lengthBytes),
+              offset,
+              lengthBytes,
+              count,
+            )
+          : contextDescriptors(await source.status(offset, lengthBytes, count), lengthBytes, count);
+      chunks.push(blockStatusChunk(request, id, descriptors, index === this.#contexts.length - 1));
+    }
+    const bytes = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
+    let at = 0;
+    for (const chunk of chunks) {
+      bytes.set(chunk, at);
+      at += chunk.length;
+    }
+    return bytes;
+  }
+}
+
+function mostDescriptors({ flags }: NbdRequest): number {
+  return (flags & commandFlag.REQ_ONE) !== 0 ? 1 : limits.blockStatusDescriptors;
 }
 
 /** CACHE: read the range and throw it away, so that the caches below hold it. */

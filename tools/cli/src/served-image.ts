@@ -1,6 +1,6 @@
 /** An image opened for `serve` and `start`: its chain, its journal as asked for, and an orderly end. */
 import type { BlockDevice } from '@qcow2/block-device';
-import { openImage } from '@qcow2/driver';
+import { openImage, type Qcow2Image } from '@qcow2/driver';
 import { CommandFailure } from './failures.ts';
 import type { FollowPolicy } from './follow.ts';
 import { journalSummary } from './journal-summary.ts';
@@ -15,6 +15,10 @@ export const defaultIdleSeconds = 5;
 
 export interface ServedImage {
   readonly device: BlockDevice;
+  /** The image itself; undefined for a raw file. */
+  readonly image: Qcow2Image | undefined;
+  /** It, and what is below it, from the top down. */
+  readonly layers: readonly BlockDevice[];
   /** Unallocated ranges show another file's bytes. */
   readonly hasBacking: boolean;
   /** What its journal did so far, in one line; undefined where it has none, or is only read. */
@@ -49,7 +53,14 @@ export async function openServedImage(named: NamedImage, options: ServedImageOpt
       await chain.close();
       throw error;
     }
-    return { device: top.device, hasBacking: false, summary: () => undefined, close: chain.close };
+    return {
+      device: top.device,
+      image: undefined,
+      layers: [top.device],
+      hasBacking: false,
+      summary: () => undefined,
+      close: chain.close,
+    };
   }
   try {
     const { cache, lazyRefcounts } = named.options ?? {};
@@ -69,6 +80,8 @@ export async function openServedImage(named: NamedImage, options: ServedImageOpt
     if (options.journal === 'off' && image.journalStatus() !== undefined) await image.disableJournal();
     return {
       device: image,
+      image,
+      layers: [image, ...chain.layers.map(({ device }) => device)],
       hasBacking: backing !== undefined,
       summary: () => journalSummary(image.journalStatus()),
       close: async () => {

@@ -5,6 +5,8 @@
  * then the image is closed: written back, its dirty bit cleared. Killed instead, a journalled image
  * recovers when it is opened next.
  */
+
+import type { NbdMetadataContext } from '@qcow2/nbd';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
@@ -37,8 +39,8 @@ export const serve: Command = {
     ...followOptions,
     { name: 'verbose', short: 'v', help: 'say how to connect, who comes and goes, what fails' },
     { name: 'offset', short: 'o', argument: 'OFFSET', refused: 'not yet' },
-    { name: 'allocation-depth', short: 'A', refused: 'not yet' },
-    { name: 'bitmap', short: 'B', argument: 'NAME', refused: 'not yet' },
+    { name: 'allocation-depth', short: 'A', help: 'say in which image of the chain bytes stand' },
+    { name: 'bitmap', short: 'B', argument: 'NAME', help: 'say what a bitmap says has changed' },
     { name: 'list', short: 'L', refused: 'this is a server only' },
     objectOption,
     { name: 'tls-creds', argument: 'ID', refused: 'there is no TLS yet' },
@@ -94,6 +96,7 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
   };
   try {
     const exportName = args.value('export-name') ?? '';
+    const metadataContexts = await contextsOf(args, image);
     const server = createNbdServer({
       exports: [
         {
@@ -102,6 +105,7 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
           description: args.value('description') ?? '',
           readOnly,
           holesReadAsZeros: !image.hasBacking,
+          metadataContexts,
         },
       ],
       ...(shared === 0 ? {} : { maxClients: shared }),
@@ -122,6 +126,17 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
     if (summary !== undefined) say(summary);
   }
   return 0;
+}
+
+/** As qemu-nbd: the depth before the bitmap. */
+async function contextsOf(args: ParsedArguments, image: ServedImage): Promise<NbdMetadataContext[]> {
+  const bitmap = args.value('bitmap');
+  if (bitmap === undefined && !args.has('allocation-depth')) return [];
+  const { allocationDepthContext, dirtyBitmapContext } = await import('../block-contexts.ts');
+  return [
+    ...(args.has('allocation-depth') ? [allocationDepthContext(image.layers)] : []),
+    ...(bitmap === undefined ? [] : [await dirtyBitmapContext(image.image, bitmap)]),
+  ];
 }
 
 /** The image, named by its file or, with --image-opts, by QEMU's options. */
