@@ -1,0 +1,159 @@
+/** What the library does with the image of a combination. */
+import { type BlockDevice, type DeviceCapabilities, type Extent, ReadOnlyDevice } from '@qcow2/block-device';
+import { nodeCompression } from '@qcow2/compression';
+import { legacyAes, luksPassphrase, newLuks } from '@qcow2/crypto';
+import { type CheckReport, checkImage, createImage, openImage, type Qcow2Image } from '@qcow2/driver';
+import { openFile } from '@qcow2/fs';
+import { type Combination, refcountBitsOf } from './dimensions.ts';
+import { contentOf, type Step } from './disk-model.ts';
+import { dataName, imageName, passphrase, type Scene } from './scene.ts';
+import { type Shape, shapeOf } from './workload.ts';
+
+const compression = nodeCompression();
+const phrase = new TextEncoder().encode(passphrase);
+
+/** An image that is open, and what it stands on. Closing the image closes that. */
+export interface OpenedImage {
+  readonly image: Qcow2Image;
+  readonly backing: BlockDevice | undefined;
+}
+
+export class OwnSide {
+  readonly #scene: Scene;
+  readonly #combination: Combination;
+  readonly #shape: Shape;
+
+  constructor(scene: Scene, combination: Combination) {
+    this.#scene = scene;
+    this.#combination = combination;
+    this.#shape = shapeOf(combination);
+  }
+
+  async create(): Promise<void> {
+    const one = this.#combination;
+    const { clusterBytes, sizeBytes } = this.#shape;
+    const base = one.backing === 'alone' ? undefined : this.#base(one.backing);
+    const device = openFile(this.#scene.path(imageName), { create: 'truncate' });
+    const dataDevice =
+      one.data === 'inside' ? undefined : openFile(this.#scene.path(dataName), { create: 'truncate' });
+    try {
+      await createImage(device, {
+        sizeBytes,
+        version: one.version === 'v2' ? 2 : 3,
+        clusterBytes,
+        refcountBits: refcountBitsOf(one),
+        extendedL2: one.entries === 'extended',
+        ...(one.compression === 'zstd' ? { compressionType: 'zstd' as const } : {}),
+        ...(base === undefined ? {} : { backingFile: base.name, backingFormat: base.format }),
+        ...(dataDevice === undefined
+          ? {}
+          : { dataFile: { device: dataDevice, name: dataName, raw: one.data === 'rawfile' } }),
+        ...(one.encryption === 'luks'
+          ? { encryption: newLuks({ passphrase: phrase, iterations: 1000 }) }
+          : {}),
+        ...(one.maker === 'journal' ? { journal: this.#journal } : {}),
+      });
+    } finally {
+      device.close();
+      dataDevice?.close();
+    }
+  }
+
+  get #journal() {
+    return { sizeBytes: Math.max(2 ** 18, 4 * this.#shape.clusterBytes) };
+  }
+
+  /** For an image that another made: its combination has a journal. */
+  async enableJournal({ image }: OpenedImage): Promise<void> {
+    if (image.journalStatus() === undefined) await image.enableJournal(this.#journal);
+  }
+
+  async open(readOnly: boolean): Promise<OpenedImage> {
+    const one = this.#combination;
+    const backing = one.backing === 'alone' ? undefined : await this.#openBase(one.backing);
+    const dataFile = one.data === 'inside' ? undefined : this.#openData(readOnly);
+    const device = openFile(this.#scene.path(imageName), { readOnly });
+    const encryption =
+      one.encryption === 'clear'
+        ? undefined
+        : one.encryption === 'aes'
+          ? legacyAes(phrase)
+          : luksPassphrase(phrase);
+    try {
+      const image = await openImage(device, {
+        readOnly,
+        backing: backing ?? 'none',
+        compression,
+        discard: 'unmap',
+        ...(dataFile === undefined ? {} : { dataFile }),
+        ...(encryption === undefined ? {} : { encryption }),
+      });
+      return { image, backing };
+    } catch (error) {
+      for (const opened of [backing, dataFile, device]) await opened?.close();
+      throw error;
+    }
+  }
+
+  #openData(readOnly: boolean): BlockDevice {
+    const device = openFile(this.#scene.path(dataName), { readOnly });
+    return readOnly ? new Opaque(device) : device;
+  }
+
+  #base(backing: 'onraw' | 'onqcow2') {
+    return this.#scene.base(backing === 'onraw' ? 'raw' : 'qcow2', this.#shape);
+  }
+
+  async #openBase(backing: 'onraw' | 'onqcow2'): Promise<BlockDevice> {
+    const { name, format } = this.#base(backing);
+    const device = openFile(this.#scene.path(name), { readOnly: true });
+    return format === 'raw' ? device : await openImage(device, { readOnly: true, compression });
+  }
+
+  async apply({ image }: OpenedImage, step: Step): Promise<void> {
+    const { kind, offset, lengthBytes } = step;
+    if (kind === 'discard') await image.discard(offset, lengthBytes);
+    else if (kind === 'zero' || kind === 'unmap') {
+      await image.writeZeroes(offset, lengthBytes, { mayUnmap: kind === 'unmap' });
+    } else {
+      const content = contentOf(step, this.#scene.fills);
+      await (kind === 'write' ? image.write(offset, content) : image.writeCompressed(offset, content));
+    }
+  }
+
+  async check(): Promise<CheckReport> {
+    const device = openFile(this.#scene.path(imageName), { readOnly: true });
+    try {
+      return await checkImage(device);
+    } finally {
+      device.close();
+    }
+  }
+}
+
+/** A file that does not tell of its holes: what an image says of its clusters is to be seen, and not what the host says. */
+class Opaque extends ReadOnlyDevice {
+  override readonly capabilities: DeviceCapabilities;
+
+  constructor(device: BlockDevice) {
+    super(device);
+    this.capabilities = { ...device.capabilities, write: false, extents: false };
+  }
+}
+
+export async function readAll(device: BlockDevice): Promise<Uint8Array> {
+  const bytes = new Uint8Array(device.sizeBytes);
+  await device.read(0, bytes);
+  return bytes;
+}
+
+export async function allExtents(device: BlockDevice): Promise<readonly Extent[]> {
+  const found: Extent[] = [];
+  for (let at = 0; at < device.sizeBytes; ) {
+    const some = await device.extents(at, device.sizeBytes - at);
+    found.push(...some);
+    const last = some.at(-1)!;
+    at = last.offset + last.lengthBytes;
+  }
+  return found;
+}
