@@ -169,4 +169,20 @@ describeWith(['qemu-img', 'qemu-io'], 'check -r beside qemu-img', () => {
       expect(ours).toEqual(theirs);
     }
   });
+
+  it('[JRN-BIND-026] snapshots of an image with a journal stay, where qemu-img loses them', () => {
+    const image = at('journal.qcow2');
+    const made = ['create', '-q', '-f', 'qcow2', '-o', 'journal=on,journal_size=64k', image, '1M'];
+    expect(qcow2(made).status).toBe(0);
+    expect(qcow2(['snapshot', '-c', 's', image]).status).toBe(0);
+    copyFileSync(image, at('journal-theirs.qcow2'));
+    expect(qcow2(['check', '-q', '-r', 'all', image]).status).toBe(0);
+    must('qemu-img', ['check', '-q', '-r', 'all', at('journal-theirs.qcow2')]);
+    expect(must('qemu-img', ['snapshot', '-l', image])).toMatch(/^1 +s /m);
+    expect(must('qemu-img', ['snapshot', '-l', at('journal-theirs.qcow2')])).toBe('');
+    // Once the journal is gone QEMU keeps them as well.
+    expect(qcow2(['journal', 'disable', '-q', image]).status).toBe(0);
+    must('qemu-img', ['check', '-q', '-r', 'all', image]);
+    expect(must('qemu-img', ['snapshot', '-l', image])).toMatch(/^1 +s /m);
+  });
 });
