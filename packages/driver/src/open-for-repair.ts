@@ -4,7 +4,7 @@
 import type { Task } from '@qcow2/block-device';
 import { autoclearFeatures, FormatError, UnsupportedFeatureError } from '@qcow2/spec';
 import { isReferenced } from './draft-journal.ts';
-import { boundJournal, isJournalValid } from './journal-binding.ts';
+import { areaIsOurs, boundJournal, isJournalValid } from './journal-binding.ts';
 import type { ImageParts } from './parts.ts';
 import { ReferenceWalk } from './reference-walk.ts';
 
@@ -22,8 +22,32 @@ export function* allocateBehindFile(parts: ImageParts): Task<void> {
 }
 
 /**
- * A clean image, for a repair. Its journal is used where nothing refers into the area and it is whole, whatever refcounts say of it;
- * else it is not valid any more, and the next opening for writing makes another.
+ * Whether a dirty journal is the image's, for a repair: nothing refers into its area. Refcounts are what is to be repaired,
+ * and may not even be read.
+ */
+export function* isOursByReferences(
+  { core, snapshots }: ImageParts,
+  area: { hostOffset: number; lengthBytes: number },
+): Task<boolean> {
+  return !(yield* isReferenced(core, snapshots, area));
+}
+
+/** What the next opening for writing will ask of a journal: so a crash leaves no dirty image that only a repair opens. */
+function* countsAsOurs(
+  { core, allocator }: ImageParts,
+  area: { hostOffset: number; lengthBytes: number },
+): Task<boolean> {
+  try {
+    return yield* areaIsOurs(core, allocator, area);
+  } catch (error) {
+    if (error instanceof FormatError) return false;
+    throw error;
+  }
+}
+
+/**
+ * A clean image, for a repair. Its journal is used where it is whole, nothing refers into the area, and its clusters count as they
+ * have to; else it is not valid any more, and the next opening for writing makes another.
  */
 export function* prepareForRepair(parts: ImageParts): Task<void> {
   const { core } = parts;
@@ -31,7 +55,10 @@ export function* prepareForRepair(parts: ImageParts): Task<void> {
   parts.useOrderedWrites();
   const bound = boundJournal(header);
   const ours =
-    bound !== undefined && isJournalValid(header) && !(yield* isReferenced(core, parts.snapshots, bound));
+    bound !== undefined &&
+    isJournalValid(header) &&
+    (yield* isOursByReferences(parts, bound)) &&
+    (yield* countsAsOurs(parts, bound));
   const log = ours ? yield* tryRecover(parts, bound) : undefined;
   // What a repair changes is what the bitmaps never spoke of.
   const kept = autoclearFeatures.bitmaps | autoclearFeatures.rawExternalData;

@@ -54,7 +54,13 @@ import {
   isJournalValid,
 } from './journal-binding.ts';
 import { loadHeader } from './load-header.ts';
-import { allocateBehindFile, keepAutoclear, prepareForRepair, tryRecover } from './open-for-repair.ts';
+import {
+  allocateBehindFile,
+  isOursByReferences,
+  keepAutoclear,
+  prepareForRepair,
+  tryRecover,
+} from './open-for-repair.ts';
 import { defaultTuning, ImageParts, type JournalTuning } from './parts.ts';
 import { rebuildRefcounts } from './refcount-rebuild.ts';
 
@@ -178,7 +184,10 @@ export function* openParts(device: BlockDevice, given: PartsOptions): Task<Image
   refuseForWriting(parts, options.forRepair);
   if (options.forRepair === true) yield* allocateBehindFile(parts);
   if (options.forRepair === true && !dirty) yield* prepareForRepair(parts);
-  else yield* prepareForWriting(parts, dirty, log?.openIntents ?? []);
+  else {
+    const { forRepair = false } = options;
+    yield* prepareForWriting(parts, { dirty, openIntents: log?.openIntents ?? [], forRepair });
+  }
   // A repair does not rely on them, and changes nothing that they speak of.
   if (options.forRepair !== true) yield* parts.bitmaps.load();
   return parts;
@@ -498,16 +507,22 @@ function refuseForWriting(parts: ImageParts, forRepair = false): void {
   }
 }
 
-function* prepareForWriting(
-  parts: ImageParts,
-  dirty: boolean,
-  openIntents: readonly RecoveredIntent[],
-): Task<void> {
+interface WriterOptions {
+  readonly dirty: boolean;
+  readonly openIntents: readonly RecoveredIntent[];
+  /** Only a dirty image is prepared for a repair here. */
+  readonly forRepair: boolean;
+}
+
+function* prepareForWriting(parts: ImageParts, { dirty, openIntents, forRepair }: WriterOptions): Task<void> {
   const { core, allocator } = parts;
   const { header } = core;
   const bound = boundJournal(header);
   if (dirty) {
-    if (bound === undefined || !(yield* areaIsOurs(core, allocator, bound))) {
+    const ours =
+      bound !== undefined &&
+      (yield* forRepair ? isOursByReferences(parts, bound) : areaIsOurs(core, allocator, bound));
+    if (!ours) {
       throw new FormatError('JOURNAL_DAMAGED', 'clusters of the live journal are in use by something else', {
         hostOffset: bound?.hostOffset,
         clause: 'JRN-BIND-016',

@@ -18,6 +18,7 @@ import { encryptionMutants } from './mutants-encryption.ts';
 import { engineMutants, recordMutants } from './mutants-engine.ts';
 import { growthMutants } from './mutants-growth.ts';
 import { lazyMutants, orderedMutants } from './mutants-others.ts';
+import { repairMutants } from './mutants-repair.ts';
 import { snapshotMutants } from './mutants-snapshots.ts';
 import { subclusterMutants } from './mutants-subclusters.ts';
 
@@ -60,6 +61,7 @@ export const codeMutants: readonly CodeMutant[] = [
   ...dataFileMutants,
   ...snapshotMutants,
   ...bitmapMutants,
+  ...repairMutants,
 ];
 
 export function codeMutant(name: string): CodeMutant | undefined {

@@ -182,6 +182,8 @@ function describe(violation: GuestViolation): string {
       return `the snapshots are [${violation.found}]`;
     case 'bitmaps':
       return violation.message;
+    case 'dangers':
+      return violation.found.join('; ');
     case 'content':
       return `guest sector ${violation.guestSector} holds what it never may`;
   }

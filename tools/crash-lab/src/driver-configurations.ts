@@ -6,7 +6,7 @@
  * that spaces of crash states are small enough to be gone through: clusters of 1 KiB (two sectors: a sub-cluster
  * write is one sector), journal blocks of 512 bytes, a ring of 56 KiB.
  */
-import type { CreateOptions, OpenOptions } from '@qcow2/driver';
+import type { CreateOptions, OpenOptions, RepairMode } from '@qcow2/driver';
 import type { Sharing } from './shared-clusters.ts';
 
 export type DriverMode = 'draft-2013' | 'journal' | 'ordered' | 'lazy';
@@ -83,6 +83,8 @@ export interface DriverConfiguration {
   readonly tuning?: NonNullable<OpenOptions['journal']>;
   /** There are two bitmaps before the workload: one that is turned on, and a coarser one that is not. */
   readonly bitmaps?: boolean;
+  /** It is damaged, and so far repaired by every opening for writing. */
+  readonly repair?: RepairMode;
   /** Freed clusters are discarded in the file. */
   readonly discard?: OpenOptions['discard'];
 }
@@ -127,6 +129,15 @@ const shapes: Readonly<Record<string, Shape>> = {
   // What is freed reads as zeros at once.
   '+unmap+filled': { ...small, filled: true, letters: 'swzdfgck', discard: 'unmap' },
 };
+
+/** Damaged, and repaired: every two kinds of damage meet. */
+const repaired: Shape = { ...small, filled: true, letters: 'xdLHZTFGBDWNXSK', repair: 'all' };
+const repairShapes: Readonly<Record<string, Shape>> = {
+  '+repair': repaired,
+  '+repair+snapshot': { ...repaired, sharing: 'snapshot', letters: 'hLHZTFBX' },
+};
+/** With a journal another one is made there, since nobody can say whose its clusters are: beyond the bound. */
+const damagedTable: Shape = { ...repaired, letters: 'sLYXSZ' };
 
 /** Bitmaps that are changed, and kept current by writes. The draft's journal excludes them. */
 const bitmapShapes: Readonly<Record<string, Shape>> = {
@@ -213,6 +224,10 @@ const tuned: readonly DriverConfiguration[] = [
     tuning: direct,
     discard: 'unmap',
   },
+  { ...damagedTable, name: 'ordered+repair+table', mode: 'ordered' },
+  { ...damagedTable, name: 'lazy+repair+table', mode: 'lazy' },
+  { ...repaired, name: 'journal+repair+leaks', mode: 'journal', letters: 'xLHF', repair: 'leaks' },
+  { ...repaired, name: 'ordered+repair+leaks', mode: 'ordered', letters: 'xLHF', repair: 'leaks' },
   // No record tells of a write in place: what a bitmap says must be durable before it.
   { ...bitmapShapes['+bitmaps']!, name: 'journal+direct+bitmaps', mode: 'journal', tuning: direct },
   {
@@ -253,6 +268,8 @@ const encrypted: readonly DriverConfiguration[] = [
 ];
 
 const tunedRandom: readonly DriverConfiguration[] = [
+  // Its records are many.
+  { ...repaired, name: 'draft-2013+repair', mode: 'draft-2013' },
   // Rounds make copies all the time, into clusters that the guest goes on writing to.
   {
     ...small,
@@ -313,7 +330,10 @@ function product(
 /** What every sequence of its letters is tried on. */
 export const exhaustiveConfigurations: readonly DriverConfiguration[] = [
   ...product(shapes),
-  ...product({ ...dataFileShapes, '+raw+unmapped': unmapped, ...bitmapShapes }, modesButDraft),
+  ...product(
+    { ...dataFileShapes, '+raw+unmapped': unmapped, ...bitmapShapes, ...repairShapes },
+    modesButDraft,
+  ),
   ...tuned,
   ...encrypted,
   { ...dataFileShapes['+data']!, name: 'journal+direct+data', mode: 'journal', tuning: direct },

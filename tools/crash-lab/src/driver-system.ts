@@ -9,9 +9,12 @@ import {
   type OpenOptions,
   openImage,
   type Qcow2Image,
+  type RepairOptions,
   readImageHeader,
+  repairImage,
 } from '@qcow2/driver';
-import { incompatibleFeatures } from '@qcow2/spec';
+import { FormatError, InvariantError, incompatibleFeatures } from '@qcow2/spec';
+import { damaged, dangersOf } from './damaged-image.ts';
 import { type DriverConfiguration, driverModes, journalBytes } from './driver-configurations.ts';
 import { liveLogOf } from './live-log.ts';
 import { noiseEncryption } from './noise-cipher.ts';
@@ -26,6 +29,7 @@ import type {
   LiveLog,
   OpenBitmaps,
   OpenSystem,
+  Repair,
   SystemUnderTest,
 } from './system-under-test.ts';
 import { compressibleContentOf, mostGrownClusters, stampedContent } from './workload.ts';
@@ -57,6 +61,7 @@ export class DriverSystem implements SystemUnderTest {
   readonly hasSnapshots: boolean;
   readonly leaksForStrangers: boolean;
   readonly bitmaps?: NonNullable<SystemUnderTest['bitmaps']>;
+  readonly repair?: Repair;
   readonly #initial: Uint8Array;
   readonly #leaksInOperations: boolean;
 
@@ -67,7 +72,10 @@ export class DriverSystem implements SystemUnderTest {
     // Bitmaps are changed at rest, when no mark of lazy refcounts stands there [BMP-005].
     const leaksInBitmaps = configuration.bitmaps === true && configuration.mode !== 'journal';
     this.#leaksInOperations = leaksInBitmaps || (this.hasSnapshots && leaksInOperations);
-    this.leaksAreFailures = leaksAreFailures && !this.#leaksInOperations;
+    // A repair leaves none.
+    const { repair } = configuration;
+    this.leaksAreFailures = repair !== undefined || (leaksAreFailures && !this.#leaksInOperations);
+    if (repair !== undefined) this.repair = this.#repairOf();
     // The draft counts the clusters of its journal, and nobody else knows who refers to them.
     this.leaksForStrangers = configuration.mode === 'draft-2013';
     const { guestBytes, clusterBytes, filled, sharing } = configuration;
@@ -148,10 +156,10 @@ export class DriverSystem implements SystemUnderTest {
 
   async open(device: BlockDevice, options: { random: FillRandom; readOnly: boolean }): Promise<OpenSystem> {
     const files = this.#files(device);
-    const image = await openImage(
-      files.image,
-      this.#openOptions(options.random, options.readOnly, files.data),
-    );
+    const { repair } = this.configuration;
+    const openOptions = this.#openOptions(options.random, options.readOnly, files.data);
+    if (repair !== undefined && !options.readOnly) await repairWhole(files.image, { ...openOptions, repair });
+    const image = await openImage(files.image, openOptions);
     return {
       guest: image,
       grow: (sizeBytes) => image.grow(sizeBytes),
@@ -167,6 +175,31 @@ export class DriverSystem implements SystemUnderTest {
       settle: () => undefined,
       close: () => image.close(),
       abandon: () => image.abandon(),
+    };
+  }
+
+  #repairOf(): Repair {
+    return {
+      damage: async (device, kind) => {
+        // In the order of the file, so that what a crash leaves of it is damage of the kinds that there are: counted first.
+        for (const [at, bytes] of damaged(await allBytes(device), kind)) {
+          await device.write(at, bytes);
+          await device.flush();
+        }
+      },
+      look: async (device, before) => {
+        const disk = await openImage(
+          device,
+          this.#openOptions(() => undefined, true, undefined),
+        );
+        const content = before.slice();
+        for (let at = 0; at < content.length; at += this.clusterBytes) {
+          await readWhereReadable(disk, at, content.subarray(at, at + this.clusterBytes));
+        }
+        disk.abandon();
+        return content;
+      },
+      dangers: dangersOf,
     };
   }
 
@@ -192,7 +225,8 @@ export class DriverSystem implements SystemUnderTest {
    * others for lost length; QEMU's calls them corrupt, and does not repair them.
    */
   async checkCrashed(device: BlockDevice): Promise<readonly string[]> {
-    if (this.configuration.mode !== 'lazy') return [];
+    // Damage may lead anywhere.
+    if (this.configuration.mode !== 'lazy' || this.repair !== undefined) return [];
     const { findings } = await checkImage(this.#files(device).image);
     return findings.filter(({ code }) => code === 'OUT_OF_RANGE').map(({ message }) => message);
   }
@@ -298,6 +332,26 @@ export class DriverSystem implements SystemUnderTest {
     });
     return [part(0, 3 * clusterBytes), part(5 * clusterBytes, clusterBytes / 2)];
   }
+}
+
+/** @throws INVARIANT where something is left */
+async function repairWhole(device: BlockDevice, options: RepairOptions): Promise<void> {
+  const { left } = await repairImage(device, options);
+  if (left.corruptions + left.leaks + left.checkErrors === 0) return;
+  const findings = left.findings.slice(0, 4).map(({ message }) => message);
+  throw new InvariantError(`a repair has left something: ${findings.join('; ')}`);
+}
+
+/** Leaves `into` as it is where an entry is damaged. */
+async function readWhereReadable(disk: BlockDevice, offset: number, into: Uint8Array): Promise<void> {
+  const bytes = new Uint8Array(into.length);
+  try {
+    await disk.read(offset, bytes);
+  } catch (error) {
+    if (error instanceof FormatError) return;
+    throw error;
+  }
+  into.set(bytes);
 }
 
 /** Every L2 entry is empty, as where a program that is not this one has discarded the whole disk. */

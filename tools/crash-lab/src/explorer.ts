@@ -26,7 +26,7 @@ import {
 import { randomChoice, structuredChoices } from './choices.ts';
 import { type CrashPoint, crashPoints } from './crash-point.ts';
 import { type CrashChoice, CrashSpace } from './crash-space.ts';
-import type { AllowedContent, GuestViolation } from './guest-oracle.ts';
+import { type AllowedContent, addedDangers, type GuestViolation } from './guest-oracle.ts';
 import { killTimeline, liveImage } from './kill-point.ts';
 import type { DeviceMutation } from './mutation.ts';
 import type { QemuCheck } from './qemu-check.ts';
@@ -130,6 +130,9 @@ export interface WorkloadPlan {
 /** Drawn states of each crash point of a second life. */
 const statesPerLaterPoint = 2;
 
+/** What recovery gives, and what was dangerous before it. */
+type Outcome = Pick<Recovery, 'dangers'> & { readonly content: Uint8Array };
+
 /** An image, and what the guest sees on it once it is recovered. */
 interface LifeStart {
   readonly image: SectorImage;
@@ -152,7 +155,7 @@ export class Explorer {
   #base: SectorImage | undefined;
   /** By image: number of the content that recovery gives, -1 where it fails. */
   readonly #recovered = new Map<string, number>();
-  readonly #contents: Uint8Array[] = [];
+  readonly #contents: Outcome[] = [];
   readonly #contentNumbers = new Map<string, number>();
 
   constructor(system: SystemUnderTest, options: ExplorerOptions) {
@@ -233,10 +236,9 @@ export class Explorer {
       const recovery = await recover(this.#system, image, fullDepth);
       const id = this.#id(scene, steps.slice(0, index + 1));
       this.#report(scene.workload, id, recovery.problems);
-      const violation = recovery.content && allowed?.firstViolation(recovery.content);
+      const violation = recovery.content && allowed?.firstViolation(recovery.content, recovery.dangers);
       if (violation) this.#report(scene.workload, id, [describeViolation(violation)]);
-      const difference = expected && describeDifference(expected.content, recovery.content);
-      if (difference) this.#report(scene.workload, id, [secondCrashProblem(difference)]);
+      if (expected !== undefined) this.#report(scene.workload, id, secondCrashProblems(expected, recovery));
       expected = recovery;
       end = { image, recovery };
       timeline = { base: image, log: this.#mutated(recovery), allowed: [] };
@@ -376,7 +378,8 @@ export class Explorer {
     const content = await this.#contentAfterRecovery(scene, image, steps);
     if (content === -1 || verdicts.has(content)) return;
     verdicts.add(content);
-    const violation = allowed?.firstViolation(this.#contents[content]!);
+    const outcome = this.#contents[content]!;
+    const violation = allowed?.firstViolation(outcome.content, outcome.dangers);
     if (violation !== undefined) {
       this.#report(scene.workload, this.#id(scene, steps()), [describeViolation(violation)]);
     }
@@ -399,7 +402,7 @@ export class Explorer {
       twice: low % 16 === 1,
       readOnly: low % 8 === 2,
     });
-    const number = recovery.content === undefined ? -1 : this.#numberOf(recovery.content);
+    const number = this.#numberOf(recovery);
     this.#recovered.set(key, number);
     if (recovery.leaks > 0) this.tally.leakedImages++;
     if (recovery.problems.length > 0) {
@@ -460,8 +463,8 @@ export class Explorer {
         const third = !all && steps().length === 1 && scene.random.chance(8);
         const content = await this.#contentAfterRecovery(scene, space.image(choice), path, third);
         if (content === expected || content === -1) continue;
-        const difference = describeDifference(this.#contents[expected], this.#contents[content]);
-        this.#report(scene.workload, this.#id(scene, path()), [secondCrashProblem(difference ?? '')]);
+        const problems = secondCrashProblems(this.#contents[expected]!, this.#contents[content]!);
+        this.#report(scene.workload, this.#id(scene, path()), problems);
       }
     }
   }
@@ -482,11 +485,12 @@ export class Explorer {
     this.#report(scene.workload, this.#id(scene, steps()), [{ guarantee: 'G3', message: complaint }]);
   }
 
-  #numberOf(content: Uint8Array): number {
-    const key = SectorImage.fromBytes(content).key();
+  #numberOf({ content, dangers }: Recovery): number {
+    if (content === undefined) return -1;
+    const key = [SectorImage.fromBytes(content).key(), ...dangers].join('\n');
     const known = this.#contentNumbers.get(key);
     if (known !== undefined) return known;
-    this.#contents.push(content);
+    this.#contents.push({ content, dangers });
     this.#contentNumbers.set(key, this.#contents.length - 1);
     return this.#contents.length - 1;
   }
@@ -522,6 +526,10 @@ export function describeViolation(violation: GuestViolation): Problem {
     const sizes = violation.allowedBytes.join(' or ');
     return { guarantee: 'G1/G2', message: `the disk has ${violation.foundBytes} bytes, allowed: ${sizes}` };
   }
+  if (violation.kind === 'dangers') {
+    const message = ['a crash has made the image worse', ...violation.found].join('\n  ');
+    return { guarantee: 'repair', message };
+  }
   if (violation.kind === 'bitmaps') return { guarantee: 'bitmaps', message: violation.message };
   if (violation.kind === 'snapshots') {
     const { found, allowed } = violation;
@@ -539,6 +547,18 @@ export function describeViolation(violation: GuestViolation): Problem {
   };
 }
 
-function secondCrashProblem(difference: string): Problem {
-  return { guarantee: 'G4', message: `a crash in recovery changed what recovery gives: ${difference}` };
+/** A crash in recovery may change nothing of what recovery gives, and leaves nothing that is more dangerous. */
+function secondCrashProblems(
+  first: Pick<Recovery, 'content' | 'dangers'>,
+  second: Pick<Recovery, 'content' | 'dangers'>,
+): Problem[] {
+  const difference = describeDifference(first.content, second.content);
+  const added = addedDangers(first.dangers, second.dangers);
+  const problems: Problem[] = [];
+  if (difference !== undefined) {
+    const message = `a crash in recovery changed what recovery gives: ${difference}`;
+    problems.push({ guarantee: 'G4', message });
+  }
+  if (added.length > 0) problems.push(describeViolation({ kind: 'dangers', found: added }));
+  return problems;
 }

@@ -75,8 +75,11 @@ export interface ReadToken {
 export interface AllowedContent {
   /** A number that is the same for equal states of one oracle and different for others. */
   readonly version: number;
-  /** Undefined where all is as allowed, else the first sector that is not. */
-  firstViolation(content: Uint8Array): GuestViolation | undefined;
+  /**
+   * Undefined where all is as allowed, else the first sector that is not.
+   * @param dangers what stood there before recovery (`Repair`)
+   */
+  firstViolation(content: Uint8Array, dangers?: readonly string[]): GuestViolation | undefined;
 }
 
 export type GuestViolation =
@@ -87,6 +90,7 @@ export type GuestViolation =
       readonly allowed: readonly Sector[];
     }
   | { readonly kind: 'bitmaps'; readonly message: string }
+  | { readonly kind: 'dangers'; readonly found: readonly string[] }
   | {
       readonly kind: 'snapshots';
       readonly found: string;
@@ -104,6 +108,8 @@ export class GuestOracle {
   #snapshots: readonly string[] | undefined;
   /** Lists of bitmaps that there may be, and how the system keeps them right; undefined: it has none. */
   #bitmaps: { readonly promise: BitmapPromise; readonly lists: BitmapLists } | undefined;
+  /** What is dangerous in the image, by damage. */
+  #dangers: readonly string[] = [];
   #now = 0;
   #version = 0;
 
@@ -239,6 +245,16 @@ export class GuestOracle {
     this.#version++;
   }
 
+  /** From now on this much may be dangerous in the image, and nothing else. */
+  allowDangers(dangers: readonly string[]): void {
+    this.#dangers = dangers;
+    this.#version++;
+  }
+
+  get dangers(): readonly string[] {
+    return this.#dangers;
+  }
+
   /** From now on the system is asked for its bitmaps: these, or where a change of them is under way, either list. */
   allowBitmaps(promise: BitmapPromise, ...lists: BitmapLists): void {
     this.#bitmaps = { promise, lists };
@@ -326,11 +342,14 @@ export class GuestOracle {
     const allowedBytes = this.#sizes.map(({ sizeBytes }) => sizeBytes);
     const snapshots = this.#snapshots;
     const bitmaps = this.#bitmaps;
+    const known = this.#dangers;
     const listBytes =
       (snapshots === undefined ? 0 : snapshotListBytes) + (bitmaps === undefined ? 0 : bitmapListBytes);
     return {
       version: this.#version,
-      firstViolation: (content) => {
+      firstViolation: (content, dangers = []) => {
+        const added = addedDangers(known, dangers);
+        if (added.length > 0) return { kind: 'dangers', found: added };
         const diskBytes = content.length - listBytes;
         if (!allowedBytes.includes(diskBytes)) return { kind: 'size', foundBytes: diskBytes, allowedBytes };
         const disk = content.subarray(0, diskBytes);
@@ -440,6 +459,11 @@ function firstViolation(
     }
   }
   return undefined;
+}
+
+/** What is dangerous, and was not before. */
+export function addedDangers(before: readonly string[], now: readonly string[]): readonly string[] {
+  return now.filter((one) => !before.includes(one));
 }
 
 /** What there is to know of the sectors of a content for the sake of bitmaps. */

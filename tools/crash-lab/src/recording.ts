@@ -25,6 +25,7 @@ import type { BitmapState, OpenSystem, SystemUnderTest } from './system-under-te
 import {
   compressibleContentOf,
   contentOf,
+  type Damage,
   type GuestOperation,
   mostGrownClusters,
   type Workload,
@@ -85,6 +86,9 @@ class Run {
   readonly #operationTimes: number[] = [];
   readonly #random: SeededRandom;
   readonly #firstStamp: number;
+  readonly #disk: SectorDevice;
+  /** What the guest saw before the damage under way. */
+  #seen: Uint8Array = new Uint8Array();
   #growing: Promise<void> | undefined;
 
   constructor(system: SystemUnderTest, base: SectorImage, workload: Workload, options: RecordOptions) {
@@ -92,7 +96,8 @@ class Run {
     this.#base = base;
     this.#workload = workload;
     this.#options = options;
-    const disk: BlockDevice = new SectorDevice(base.clone());
+    const disk = new SectorDevice(base.clone());
+    this.#disk = disk;
     const order = new SeededRandom(hashText('order'), hashText(workload.name));
     this.#device = new RecordingDevice(
       workload.disturbed ? new DelayingDevice(disk, order, workload.isWatched) : disk,
@@ -111,10 +116,20 @@ class Run {
   }
 
   async all(): Promise<void> {
+    await this.#noteDangers();
     let system = await this.#open();
     let underWay: Promise<void>[] = [];
-    for (const [index, operation] of this.#workload.operations.entries()) {
+    const { operations } = this.#workload;
+    for (const [index, operation] of operations.entries()) {
       this.#operationTimes.push(this.#device.now);
+      if (operation.kind === 'damage') {
+        await Promise.all(underWay);
+        underWay = [];
+        if (operations[index - 1]?.kind !== 'damage') await this.#leave(system);
+        await this.#damage(operation.damage);
+        if (operations[index + 1]?.kind !== 'damage') system = await this.#open();
+        continue;
+      }
       if (operation.kind === 'reopen' || operation.kind === 'kill') {
         await Promise.all(underWay);
         underWay = [];
@@ -146,6 +161,31 @@ class Run {
     await this.#close(system);
   }
 
+  /** Without closing it: a journal has what was flushed. */
+  async #leave(system: OpenSystem): Promise<void> {
+    await this.#makeDurable(() => system.guest.flush());
+    this.#seen = new Uint8Array(system.guest.sizeBytes);
+    await system.guest.read(0, this.#seen);
+    system.abandon();
+  }
+
+  /** Whatever comes, the guest is to see what can be seen now, and nothing is to become more dangerous than it is. */
+  async #damage(damage: Damage): Promise<void> {
+    const { repair } = this.#system;
+    if (repair === undefined) throw new InvariantError('a workload damages a system that is not repaired');
+    const after = new SectorDevice(this.#disk.image.clone());
+    await repair.damage(after, damage);
+    this.#seen = await repair.look(after, this.#seen);
+    const dangers = await repair.dangers(after);
+    const token = this.#oracle.beginReplace(this.#seen);
+    this.#oracle.allowDangers([...this.#oracle.dangers, ...dangers]);
+    this.#note(false);
+    await repair.damage(this.#device, damage);
+    this.#oracle.endReplace(token);
+    this.#oracle.allowDangers(dangers);
+    this.#note(true);
+  }
+
   recording(): Recording {
     const log = this.#options.mutation?.apply(this.#device.log) ?? this.#device.log;
     return {
@@ -158,10 +198,23 @@ class Run {
   }
 
   async #open(): Promise<OpenSystem> {
-    return this.#system.open(this.#device, {
+    const system = await this.#system.open(this.#device, {
       random: (into) => this.#random.fill(into),
       readOnly: false,
     });
+    if (this.#system.repair !== undefined) {
+      this.#oracle.allowDangers([]);
+      this.#note(true);
+    }
+    return system;
+  }
+
+  /** A later life may begin with an image that an earlier one has not repaired. */
+  async #noteDangers(): Promise<void> {
+    const { repair } = this.#system;
+    if (repair === undefined) return;
+    this.#oracle.allowDangers(await repair.dangers(new SectorDevice(this.#base.clone())));
+    this.#note(false);
   }
 
   /** What lives must show what was written, before any crash. @throws INVARIANT */
@@ -221,7 +274,7 @@ class Run {
 
   async #perform(
     system: OpenSystem,
-    operation: Exclude<GuestOperation, DiskOperation | { kind: 'reopen' | 'kill' }>,
+    operation: Exclude<GuestOperation, DiskOperation | { kind: 'reopen' | 'kill' | 'damage' }>,
     index: number,
   ): Promise<void> {
     const { guest } = system;

@@ -16,10 +16,10 @@ import type { OpenSnapshots, OpenSystem, SystemUnderTest } from './system-under-
 import { mostGrownClusters } from './workload.ts';
 
 /**
- * The guarantees of the journal's design that the lab can see broken, and what bitmaps promise; `run` where a workload failed
- * by itself.
+ * The guarantees of the journal's design that the lab can see broken, and what bitmaps and repairs promise; `run` where a
+ * workload failed by itself.
  */
-export type Guarantee = 'G1/G2' | 'G3' | 'G4' | 'G6' | 'G9' | 'bitmaps' | 'open' | 'run';
+export type Guarantee = 'G1/G2' | 'G3' | 'G4' | 'G6' | 'G9' | 'bitmaps' | 'repair' | 'open' | 'run';
 
 export interface Problem {
   readonly guarantee: Guarantee;
@@ -47,6 +47,8 @@ export interface Recovery {
   /** The image after the clean close; undefined where it did not come to that. */
   readonly closed: SectorImage | undefined;
   readonly leaks: number;
+  /** What was dangerous before (`Repair`). */
+  readonly dangers: readonly string[];
 }
 
 export async function recover(
@@ -60,6 +62,7 @@ export async function recover(
     const found = `${findings.length} errors before recovery`;
     problems.push({ guarantee: 'G3', message: [found, ...findings.slice(0, 8)].join('\n  ') });
   }
+  const dangers = (await system.repair?.dangers(new SectorDevice(image.clone()))) ?? [];
   const first = await openReadClose(system, image);
   const { content, closed } = first;
   let leaks = 0;
@@ -70,8 +73,9 @@ export async function recover(
     if (depth.reopen) await checkReopened(system, closed, content, problems);
     if (depth.twice) await checkSecondRecovery(system, image, closed, problems);
   }
-  if (depth.readOnly) await checkReadOnly(system, image, content, problems);
-  return { content, problems, log: first.log, closed, leaks };
+  // A reader does not repair what it reads.
+  if (depth.readOnly && system.repair === undefined) await checkReadOnly(system, image, content, problems);
+  return { content, problems, log: first.log, closed, leaks, dangers };
 }
 
 interface Passage {

@@ -10,23 +10,18 @@
  * more than one. Whole images in memory: they are tiny.
  */
 import {
-  decodeDraftImageHeader,
-  decodeHeader,
   decodeSnapshotTable,
   encodeHeader,
   encodeSnapshotTable,
   l2EntryBytes,
   l2FormatOf,
-  peekDraftBinding,
-  type Qcow2Header,
   readEntryOffset,
-  readRefcountBlockOffset,
-  refcountCodec,
   writeEntryCopied,
   writeL1Entry,
   writeStandardEntry,
 } from '@qcow2/codec';
 import { InvariantError } from '@qcow2/spec';
+import { ImageBytes } from './image-bytes.ts';
 
 export type Sharing = 'none' | 'twins' | 'snapshot';
 
@@ -35,63 +30,6 @@ export const twinPairs: readonly (readonly [number, number])[] = [
   [0, 1],
   [5, 6],
 ];
-
-class ImageBytes {
-  bytes: Uint8Array<ArrayBuffer>;
-  readonly header: Qcow2Header;
-  readonly clusterBytes: number;
-
-  constructor(bytes: Uint8Array<ArrayBuffer>) {
-    this.bytes = bytes;
-    this.header = peekDraftBinding(bytes) === undefined ? decodeHeader(bytes) : decodeDraftImageHeader(bytes);
-    this.clusterBytes = 2 ** this.header.clusterBits;
-  }
-
-  get view(): DataView {
-    return new DataView(this.bytes.buffer);
-  }
-
-  count(cluster: number, change: number): void {
-    const codec = refcountCodec(this.header.refcountOrder);
-    const perBlock = codec.entriesPerBlock(this.clusterBytes);
-    const entry = this.header.refcountTableOffset + Math.floor(cluster / perBlock) * 8;
-    const block = readRefcountBlockOffset(this.view, entry);
-    if (block === 0) throw new InvariantError('no refcount block covers the cluster', { value: cluster });
-    const blockView = new DataView(this.bytes.buffer, block, this.clusterBytes);
-    const index = cluster % perBlock;
-    codec.set(blockView, index, codec.get(blockView, index) + change);
-  }
-
-  /** A cluster behind all others, with a reference. */
-  append(content: Uint8Array): number {
-    const cluster = Math.ceil(this.bytes.length / this.clusterBytes);
-    const longer = new Uint8Array((cluster + 1) * this.clusterBytes);
-    longer.set(this.bytes);
-    longer.set(content, cluster * this.clusterBytes);
-    this.bytes = longer;
-    this.count(cluster, 1);
-    return cluster * this.clusterBytes;
-  }
-
-  /** Positions of the entries of all L2 tables below an L1 table, with the guest cluster of each. */
-  *entries(l1Offset: number, l1Entries: number): Generator<{ guestCluster: number; at: number }> {
-    const entryBytes = l2EntryBytes(l2FormatOf(this.header));
-    const perTable = this.clusterBytes / entryBytes;
-    for (let index = 0; index < l1Entries; index++) {
-      const table = readEntryOffset(this.view, l1Offset + index * 8);
-      for (let entry = 0; table !== 0 && entry < perTable; entry++) {
-        yield { guestCluster: index * perTable + entry, at: table + entry * entryBytes };
-      }
-    }
-  }
-
-  entryAt(guestCluster: number): number {
-    for (const entry of this.entries(this.header.l1Offset, this.header.l1Entries)) {
-      if (entry.guestCluster === guestCluster) return entry.at;
-    }
-    throw new InvariantError('a cluster that is to be shared has no L2 table', { value: guestCluster });
-  }
-}
 
 /** L2 tables of the active disk that lie wholly behind its end. */
 export function tablesBehindEnd(bytes: Uint8Array<ArrayBuffer>): number {

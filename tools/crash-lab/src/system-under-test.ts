@@ -7,6 +7,7 @@
  */
 import type { BlockDevice } from '@qcow2/block-device';
 import type { BitmapPromise } from './bitmap-oracle.ts';
+import type { Damage } from './workload.ts';
 
 export type FillRandom = (into: Uint8Array) => void;
 
@@ -103,6 +104,16 @@ export interface LiveLog {
   readonly records: readonly LoggedRecord[];
 }
 
+/** Of a system that is damaged, and repaired by every opening for writing. */
+export interface Repair {
+  /** Damage what stands on the device while nobody has it open; durable on return. Nothing where there is no such thing to damage. */
+  damage(device: BlockDevice, damage: Damage): Promise<void>;
+  /** What a guest sees on a damaged device; what it can not see is taken from `before`. */
+  look(device: BlockDevice, before: Uint8Array): Promise<Uint8Array>;
+  /** What is dangerous in it as it stands, one line for each: a crash must not add to it. */
+  dangers(device: BlockDevice): Promise<readonly string[]>;
+}
+
 export interface SystemUnderTest {
   /** Names the configuration in the ids of states: letters, digits, `+`, `-`. */
   readonly name: string;
@@ -120,6 +131,7 @@ export interface SystemUnderTest {
     /** Right after `create`. */
     readonly initial: readonly BitmapState[];
   };
+  readonly repair?: Repair;
   /** After recovery nothing may be leaked (G3); otherwise leaks are counted but allowed. */
   readonly leaksAreFailures: boolean;
   /** Programs that do not know the system find leaks where it has none. */

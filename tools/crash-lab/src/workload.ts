@@ -35,6 +35,8 @@ export type GuestOperation =
   | { readonly kind: 'delete' }
   /** Change the bitmaps: a new one; the oldest is removed, cleared, merged into the newest, turned on or off. */
   | { readonly kind: 'bitmap'; readonly change: BitmapChange }
+  /** Something that is not ours changes a table of the image while nobody has it open; the next opening repairs it. */
+  | { readonly kind: 'damage'; readonly damage: Damage }
   /** Write the last bytes of the disk, wherever it ends by then. */
   | { readonly kind: 'tail'; readonly lengthBytes: number }
   /** See what stands there, while other requests are under way. */
@@ -50,6 +52,25 @@ export type GuestOperation =
 
 const bitmapChanges = ['add', 'remove', 'clear', 'merge', 'toggle'] as const;
 export type BitmapChange = (typeof bitmapChanges)[number];
+
+/** Damage that a repair puts right whole, by its letter. */
+const damageLetters = {
+  L: 'a leak',
+  H: 'a refcount too high',
+  Z: 'a refcount of 0',
+  T: 'an L2 table with a refcount of 0',
+  F: 'a copied flag',
+  G: 'a copied flag of an L1 entry',
+  B: 'a reserved bit of an L2 entry',
+  D: 'a reserved bit of an L1 entry',
+  W: 'a cluster used twice',
+  N: 'a zero cluster beyond the end',
+  X: 'a refcount block gone',
+  Y: 'a reserved bit of the refcount table',
+  S: 'a refcount block used twice',
+  K: 'a mark as corrupt',
+} as const;
+export type Damage = (typeof damageLetters)[keyof typeof damageLetters];
 
 export interface Workload {
   /**
@@ -120,6 +141,7 @@ export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation
     ['C', { kind: 'bitmap', change: 'clear' }],
     ['M', { kind: 'bitmap', change: 'merge' }],
     ['E', { kind: 'bitmap', change: 'toggle' }],
+    ...Object.entries(damageLetters).map(([letter, damage]) => [letter, { kind: 'damage', damage }] as const),
     ['c', { kind: 'reopen' }],
     ['k', { kind: 'kill' }],
   ]);
@@ -255,6 +277,8 @@ export function describeOperation(operation: GuestOperation): string {
       return `shrink by ${operation.clusters} clusters`;
     case 'bitmap':
       return `${operation.change} a bitmap`;
+    case 'damage':
+      return operation.damage;
     case 'tail':
       return `write the last ${operation.lengthBytes}`;
     default:
@@ -279,8 +303,12 @@ function stampedSector(index: number, sector: number): Uint8Array {
 
 function randomOperation(geometry: Geometry, random: SeededRandom): GuestOperation {
   const { guestBytes, clusterBytes, letters } = geometry;
-  // Systems without compressed clusters draw nothing for them.
+  // Systems without compressed clusters, or without damage, draw nothing for them.
   if (letters.includes('p') && random.chance(5)) return randomCompression(guestBytes, clusterBytes, random);
+  const damage = Object.entries(damageLetters).filter(([letter]) => letters.includes(letter));
+  if (damage.length > 0 && random.chance(5)) {
+    return { kind: 'damage', damage: damage[random.below(damage.length)]![1] };
+  }
   const dice = random.below(100);
   if (dice < 22) return { kind: 'flush' };
   if (dice < 24) return { kind: 'reopen' };

@@ -22,7 +22,8 @@ export async function runJobs(
 }
 
 /** Shapes that only have more of the format: `pnpm crash-lab` goes on to sequences of 2 and 3 with them. */
-const furtherShapes = /\+(data|raw|luks|compressed|snapshots|unmap|parts|bitmaps|rest|late)\b|l1\+long/;
+const furtherShapes =
+  /\+(data|raw|luks|compressed|snapshots|unmap|parts|bitmaps|repair|rest|late)\b|l1\+long/;
 
 /** Sequences of up to 2 operations, of 1 on shapes with more of the format, and of 3 on the systems that are named. */
 export function isShort(...whole: readonly string[]): (job: Job) => boolean {

@@ -1,17 +1,27 @@
 /** That the product of modes and shapes is there, whole; and that images whose clusters are shared are what they should be. */
-import { checkImage, openImage } from '@qcow2/driver';
+import { checkImage, openImage, readImageHeader } from '@qcow2/driver';
+import { incompatibleFeatures } from '@qcow2/spec';
 import { describe, expect, it } from 'vitest';
 import { defaultCampaign, jobsOf } from '../src/campaign.ts';
-import { exhaustiveConfigurations } from '../src/driver-configurations.ts';
+import { type DriverConfiguration, exhaustiveConfigurations } from '../src/driver-configurations.ts';
 import { DriverSystem } from '../src/driver-system.ts';
 import { SeededRandom } from '../src/random.ts';
 import { SectorDevice } from '../src/sector-device.ts';
 import { SectorImage } from '../src/sector-image.ts';
 import { frozenContent } from '../src/shared-clusters.ts';
 import { labSystems } from '../src/systems.ts';
+import { alphabet } from '../src/workload.ts';
 
 const modes = ['draft-2013', 'journal', 'ordered', 'lazy'];
-const butDraft = ['+data', '+data+filled', '+data+backing', '+raw+filled', '+raw+unmapped', '+bitmaps'];
+const butDraft = [
+  '+data',
+  '+data+filled',
+  '+data+backing',
+  '+raw+filled',
+  '+raw+unmapped',
+  '+bitmaps',
+  '+repair',
+];
 const shapes = [
   '',
   '+filled',
@@ -26,8 +36,12 @@ const shapes = [
   '+snapshots',
 ];
 
+function configurationOf(name: string): DriverConfiguration {
+  return exhaustiveConfigurations.find((one) => one.name === name)!;
+}
+
 async function created(name: string) {
-  const configuration = exhaustiveConfigurations.find((one) => one.name === name)!;
+  const configuration = configurationOf(name);
   const system = new DriverSystem(configuration);
   const device = new SectorDevice(new SectorImage());
   const random = new SeededRandom(1);
@@ -66,6 +80,30 @@ describe('the systems of the lab', () => {
       await open.close();
     });
   }
+});
+
+describe('damage', () => {
+  it('[REP-001] of each kind is found by a check, and is what a repair puts right whole', async () => {
+    for (const [letter, operation] of alphabet(new DriverSystem(configurationOf('ordered+repair')))) {
+      if (operation.kind !== 'damage') continue;
+      const { system, device } = await created('ordered+repair');
+      const { repair } = system;
+      await repair!.damage(device, operation.damage);
+      const seen = await repair!.look(device, system.initialContent());
+      const { findings } = await checkImage(device);
+      const { header } = await readImageHeader(device);
+      const isMarked = (header.incompatibleFeatures & incompatibleFeatures.corrupt) !== 0n;
+      expect(findings.length > 0 || isMarked, letter).toBe(true);
+      const random = new SeededRandom(3);
+      const open = await system.open(device, { random: (into) => random.fill(into), readOnly: false });
+      const content = new Uint8Array(open.guest.sizeBytes);
+      await open.guest.read(0, content);
+      expect(Buffer.compare(content, seen), letter).toBe(0);
+      await open.close();
+      expect(await system.check(device), letter).toMatchObject({ errors: 0, leaks: 0 });
+      expect(await repair!.dangers(device), letter).toEqual([]);
+    }
+  });
 });
 
 describe('shared clusters', () => {

@@ -3,6 +3,8 @@
  * as free that did not before, no guest byte is another, and repairing again ends where the first would have.
  */
 import { RecordingDevice } from '@qcow2/block-device';
+import { findHeaderExtension } from '@qcow2/codec';
+import { headerExtensionTypes } from '@qcow2/spec';
 import { describe, expect, it } from 'vitest';
 import { checkImage, openImage, repairImage } from '../../src/index.ts';
 import { ImageBytes, Kept, type MadeOptions, madeImage } from '../support/image-bytes.ts';
@@ -95,6 +97,61 @@ describe('a repair that crashes', () => {
       states++;
     }
     expect(states).toBeGreaterThan(15);
+  });
+});
+
+/** What the next opening would not let pass, of a journal that is dirty. */
+const aroundTheJournal: [string, (image: ImageBytes) => void][] = [
+  ['a cluster of the journal that counts as used', (image) => image.setRefcount(areaCluster(image), 1)],
+  ['a reserved bit of the refcount table', (image) => image.flip(image.blocks()[0]!, 2n)],
+];
+
+function areaCluster(image: ImageBytes): number {
+  const extension = findHeaderExtension(image.header.extensions, headerExtensionTypes.journal)!;
+  const at = new DataView(extension.buffer, extension.byteOffset).getBigUint64(16);
+  return Number(at) / image.clusterBytes;
+}
+
+describe('a repair beside a journal', () => {
+  const options = {
+    clusterBytes: 4096,
+    sizeBytes: 128 * 1024,
+    journal: { sizeBytes: 65536, blockBytes: 512 },
+  };
+
+  it.each(aroundTheJournal)('[REP-009] crashes with %s, and is repaired again', async (_name, spoil) => {
+    const { bytes, content } = await madeImage(options);
+    const image = new ImageBytes(bytes);
+    spoil(image);
+    image.flip(image.l2()[0]!, copied);
+    const recording = new RecordingDevice(Kept.from(bytes));
+    await repairImage(recording, { repair: 'all' });
+    let states = 0;
+    for (const state of crashStates(recording, bytes)) {
+      const report = await repairImage(state, { repair: 'all' });
+      expect(report.left, `state ${states}`).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+      expect(Buffer.compare(await seen(state, content.length), content), `state ${states}`).toBe(0);
+      states++;
+    }
+    expect(states).toBeGreaterThan(5);
+  });
+
+  it.each(aroundTheJournal)('[REP-008] replays a dirty one first, with %s', async (_name, spoil) => {
+    const { bytes, content } = await madeImage(options);
+    const before = Kept.from(bytes);
+    const image = await openImage(before);
+    // Where a cluster is: a damaged refcount table has nowhere to count another one.
+    const at = content.findIndex((byte) => byte !== 0);
+    await image.write(at, new Uint8Array(512).fill(77));
+    await image.flush();
+    image.abandon();
+    content.fill(77, at, at + 512);
+    const damaged = before.snapshot();
+    spoil(new ImageBytes(damaged));
+    const device = Kept.from(damaged);
+    const { left } = await repairImage(device, { repair: 'all' });
+    expect(left).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+    expect(Buffer.compare(await seen(device, content.length), content)).toBe(0);
   });
 });
 

@@ -82,7 +82,7 @@ class Run {
         this.oracle.kill();
         await this.#open();
         await this.#findBitmaps();
-      } else await this.#request(this.#opened, operation, index);
+      } else if (operation.kind !== 'damage') await this.#request(this.#opened, operation, index);
     }
     await this.#close();
   }
@@ -117,7 +117,7 @@ class Run {
 
   async #request(
     opened: OpenSystem,
-    operation: Exclude<GuestOperation, { kind: 'reopen' | 'kill' }>,
+    operation: Exclude<GuestOperation, { kind: 'reopen' | 'kill' | 'damage' }>,
     index: number,
   ): Promise<void> {
     const { oracle } = this;
