@@ -64,6 +64,12 @@ const remoteProtocols = new Set([
   'vxhs',
 ]);
 
+/** Whether a name is that of a file on a server which is read over HTTP or HTTPS. */
+export function isHttp(name: string): boolean {
+  const protocol = protocolOf(name);
+  return protocol === 'http' || protocol === 'https';
+}
+
 /** Whether a name, `nbd://…` or `nbd+unix:…`, leads to the network, or to whatever listens there. */
 export function isRemote(name: string): boolean {
   const scheme = protocolOf(name)?.split('+')[0];

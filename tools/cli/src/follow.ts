@@ -4,7 +4,7 @@
  *
  *   always              a path, beside the image that names it; `file:`; and `json:` where it says no more than a local file, its
  *                       format and the caller's secret that opens it
- *   --allow-remote      names of the network too, of those protocols that are served at all
+ *   --allow-remote      names of the network too, of those protocols that are served at all: http and https, which are read
  *   --confine DIR       only files that lie in DIR, whatever links lead there
  *   --untrusted         none
  *
@@ -19,7 +19,7 @@ import { sep } from 'node:path';
 import type { FileReference } from '@qcow2/driver';
 import type { OptionSpec, ParsedArguments } from './arguments.ts';
 import { CommandFailure } from './failures.ts';
-import { besideImage, isRemote, localPath, protocolOf } from './file-name.ts';
+import { besideImage, isHttp, isRemote, localPath, protocolOf } from './file-name.ts';
 import { type ImageNode, parseBackingNode } from './image-options.ts';
 import { isJsonName, localFileOfJson } from './json-name.ts';
 
@@ -72,6 +72,7 @@ export function followName(
     throw new CommandFailure(`'${name}' is not followed: it stands in an image that is not trusted`);
   }
   const found = role === 'data' ? dataPath(name, imagePath) : backingFile(name, imagePath, policy);
+  if (found.remote === true) return remoteFile(name, found, policy);
   const path = policy.confine === undefined ? found.path : confined(found.path, policy.confine);
   // What looks like a protocol was taken for one above, where it may be one: here it is a file of that name.
   return { ...found, path: protocolOf(path) === undefined ? path : `./${path}` };
@@ -85,20 +86,36 @@ export function guessedFailure(path: string, name: string): CommandFailure {
   );
 }
 
-function dataPath(name: string, imagePath: string): FollowedName {
+/** A file on a server: the name says so, or that of the image, which it stands beside. */
+function remoteFile(name: string, found: FollowedName, policy: FollowPolicy): FollowedName {
+  if (!policy.allowRemote) {
+    throw new CommandFailure(`'${name}' is not followed to the network without --allow-remote`);
+  }
+  if (policy.confine === undefined) return found;
+  throw new CommandFailure(`'${name}' is not followed: it does not lie in '${policy.confine}'`);
+}
+
+type FoundName = FollowedName & { readonly remote?: boolean };
+
+function dataPath(name: string, imagePath: string): FoundName {
   if (name === '') throw new CommandFailure('The image does not name its data file');
   if (protocolOf(name) !== undefined) {
     throw new CommandFailure(`'${name}' is not followed: a data file is named by a path`);
   }
-  return { path: besideImage(imagePath, name), format: undefined, node: undefined };
+  return plainly(besideImage(imagePath, name));
 }
 
-function backingFile(name: string, imagePath: string, policy: FollowPolicy): FollowedName {
+function backingFile(name: string, imagePath: string, policy: FollowPolicy): FoundName {
   if (isJsonName(name)) return localFileOfJson(name, parseBackingNode);
   if (isRemote(name) && !policy.allowRemote) {
     throw new CommandFailure(`'${name}' is not followed to the network without --allow-remote`);
   }
-  return { path: localPath(besideImage(imagePath, name)), format: undefined, node: undefined };
+  const beside = besideImage(imagePath, name);
+  return isHttp(beside) ? plainly(beside) : { path: localPath(beside), format: undefined, node: undefined };
+}
+
+function plainly(path: string): FoundName {
+  return { path, format: undefined, node: undefined, remote: isHttp(path) };
 }
 
 function realDirectory(directory: string): string {

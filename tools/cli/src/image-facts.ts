@@ -65,7 +65,7 @@ export interface ImageFacts {
   readonly path: string;
   readonly format: 'qcow2' | 'raw';
   readonly virtualSizeBytes: number;
-  /** What the file occupies on its disk. */
-  readonly diskBytes: number;
+  /** What the file occupies on its disk, where that can be told. */
+  readonly diskBytes: number | undefined;
   readonly qcow2?: Qcow2Facts | undefined;
 }

@@ -49,7 +49,7 @@ const commonOptions: readonly ListedOption[] = [
 ];
 
 const fileOptions: readonly ListedOption[] = [
-  { name: 'file.driver', type: 'string', help: 'file, and nothing else' },
+  { name: 'file.driver', type: 'string', help: 'file, http or https' },
   { name: 'file.filename', type: 'string', help: 'path of the file' },
   ...['aio', 'locking', 'pr-manager', 'aio-max-batch', 'drop-cache', 'x-check-cache-dropped'].map((name) =>
     refused(`file.${name}`),
@@ -105,7 +105,11 @@ export function parseImageOptions(list: string, subject = `Failed to blk_new_ope
   }
   const node = parseNode(elements, fail);
   refuseUnknown(own, node.format, fail);
-  const values = parseElements(optionsOf(node.format), own, subject);
+  const values = parseElements(
+    optionsOf(node.format),
+    own.filter(({ name }) => name !== 'file.url'),
+    subject,
+  );
   const lazy = values.get('lazy-refcounts')?.value;
   return {
     ...node,
@@ -177,6 +181,16 @@ function fileOf(elements: readonly OptionElement[], fail: Fail): string | undefi
     case 'file':
       if (name === undefined) return fail("The 'file' block driver requires a file name");
       return protocolOf(name) === undefined ? name : `./${name}`;
+    case 'http':
+    case 'https': {
+      const url = textOf(elements, 'file.url');
+      if (url === undefined) return fail("curl block driver requires an 'url' option");
+      if (!url.startsWith(`${driver}:`))
+        return fail(
+          `${driver} curl driver cannot handle the URL '${url}' (does not start with '${driver}://')`,
+        );
+      return url;
+    }
     default:
       return fail(`Unknown driver '${driver}'`);
   }
@@ -210,6 +224,8 @@ function refuseUnknown(
     if (option?.type === 'size' && parseSize(text) === 'too large') {
       fail(`Value '${text}' is out of range for parameter '${name}'`);
     }
+    const isHttpOption = /^https?$/.test(textOf(elements, 'file.driver') ?? '') && name === 'file.url';
+    if (isHttpOption) continue;
     if (option?.refused !== undefined) fail(`Parameter '${name}' is ${option.refused}`);
     if (option !== undefined) continue;
     if (name.startsWith('file.')) fail(`Block protocol 'file' doesn't support the option '${name.slice(5)}'`);

@@ -37,7 +37,7 @@ export function imageText(facts: ImageFacts): string {
     `image: ${facts.path}`,
     `file format: ${facts.format}`,
     `virtual size: ${formatSize(facts.virtualSizeBytes)} (${facts.virtualSizeBytes} bytes)`,
-    `disk size: ${formatSize(facts.diskBytes)}`,
+    `disk size: ${facts.diskBytes === undefined ? 'unavailable' : formatSize(facts.diskBytes)}`,
   ];
   if (qcow2 !== undefined) {
     if (qcow2.encryption !== undefined) lines.push('encrypted: yes');

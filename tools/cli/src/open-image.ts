@@ -6,10 +6,10 @@ import { existsSync, realpathSync, statSync } from 'node:fs';
 import type { BlockDevice } from '@qcow2/block-device';
 import type { ClusterCompression } from '@qcow2/codec';
 import type { FileReference, FoundFile, OpenOptions, ResolvedChain } from '@qcow2/driver';
-import { type FileDevice, type ImageUse, openFile } from '@qcow2/fs';
+import { type ImageUse, openFile } from '@qcow2/fs';
 import { Qcow2Error, StateError } from '@qcow2/spec';
 import { CommandFailure, describeOpenFailure, openFailureReason } from './failures.ts';
-import { besideImage, localPath } from './file-name.ts';
+import { besideImage, isHttp, localPath } from './file-name.ts';
 import { type FollowedName, type FollowPolicy, followName, guessedFailure, localFiles } from './follow.ts';
 import { gatherFacts, readHeader } from './gather-facts.ts';
 import type { ImageFacts } from './image-facts.ts';
@@ -23,7 +23,7 @@ export interface OpenedFile {
   readonly path: string;
   /** The same for two names of one file. */
   readonly id: string;
-  readonly device: FileDevice;
+  readonly device: BlockDevice;
   readonly format: ServedFormat;
   /** The format was not given but found. */
   readonly probed: boolean;
@@ -71,6 +71,7 @@ export async function openForReading(
 /** @throws what is wrong, without the words "Could not open" */
 async function openPlainly(name: string, choice: OpenFileChoice): Promise<OpenedFile> {
   if (name === '') throw new CommandFailure("The 'file' block driver requires a file name");
+  if (isHttp(name)) return await openRemote(name, choice);
   const path = localPath(name);
   const { format: given, readOnly } = choice;
   const wanted = given === undefined ? undefined : servedFormat(given);
@@ -96,6 +97,26 @@ async function openPlainly(name: string, choice: OpenFileChoice): Promise<Opened
   }
 }
 
+/** A file on a server, which is only read. Nothing is locked there: that it changes is seen when it is read. */
+async function openRemote(url: string, { format: given, readOnly }: OpenFileChoice): Promise<OpenedFile> {
+  if (!readOnly) throw new CommandFailure('curl driver does not support writes');
+  const wanted = given === undefined ? undefined : servedFormat(given);
+  const { openHttp } = await import('@qcow2/http');
+  const device = await openHttp(url);
+  try {
+    const found = await probeFormat(device);
+    if (wanted === 'qcow2' && !found.startsWith('qcow')) {
+      throw new CommandFailure('Image is not in qcow2 format');
+    }
+    const close = async (): Promise<void> => device.close();
+    const format = wanted ?? servedFormat(found);
+    return { path: url, id: url, device, format, probed: wanted === undefined, close };
+  } catch (error) {
+    device.close();
+    throw error;
+  }
+}
+
 /** As QEMU: who serves a raw disk leaves it to the guests whether others may write to it. */
 function useOf(format: ServedFormat, { readOnly, shared, isDataFile }: OpenFileChoice): ImageUse {
   if (shared === true) return 'shared';
@@ -112,7 +133,7 @@ export async function imageFacts(
   const opened = await openImageFile(name, { ...options, readOnly: true });
   const { device, path } = opened;
   try {
-    const diskBytes = statSync(path).blocks * sectorBytes;
+    const diskBytes = isHttp(name) ? undefined : statSync(path).blocks * sectorBytes;
     if (opened.format === 'raw') {
       return { path, format: 'raw', virtualSizeBytes: rawSizeBytes(device), diskBytes };
     }
@@ -337,7 +358,8 @@ class BelowImages {
 }
 
 /** The same for two names of one file. */
-function fileId(path: string): string {
+export function fileId(path: string): string {
+  if (isHttp(path)) return path;
   return existsSync(path) ? realpathSync(path) : path;
 }
 

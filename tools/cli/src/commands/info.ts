@@ -1,5 +1,4 @@
 /** `info`: what an image is, from its metadata alone. Works for images that can not be opened for data. */
-import { realpathSync } from 'node:fs';
 import { nativeSupport } from '@qcow2/fs';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
@@ -16,7 +15,7 @@ import type { ImageFacts, Qcow2Facts } from '../image-facts.ts';
 import { imageJson, imageText } from '../image-report.ts';
 import { jsonText } from '../json-text.ts';
 import { imageNameOptions, type NamedImage, namedImage } from '../named-image.ts';
-import { imageFacts, namedFacts } from '../open-image.ts';
+import { fileId, imageFacts, namedFacts } from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
 import { systemText } from '../system-report.ts';
 
@@ -70,7 +69,7 @@ async function chainFacts(
       next === undefined
         ? await namedFacts(named, { shared })
         : await imageFacts(next.path, { format: next.format, shared });
-    const real = realpathSync(facts.path);
+    const real = fileId(facts.path);
     if (seen.has(real)) throw new CommandFailure(`Backing file '${facts.path}' creates an infinite loop.`);
     seen.add(real);
     chain.push(facts);
