@@ -33,6 +33,7 @@ import {
   InvariantError,
   incompatibleFeatures,
   StateError,
+  StorageError,
 } from '@qcow2/spec';
 import type { Allocation } from './allocator.ts';
 import { WriteMark } from './data-file.ts';
@@ -203,6 +204,22 @@ export class DataArea {
     yield* this.#coverTail(device, beforeBytes, afterBytes);
     if (device.sizeBytes < afterBytes && device.capabilities.resize) yield* wait(device.resize(afterBytes));
     this.#noteReach(Math.min(afterBytes, device.sizeBytes));
+    this.noteWritten();
+  }
+
+  /**
+   * The disk has become smaller, durably: a data file ends where it does. One that can not be cut is longer than the disk, which
+   * costs space; what it has there is written over with zeros before the disk grows again. Not durable on return.
+   */
+  *cutBehind(sizeBytes: number): Task<void> {
+    const device = this.#device ?? refuseMissing(this.#core.header);
+    if (!device.capabilities.resize || device.sizeBytes <= sizeBytes) return;
+    try {
+      yield* wait(device.resize(sizeBytes));
+    } catch (error) {
+      if (error instanceof StorageError) return;
+      throw error;
+    }
     this.noteWritten();
   }
 

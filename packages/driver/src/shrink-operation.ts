@@ -10,6 +10,8 @@
  * to is durable. Before it a crash leaves the old disk, after it the new one; what is left of either table is
  * counted down by recovery, or, without a journal of v1, leaked (`detached-table.ts`).
  *
+ * A data file is cut last, when the new size is durable: before that a crash may bring the old disk back, with all of its bytes [DAT-009].
+ *
  * Bytes of the last cluster behind the end stay where they are. Making the disk larger again hides them (`grow-operation.ts`).
  */
 import { type Task, wait } from '@qcow2/block-device';
@@ -29,19 +31,16 @@ const finishFailed = 'what a disk lost could not be given back';
 /**
  * Make the disk smaller. Durable on return. Holds: `operations`.
  * @throws INVALID_ARGUMENT for a size of nothing; REFCOUNT_WRONG, FormatError where what is to be given back is damaged. The
- *   disk is as it was then. UNSUPPORTED_OPERATION with an external data file
+ *   disk is as it was then
  */
 export function* shrinkDisk(parts: ImageParts, sizeBytes: number): Task<void> {
   if (sizeBytes === 0) {
     throw new StateError('INVALID_ARGUMENT', 'a disk does not shrink to nothing', { field: 'sizeBytes' });
   }
-  if (parts.core.l2Format.externalData) {
-    const message = 'a disk in an external data file does not become smaller here';
-    throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message);
-  }
   const old = yield* whileGuestsWait(parts, () => cut(parts, sizeBytes));
   yield* orEndWriting(function* countDownTask(): Task<void> {
     if (old !== undefined) yield* old.countDown();
+    if (parts.core.data.isExternal) yield* section(parts, () => parts.core.data.cutBehind(sizeBytes));
     yield* parts.core.log.commit();
   }, finishFailed);
 }

@@ -1,7 +1,7 @@
 /** Images whose guest data stands in a file of its own. */
 import { type BlockDevice, FaultDevice, MemoryDevice, ShuffledScheduler } from '@qcow2/block-device';
 import { decodeHeader, encodeHeader } from '@qcow2/codec';
-import { incompatibleFeatures } from '@qcow2/spec';
+import { incompatibleFeatures, StorageError } from '@qcow2/spec';
 import { describe, expect, test } from 'vitest';
 import {
   type CreateOptions,
@@ -12,6 +12,7 @@ import {
   probeImage,
   type Qcow2Image,
 } from '../src/index.ts';
+import { CountingDevice } from './support/counting-device.ts';
 import { random } from './support/random.ts';
 import { twoFiles } from './support/two-files.ts';
 
@@ -331,6 +332,63 @@ describe('a raw data file', () => {
     const tail = disk.sizeBytes - 700;
     await disk.write(tail, filled(4, 700));
     expect(same((await content(files.data)).subarray(tail, tail + 700), filled(4, 700))).toBe(true);
+  });
+});
+
+describe('a disk becomes smaller', () => {
+  const smaller = 7 * clusterBytes + 1024;
+
+  test.each(wayNames.flatMap((way) => [false, true].map((raw) => [way, raw] as const)))(
+    '[DAT-009] %s, raw %s: the file is cut when the new size is durable',
+    async (way, raw) => {
+      const files = await made(way, raw);
+      const { image, data, told } = twoFiles(files.image, files.data);
+      const disk = await openImage(image, { dataFile: data });
+      const written = random(7).bytes(sizeBytes);
+      await disk.write(0, written);
+      await disk.flush();
+      told.length = 0;
+      await disk.resize(smaller, { shrink: true });
+      const cut = told.findIndex(({ file, what }) => file === 'data' && what === 'resize');
+      const named = told.findIndex(({ file, what }) => file === 'image' && what === 'write');
+      const durable = told.findIndex(
+        ({ file, what }, at) => at > named && file === 'image' && what === 'flush',
+      );
+      expect(named).toBeGreaterThanOrEqual(0);
+      expect(durable).toBeGreaterThan(named);
+      expect(cut).toBeGreaterThan(durable);
+      expect(files.data.sizeBytes).toBe(smaller);
+      expect(same(await content(disk), written.subarray(0, smaller))).toBe(true);
+      await disk.grow(sizeBytes);
+      const expected = new Uint8Array(sizeBytes);
+      expected.set(written.subarray(0, smaller));
+      expect(same(await content(disk), expected)).toBe(true);
+      if (raw) expect(same(await content(files.data), expected)).toBe(true);
+      await disk.flush();
+      expect(await checkImage(files.image)).toMatchObject({ corruptions: 0, leaks: 0 });
+      const again = await opened(files, { readOnly: true });
+      expect(same(await content(again), expected)).toBe(true);
+      await disk.close();
+    },
+  );
+
+  test('[DAT-002] a file that can not be cut is longer than the disk, and shows nothing of it when the disk grows', async () => {
+    const files = await made('journal', false);
+    const stubborn = new (class extends CountingDevice {
+      override resize(): void {
+        throw new StorageError('WRITE_FAILED', 'no');
+      }
+    })(files.data);
+    const disk = await openImage(files.image, { dataFile: stubborn });
+    await disk.write(0, filled(5, sizeBytes));
+    await disk.flush();
+    await disk.resize(smaller, { shrink: true });
+    expect(files.data.sizeBytes).toBe(sizeBytes);
+    await disk.grow(sizeBytes);
+    expect(same((await content(disk)).subarray(smaller), new Uint8Array(sizeBytes - smaller))).toBe(true);
+    await disk.flush();
+    expect(await checkImage(files.image)).toMatchObject({ corruptions: 0, leaks: 0 });
+    await disk.close();
   });
 });
 

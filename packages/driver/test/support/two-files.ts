@@ -10,7 +10,7 @@ import { CountingDevice } from './counting-device.ts';
 
 export interface Told {
   readonly file: 'image' | 'data';
-  readonly what: 'write' | 'flush';
+  readonly what: 'write' | 'flush' | 'resize';
   readonly event?: IoEvent | undefined;
 }
 
@@ -36,6 +36,11 @@ class TellingDevice extends CountingDevice {
   ): void | Promise<void> {
     this.#told.push({ file: this.#file, what: 'write', event: options?.event });
     return super.writeZeroes(offset, lengthBytes, options);
+  }
+
+  override resize(sizeBytes: number): void | Promise<void> {
+    this.#told.push({ file: this.#file, what: 'resize' });
+    return super.resize(sizeBytes);
   }
 
   override flush(options?: FlushOptions): void | Promise<void> {

@@ -115,6 +115,29 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo'], 'external data files shared wit
     expect(theirs(['check', '-q', 'g.qcow2'], folder)).toEqual(clean);
   });
 
+  it.each(['off', 'on'])('[DAT-009] shrinks with the disk, data_file_raw=%s, as with qemu-img', (raw) => {
+    const files = ['ours', 'theirs'].map((name) => {
+      const image = `cut-${name}-${raw}.qcow2`;
+      const data = `cut-${name}-${raw}.data`;
+      must(
+        'qemu-img',
+        ['create', '-q', '-f', 'qcow2', '-o', `data_file=${data},data_file_raw=${raw}`, image, '4M'],
+        folder,
+      );
+      must('qemu-io', ['-c', 'write -P 7 0 4M', image], folder);
+      return { image, data };
+    });
+    const [ours, theirs2] = files as [(typeof files)[0], (typeof files)[0]];
+    for (const size of ['1048064', '3M']) {
+      const shrink = size === '3M' ? [] : ['--shrink'];
+      expect(qcow2(['resize', '-q', ...shrink, ours.image, size], folder)).toEqual(clean);
+      expect(theirs(['resize', '-q', ...shrink, theirs2.image, size], folder)).toEqual(clean);
+      expect(readFileSync(inScratch(ours.data)).equals(readFileSync(inScratch(theirs2.data)))).toBe(true);
+      expect(theirs(['check', '-q', ours.image], folder)).toEqual(clean);
+      expect(theirs(['compare', ours.image, theirs2.image], folder).stdout).toBe('Images are identical.\n');
+    }
+  });
+
   it('is served', async () => {
     const made = ['create', '-q', '-f', 'qcow2', '-o', 'data_file=s.data,data_file_raw=on,journal=on'];
     expect(qcow2([...made, inScratch('s.qcow2'), '1M'], folder)).toEqual(clean);
