@@ -4,10 +4,9 @@
  *
  * `full` is what the full product takes of the values. Thinned are
  *
- * - cluster sizes: the smallest, where every table takes many clusters; 4 KiB; the default; the largest. What lies between
- *   differs in shifts only, which the pairs go through with every other value;
- * - refcount widths: the narrowest; the narrowest that a snapshot has room in; the default; the widest. 4, 8 and 32 bits
- *   are read and written by the same code as their neighbours.
+ * - cluster sizes: the smallest, where every table takes many clusters; the default; the largest, where a table is one.
+ *   What lies between differs in shifts only, which the pairs go through with every other value;
+ * - refcount widths: the narrowest, the default, the widest. The others are read and written by the same code.
  *
  * Everything else is there with all of its values.
  */
@@ -39,8 +38,8 @@ export const dimensionNames = Object.keys(dimensions) as readonly Dimension[];
 
 export const full: Values = {
   ...dimensions,
-  cluster: ['512', '4k', '64k', '2m'],
-  refcount: ['r1', 'r2', 'r16', 'r64'],
+  cluster: ['512', '64k', '2m'],
+  refcount: ['r1', 'r16', 'r64'],
 };
 
 const unitBytes: Readonly<Record<string, number>> = { k: 1024, m: 2 ** 20 };

@@ -9,20 +9,22 @@ import { misplaced, ourMap, theirMap } from './disk-map.ts';
 const entry = { start: 0, length: 512, depth: 0, present: true, zero: false, data: true };
 
 describe('two maps in one form', () => {
-  it('joins what is alike wherever it stands, and calls data without an offset compressed', () => {
+  it('joins what is alike and stands in a row, and calls data without an offset compressed', () => {
     const map = theirMap(
       [
         { ...entry, offset: 4096 },
-        { ...entry, start: 512, zero: true, offset: 0 },
-        { ...entry, start: 1024 },
+        { ...entry, start: 512, zero: true, offset: 4608 },
+        { ...entry, start: 1024, offset: 0 },
+        { ...entry, start: 1536 },
       ],
       false,
     );
     expect(map).toEqual([
-      { ...entry, length: 1024, compressed: false },
-      { ...entry, start: 1024, compressed: true },
+      { ...entry, length: 1024, compressed: false, offset: 4096 },
+      { ...entry, start: 1024, compressed: false, offset: 0 },
+      { ...entry, start: 1536, compressed: true, offset: undefined },
     ]);
-    expect(theirMap([entry], true)).toEqual([{ ...entry, compressed: undefined }]);
+    expect(theirMap([entry], true)).toEqual([{ ...entry, compressed: undefined, offset: undefined }]);
   });
 
   it('shows what is below a hole as one deeper, and where that has ended as the image’s own zeros', async () => {
@@ -38,13 +40,20 @@ describe('two maps in one form', () => {
     await image.writeZeroes(0, 4096);
     const map = await ourMap({ image, backing: below }, false);
     expect(
-      map.map(({ start, length, depth, present, data }) => [start, length, depth, present, data]),
+      map.map(({ start, length, depth, present, data, offset }) => [
+        start,
+        length,
+        depth,
+        present,
+        data,
+        offset,
+      ]),
     ).toEqual([
-      [0, 4096, 0, true, false],
-      [4096, 512, 1, true, false],
-      [4608, 3584, 0, false, false],
-      [8192, 4096, 0, true, true],
-      [12288, 4096, 0, false, false],
+      [0, 4096, 0, true, false, undefined],
+      [4096, 512, 1, true, false, 4096],
+      [4608, 3584, 0, false, false, undefined],
+      [8192, 4096, 0, true, true, expect.any(Number)],
+      [12288, 4096, 0, false, false, undefined],
     ]);
     await image.close();
   });

@@ -1,11 +1,12 @@
 /**
  * What a disk is made of, range by range, as `qemu-img map` tells it: how far down the chain, whether the image there says
- * anything about it, whether it is data, and whether that is compressed. Both sides are brought into one form: neighbours that
- * are alike are joined, wherever their bytes stand. Where bytes stand is compared apart, by looking there.
+ * anything about it, whether it is data, whether that is compressed, and where it stands in the file. Both sides are
+ * brought into one form: neighbours that are alike and stand in a row are joined. And what QEMU says of places is looked up
+ * in the file: there are the bytes.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
-import type { BlockDevice, Extent } from '@qcow2/block-device';
-import { Qcow2Image } from '@qcow2/driver';
+import type { BlockDevice } from '@qcow2/block-device';
+import { type PlacedExtent, Qcow2Image } from '@qcow2/driver';
 import { allExtents, type OpenedImage } from './own-side.ts';
 import type { MapEntry } from './qemu-side.ts';
 
@@ -19,6 +20,8 @@ export interface MapRange {
   readonly data: boolean;
   /** Undefined where it can not be told: of encrypted images. */
   readonly compressed: boolean | undefined;
+  /** Where the range stands byte for byte, of data or of what has a place and shows none of it. */
+  readonly offset: number | undefined;
 }
 
 /** QEMU's map. Compressed is what is data and has no offset; in an encrypted image nothing has one. */
@@ -29,7 +32,7 @@ export function theirMap(entries: readonly MapEntry[], isEncrypted: boolean): Ma
       const isUnknown = isEncrypted && depth === 0 && data;
       const compressed = isUnknown ? undefined : data && offset === undefined;
       // That the host has a hole where the image has data is the host's word.
-      return { start, length, depth, present, zero: zero && !data, data, compressed };
+      return { start, length, depth, present, zero: zero && !data, data, compressed, offset };
     }),
   );
 }
@@ -45,7 +48,11 @@ export async function ourMap({ image, backing }: OpenedImage, isEncrypted: boole
   return joined(ranges);
 }
 
-function belowHole(hole: Extent, below: readonly Extent[], backing: BlockDevice | undefined): MapRange[] {
+function belowHole(
+  hole: PlacedExtent,
+  below: readonly PlacedExtent[],
+  backing: BlockDevice | undefined,
+): MapRange[] {
   const end = hole.offset + hole.lengthBytes;
   const ranges: MapRange[] = [];
   let at = hole.offset;
@@ -55,16 +62,16 @@ function belowHole(hole: Extent, below: readonly Extent[], backing: BlockDevice 
     if (to <= from) continue;
     // Of a raw file everything is its own; a hole of it is zeros.
     const isNothing = extent.kind === 'hole' && backing instanceof Qcow2Image;
-    const piece = { ...extent, offset: from, lengthBytes: to - from };
-    ranges.push(isNothing ? nothing(from, to, 1) : rangeOf(piece, 1, false));
+    const piece = part(extent, from, to);
+    ranges.push(isNothing ? nothing(piece, 1) : rangeOf(piece, 1, false));
     at = to;
   }
-  if (at < end) ranges.push(nothing(at, end, 0));
+  if (at < end) ranges.push(nothing(part(hole, at, end), 0));
   return ranges;
 }
 
 function rangeOf(
-  { offset, lengthBytes, kind, compressed }: Extent,
+  { offset, lengthBytes, kind, compressed, hostOffset }: PlacedExtent,
   depth: number,
   isEncrypted: boolean,
 ): MapRange {
@@ -76,16 +83,23 @@ function rangeOf(
     zero: kind !== 'data',
     data: kind === 'data',
     compressed: isEncrypted && depth === 0 && kind === 'data' ? undefined : compressed === true,
+    offset: hostOffset,
   };
 }
 
 /** Of no file: zeros. */
-function nothing(start: number, end: number, depth: number): MapRange {
-  return { start, length: end - start, depth, present: false, zero: true, data: false, compressed: false };
+function nothing(extent: PlacedExtent, depth: number): MapRange {
+  return { ...rangeOf({ ...extent, kind: 'hole' }, depth, false), present: false };
+}
+
+function part(extent: PlacedExtent, from: number, to: number): PlacedExtent {
+  const { offset, hostOffset } = extent;
+  const place = hostOffset === undefined ? {} : { hostOffset: hostOffset + from - offset };
+  return { ...extent, offset: from, lengthBytes: to - from, ...place };
 }
 
 /** QEMU sees files in sectors: what the last one has is data, its rest included. */
-async function extentsOfSectors(device: BlockDevice): Promise<readonly Extent[]> {
+async function extentsOfSectors(device: BlockDevice): Promise<readonly PlacedExtent[]> {
   const extents = await allExtents(device);
   const last = extents.at(-1);
   const more = -device.sizeBytes & 511;
@@ -97,7 +111,7 @@ function joined(ranges: readonly MapRange[]): MapRange[] {
   const found: MapRange[] = [];
   for (const range of ranges) {
     const last = found.at(-1);
-    if (last === undefined || !isAlike(last, range)) found.push(range);
+    if (last === undefined || !isAlike(last, range) || !isNext(last, range)) found.push(range);
     else found[found.length - 1] = { ...last, length: last.length + range.length };
   }
   return found;
@@ -106,6 +120,10 @@ function joined(ranges: readonly MapRange[]): MapRange[] {
 function isAlike(left: MapRange, right: MapRange): boolean {
   const kinds = ['depth', 'present', 'zero', 'data', 'compressed'] as const;
   return kinds.every((kind) => left[kind] === right[kind]);
+}
+
+function isNext({ offset, length }: MapRange, { offset: next }: MapRange): boolean {
+  return offset === undefined ? next === undefined : offset + length === next;
 }
 
 /**

@@ -1,8 +1,15 @@
 /** What the library does with the image of a combination. */
-import { type BlockDevice, type DeviceCapabilities, type Extent, ReadOnlyDevice } from '@qcow2/block-device';
+import { type BlockDevice, type DeviceCapabilities, ReadOnlyDevice } from '@qcow2/block-device';
 import { nodeCompression } from '@qcow2/compression';
 import { legacyAes, luksPassphrase, newLuks } from '@qcow2/crypto';
-import { type CheckReport, checkImage, createImage, openImage, type Qcow2Image } from '@qcow2/driver';
+import {
+  type CheckReport,
+  checkImage,
+  createImage,
+  openImage,
+  type PlacedExtent,
+  Qcow2Image,
+} from '@qcow2/driver';
 import { openFile } from '@qcow2/fs';
 import { type Combination, refcountBitsOf } from './dimensions.ts';
 import { contentOf, type Step } from './disk-model.ts';
@@ -147,10 +154,15 @@ export async function readAll(device: BlockDevice): Promise<Uint8Array> {
   return bytes;
 }
 
-export async function allExtents(device: BlockDevice): Promise<readonly Extent[]> {
-  const found: Extent[] = [];
+/** All that a device is made of, with places: of an image its own, of a file each byte's. */
+export async function allExtents(device: BlockDevice): Promise<readonly PlacedExtent[]> {
+  const found: PlacedExtent[] = [];
   for (let at = 0; at < device.sizeBytes; ) {
-    const some = await device.extents(at, device.sizeBytes - at);
+    const left = device.sizeBytes - at;
+    const some =
+      device instanceof Qcow2Image
+        ? await device.placedExtents(at, left)
+        : (await device.extents(at, left)).map((extent) => ({ ...extent, hostOffset: extent.offset }));
     found.push(...some);
     const last = some.at(-1)!;
     at = last.offset + last.lengthBytes;

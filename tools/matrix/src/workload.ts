@@ -18,7 +18,7 @@ export const phaseCount = 3;
 /** Disks as small as may be: some tables' worth of small clusters, or a handful of large ones. */
 export function shapeOf(combination: Pick<Combination, 'cluster'>): Shape {
   const clusterBytes = clusterBytesOf(combination);
-  const clusters = clusterBytes >= 2 ** 19 ? 5 : clusterBytes >= 2 ** 16 ? 8 : (384 * 1024) / clusterBytes;
+  const clusters = clusterBytes >= 2 ** 19 ? 4 : clusterBytes >= 2 ** 16 ? 8 : (384 * 1024) / clusterBytes;
   return { clusterBytes, sizeBytes: clusters * clusterBytes + 3 * 512 };
 }
 
