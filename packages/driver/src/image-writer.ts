@@ -201,17 +201,19 @@ export class ImageWriter {
    * A discard leaves parts of clusters alone.
    */
   *zero(offset: number, lengthBytes: number, mode: ZeroMode): Task<void> {
-    const { clusterBytes } = this.#core;
+    const { clusterBytes, header } = this.#core;
     const end = offset + lengthBytes;
     const first = Math.ceil(offset / clusterBytes) * clusterBytes;
-    const last = Math.floor(end / clusterBytes) * clusterBytes;
+    // What the last cluster has behind the disk's end is nobody's: it is whole without.
+    const whole = end === header.sizeBytes ? Math.ceil : Math.floor;
+    const last = whole(end / clusterBytes) * clusterBytes;
     if (first > last || (first === last && lengthBytes < clusterBytes)) {
       if (!mode.discard) yield* this.#zeroParts(offset, end);
       return;
     }
     if (!mode.discard) {
       yield* this.#zeroParts(offset, first);
-      yield* this.#zeroParts(last, end);
+      if (last < end) yield* this.#zeroParts(last, end);
     }
     for (let at = first; at < last; ) {
       const guestCluster = at / clusterBytes;
@@ -341,7 +343,9 @@ export class ImageWriter {
   }
 
   *#writeZeroCluster(guestCluster: number): Task<void> {
-    yield* this.write(guestCluster * this.#core.clusterBytes, new Uint8Array(this.#core.clusterBytes));
+    const { clusterBytes, header } = this.#core;
+    const offset = guestCluster * clusterBytes;
+    yield* this.write(offset, new Uint8Array(Math.min(clusterBytes, header.sizeBytes - offset)));
   }
 
   /**

@@ -39,3 +39,45 @@ it.each([
     expect(Buffer.compare(seen, expected)).toBe(0);
   },
 );
+
+it.each([
+  { how: 'ordered', options: {} },
+  { how: 'version 2', options: { version: 2 } },
+  { how: 'journal', options: { journal } },
+  { how: 'draft-2013', options: { journal: { ...journal, profile: 'draft-2013' } } },
+  { how: 'extended', options: { extendedL2: true, journal } },
+] as const)(
+  '[L2E-014] the last cluster of the disk is whole where the disk ends within it: $how',
+  async ({ options }) => {
+    const shorter = sizeBytes - 3 * 512;
+    const memory = new MemoryDevice();
+    await createImage(memory, { sizeBytes: shorter, clusterBytes, ...options });
+    const image = await openImage(memory);
+    const last = sizeBytes - clusterBytes;
+    for (const [end, unmaps] of [
+      ['discard', true],
+      ['writeZeroes', true],
+      ['writeZeroes', false],
+    ] as const) {
+      for (const flushes of [true, false]) {
+        await image.write(last - 100, new Uint8Array(shorter - last + 100).fill(5));
+        if (flushes) await image.quiesce();
+        if (end === 'discard') await image.discard(last - 100, shorter - last + 100);
+        else await image.writeZeroes(last, shorter - last, { mayUnmap: unmaps });
+        const seen = new Uint8Array(shorter - last + 100);
+        await image.read(last - 100, seen);
+        const expected = new Uint8Array(seen.length).fill(5, 0, 100);
+        expect(Buffer.compare(seen, expected)).toBe(0);
+        await image.quiesce();
+        const { findings, allocatedClusters } = await checkImage(memory);
+        expect(findings).toEqual([]);
+        // Zeros that may keep their space do, in a zero cluster or as data.
+        if (unmaps) expect(allocatedClusters).toBe(1);
+        expect((await image.extents(last, shorter - last)).map(({ kind }) => kind === 'data')).toEqual([
+          !unmaps && 'version' in options,
+        ]);
+      }
+    }
+    image.abandon();
+  },
+);

@@ -242,8 +242,11 @@ class CombinationRun {
     }
   }
 
+  /** What came of a request of ours. Only of version 2 it is left open what a discard shows [L2E-014]. */
   async #follow({ image }: OpenedImage, step: Step): Promise<void> {
-    if (step.kind !== 'discard') return this.#model.apply(step);
+    const { version, backing } = this.#combination;
+    const isOpen = step.kind === 'discard' && version === 'v2' && backing !== 'alone';
+    if (!isOpen) return this.#model.apply(step);
     const found = new Uint8Array(step.lengthBytes);
     await image.read(step.offset, found);
     const wrong = this.#model.adopt(step, found);

@@ -1,7 +1,7 @@
 /**
  * What a guest does to a disk, and what the disk holds then: bytes, and which of them have changed since a bitmap began. A discard is of
- * whole clusters, the last one of the disk counting as whole. Of QEMU it is known what is read then: zeros; or, where version 2 has no
- * way to say so, over a backing file, what was there. Of the library it is left open: either.
+ * whole clusters, the last one of the disk counting as whole, and zeros are read then. Version 2 has no way to say so over a
+ * backing file: QEMU does nothing there, and of the library it is left open what is read.
  */
 
 /** What is written: one byte over and over, or a text of `fills` from its beginning, over and over. */
