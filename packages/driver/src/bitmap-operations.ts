@@ -59,7 +59,7 @@ export interface NewBitmap {
 export type DirtySource = (offset: number, lengthBytes: number) => Task<readonly DirtyRange[]>;
 
 /** Clusters that a change takes, and what it gives back. */
-interface Exchange {
+export interface Exchange {
   readonly added: number[];
   readonly dropped: number[];
 }
@@ -456,7 +456,7 @@ function extensionPlace(cluster: Uint8Array, header: Qcow2Header): number {
 }
 
 /** Bytes in a row of clusters that nobody refers to yet; returns where. */
-function* writeRow(parts: ImageParts, bytes: Uint8Array, exchange: Exchange): Task<number> {
+export function* writeRow(parts: ImageParts, bytes: Uint8Array, exchange: Exchange): Task<number> {
   const { core, allocator } = parts;
   const count = Math.ceil(bytes.length / core.clusterBytes);
   const first = yield* allocator.allocateRow(count);
@@ -467,7 +467,11 @@ function* writeRow(parts: ImageParts, bytes: Uint8Array, exchange: Exchange): Ta
   return first * core.clusterBytes;
 }
 
-function* writeOne({ core, allocator }: ImageParts, bytes: Uint8Array, exchange: Exchange): Task<number> {
+export function* writeOne(
+  { core, allocator }: ImageParts,
+  bytes: Uint8Array,
+  exchange: Exchange,
+): Task<number> {
   const { first } = yield* allocator.allocate();
   exchange.added.push(first);
   yield* core.writeInPlace(first * core.clusterBytes, bytes, 'bitmap_update');
@@ -487,30 +491,30 @@ function* dropContent({ core }: ImageParts, slot: BitmapSlot, exchange: Exchange
   }
 }
 
-function countUp(update: MetadataUpdate, { added }: Exchange): void {
+export function countUp(update: MetadataUpdate, { added }: Exchange): void {
   for (const cluster of added) update.addReference(cluster);
 }
 
-function countDown({ core }: ImageParts, update: MetadataUpdate, { dropped }: Exchange): void {
+export function countDown({ core }: ImageParts, update: MetadataUpdate, { dropped }: Exchange): void {
   for (const cluster of dropped) {
     update.dropReference(cluster);
     update.revoke(cluster * core.clusterBytes, core.clusterBytes);
   }
 }
 
-function giveBack({ allocator }: ImageParts, exchange: Exchange): void {
+export function giveBack({ allocator }: ImageParts, exchange: Exchange): void {
   for (const cluster of exchange.added) allocator.unreserve(cluster, 1);
 }
 
 /** @throws INVALID_ARGUMENT where one record can not hold the change */
-function refuseTooLarge({ core }: ImageParts, { added, dropped }: Exchange): void {
+export function refuseTooLarge({ core }: ImageParts, { added, dropped }: Exchange): void {
   const bytes = (added.length + dropped.length) * changeBytesPerCluster + fixedBytes;
   if (bytes <= 4 * core.log.changeBytes) return;
   const message = 'the journal is too small for a bitmap of this size: give it a larger size first';
   throw invalid(message, { value: bytes, clause: 'JRN-FAIL-003' });
 }
 
-function refuseContent({ bitmaps }: ImageParts, slot: BitmapSlot): void {
+export function refuseContent({ bitmaps }: ImageParts, slot: BitmapSlot): void {
   const refusal = bitmaps.refusal(slot);
   if (refusal !== undefined) throw refusal;
 }

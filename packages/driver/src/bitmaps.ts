@@ -220,9 +220,10 @@ export class ImageBitmaps {
   }
 
   /** @throws UNSUPPORTED_OPERATION where bitmaps would speak of a disk that is replaced as a whole */
-  refuseOtherDisk(what: string): void {
+  refuseOtherDisk(): void {
     if (this.#slots.length === 0) return;
-    const message = `the disk of an image with bitmaps is not one that ${what} yet`;
+    // QEMU's words.
+    const message = 'Device has active dirty bitmaps';
     throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message, { clause: 'BMT-005' });
   }
 

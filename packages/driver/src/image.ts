@@ -243,7 +243,8 @@ export class Qcow2Image implements BlockDevice {
 
   /**
    * Make the disk larger; the new bytes read as zeros, whatever a longer backing file has there. Durable after a
-   * flush; a crash leaves the one size or the other. Guests go on meanwhile.
+   * flush; a crash leaves the one size or the other. Guests go on meanwhile; where the
+   * image has bitmaps they wait, and a crash leaves those with the disk or inconsistent [BMP-007].
    * @throws UNSUPPORTED_OPERATION for a smaller size (see `resize`), and for a version 2 image that has snapshots;
    *   INVALID_ARGUMENT beyond the format's limits
    */

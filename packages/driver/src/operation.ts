@@ -11,6 +11,8 @@ import type { ImageParts } from './parts.ts';
 /** Guests' changes pass here: while it is closed the disk stands still, and operations and the log go on. */
 export class GuestGate {
   #closed: { readonly opened: Promise<void>; readonly open: () => void } | undefined;
+  /** How often it was closed and not opened again: an operation within another closes it too. */
+  #depth = 0;
 
   get isClosed(): boolean {
     return this.#closed !== undefined;
@@ -22,11 +24,13 @@ export class GuestGate {
   }
 
   close(): void {
+    if (this.#depth++ > 0) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#closed = { opened: promise, open: resolve };
   }
 
   open(): void {
+    if (--this.#depth > 0) return;
     this.#closed?.open();
     this.#closed = undefined;
   }

@@ -98,7 +98,7 @@ export function* deleteSnapshot(parts: ImageParts, choice: SnapshotChoice): Task
 /** Holds: `operations`. Durable on return. */
 export function* applySnapshot(parts: ImageParts, choice: SnapshotChoice): Task<void> {
   refuseDataFile(parts);
-  parts.bitmaps.refuseOtherDisk('is replaced by a snapshot');
+  parts.bitmaps.refuseOtherDisk();
   const snapshot = chooseSnapshot(parts.snapshots, choice);
   const old = yield* whileGuestsWait(parts, () => apply(parts, snapshot));
   yield* orEndWriting(function* countDownTask(): Task<void> {

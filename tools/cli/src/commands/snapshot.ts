@@ -82,6 +82,8 @@ async function change(image: Qcow2Image, verb: (typeof verbs)[number], text: str
       }
       return;
     case 'apply': {
+      // They would speak of another disk: QEMU has it so too.
+      if ((await image.bitmaps()).length > 0) throw applyFailure(text, 'Device has active dirty bitmaps');
       const found = image.snapshots.some(({ id, name }) => id === text || name === text);
       if (!found) throw applyFailure(text, 'Failed to load snapshot: No such file or directory');
       await image.applySnapshot(text).catch((error: unknown) => {

@@ -116,6 +116,15 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd', 'nbdinfo'], 'bitmaps shared wit
           await looked.close();
         }
         must('qemu-img', ['check', '-q', image]);
+        const cut = 30 * 2 ** 20 + 2048;
+        const left = dirtyFor(image, 'ours')
+          .filter(([offset]) => offset! < cut)
+          .map(([offset, length]) => [offset, Math.min(length!, cut - offset!)]);
+        for (const size of [String(cut), '200M']) {
+          expect(qcow2(['resize', '-q', '--shrink', image, size])).toMatchObject({ status: 0, stderr: '' });
+          expect(dirtyFor(image, 'ours'), `[BMP-007] ${size}`).toEqual(left);
+          must('qemu-img', ['check', '-q', image]);
+        }
       });
     }
   }

@@ -77,4 +77,14 @@ export const changeStories: Readonly<Record<string, readonly ParityCase[]>> = {
     { ...resize('--preallocation=metadata', 'pre.qcow2', '+1M'), deviation: 'resize-preallocation' },
     resize('-f', 'raw', 'missing.raw', '5M'),
   ],
+  'another size of a disk that has bitmaps': [
+    on('disk.qcow2', 'snapshot', '-c', 'before-bitmaps'),
+    { args: ['bitmap', '--add', '-g', '512', 'disk.qcow2', 'bits'] },
+    on('disk.qcow2', 'snapshot', '-a', 'before-bitmaps'),
+    on('disk.qcow2', 'snapshot', '-a', 'none'),
+    resize('disk.qcow2', '+1M'),
+    resize('--shrink', 'disk.qcow2', '-3M'),
+    { args: ['bitmap', '--remove', 'disk.qcow2', 'bits'] },
+    on('disk.qcow2', 'snapshot', '-a', 'before-bitmaps'),
+  ],
 };
