@@ -29,6 +29,7 @@ import {
   autoclearFeatures,
   compatibleFeatures,
   compressionTypes,
+  cryptMethods,
   FormatError,
   incompatibleFeatures,
   qcow2Limits,
@@ -221,6 +222,7 @@ function* openDraftParts(device: BlockDevice, found: FoundDraft, options: Unlock
   let replayed: ImageParts['draftReplayed'];
   if (header.draftJournal?.dirty === true) {
     const log = yield* recoverDraftLog(device, draft);
+    refuseCopiedCipherText(header, log.copiesAt);
     const view = new ReplayView(device, log.effects);
     ({ header } = yield* reloadDraft(view, found));
     const seen = yield* make(view, true);
@@ -245,6 +247,13 @@ function* openDraftParts(device: BlockDevice, found: FoundDraft, options: Unlock
   if (options.forRepair === true) yield* allocateBehindFile(parts);
   yield* prepareDraft(parts, draft);
   return parts;
+}
+
+/** @throws BAD_FIELD for a copy in an encrypted image, which would mean other bytes in another place [JD13-DESC-019] */
+function refuseCopiedCipherText({ cryptMethod }: Qcow2Header, copiesAt: number | undefined): void {
+  if (copiesAt === undefined || cryptMethod === cryptMethods.none) return;
+  const context = { hostOffset: copiesAt, clause: 'JD13-DESC-019' };
+  throw new FormatError('BAD_FIELD', 'the journal of an encrypted image holds a copy', context);
 }
 
 interface FoundDraft {

@@ -6,6 +6,7 @@ import { checkImage, createImage, openImage, type Qcow2Image } from '../src/inde
 import { addSnapshot, snapshotView } from './crash/support/shared-tables.ts';
 import { CountingDevice } from './support/counting-device.ts';
 import { random } from './support/random.ts';
+import { toyKinds } from './support/toy-encryption.ts';
 
 interface Setup {
   readonly memory: MemoryDevice;
@@ -133,4 +134,22 @@ it('[JD13-DESC-018] No more than 4,096 parts are live, however many clusters wai
   await image.quiesce();
   image.abandon();
   await expectShown(memory, model);
+});
+
+it('[JD13-DESC-019] copies in the log of an image that is encrypted are refused, by readers and writers, and nothing is written', async () => {
+  const { memory, device } = await setUp(65536, 2, 1 << 20);
+  const image = await openImage(device);
+  await image.write(512, new Uint8Array(1024).fill(9));
+  await image.flush();
+  expect(await liveCopies(memory, image, 65536)).toBe(2);
+  image.abandon();
+  // The crypt method, in the last byte of its field.
+  memory.write(35, new Uint8Array([1]));
+  const before = memory.snapshot();
+  const refused = { code: 'BAD_FIELD', context: { clause: 'JD13-DESC-019' } };
+  const { encryption } = toyKinds.aes();
+  await expect(openImage(memory, { readOnly: true })).rejects.toMatchObject(refused);
+  await expect(openImage(memory, { encryption })).rejects.toMatchObject(refused);
+  await expect(checkImage(memory)).rejects.toMatchObject(refused);
+  expect(Buffer.compare(memory.snapshot(), before)).toBe(0);
 });

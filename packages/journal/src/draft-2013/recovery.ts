@@ -21,6 +21,8 @@ export interface RecoveredDraftLog {
   readonly effects: DraftEffects;
   readonly transactions: number;
   readonly dataBytes: number;
+  /** Host offset of the first block with a copy; undefined where there is none. */
+  readonly copiesAt: number | undefined;
 }
 
 const pieceBytes = 1 << 20;
@@ -31,11 +33,13 @@ const pieceBytes = 1 << 20;
  */
 export function* recoverDraftLog(device: BlockDevice, area: DraftArea): Task<RecoveredDraftLog> {
   const effects = new DraftEffects();
+  let copiesAt: number | undefined;
   const ends = yield* walkDraftChain(device, area, ({ transaction, place }) => {
     effects.apply(transaction, place);
+    if (transaction.descriptors.some(({ type }) => type === 'copy-data')) copiesAt ??= place.hostOffset;
     return undefined;
   });
-  return { area, effects, transactions: ends.transactions, dataBytes: ends.dataBytes };
+  return { area, effects, transactions: ends.transactions, dataBytes: ends.dataBytes, copiesAt };
 }
 
 /**
