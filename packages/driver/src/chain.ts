@@ -62,7 +62,9 @@ export interface ResolveOptions {
   /** The top image's own id, as the resolver would give it. */
   readonly id: string;
   readonly resolve: FileResolver;
-  /** What the images below the top one are opened with. They are only read. */
+  /** One image below the top one that is opened for writing, by its depth. The caller says so; the others are only read. */
+  readonly writableDepth?: number | undefined;
+  /** What the images below the top one are opened with. */
   readonly below?: Omit<OpenOptions, 'backing' | 'dataFile' | 'readOnly'>;
 }
 
@@ -97,8 +99,13 @@ const imagesPerLanding = 24;
  * @throws as `resolveChain` and `openImage`. The top device is the caller's still then
  */
 export async function openChain(device: BlockDevice, options: ChainOptions): Promise<Qcow2Image> {
-  const { id, resolve, below, ...openOptions } = options;
-  const chain = await resolveChain(device, { id, resolve, ...(below === undefined ? {} : { below }) });
+  const { id, resolve, below, writableDepth, ...openOptions } = options;
+  const chain = await resolveChain(device, {
+    id,
+    resolve,
+    writableDepth,
+    ...(below === undefined ? {} : { below }),
+  });
   const { backing, dataFile } = chain;
   try {
     return await openImage(device, {
@@ -119,14 +126,18 @@ export async function openChain(device: BlockDevice, options: ChainOptions): Pro
  *   All that was resolved is closed then
  */
 export async function resolveChain(device: BlockDevice, options: ResolveOptions): Promise<ResolvedChain> {
-  const walk = new ChainWalk(options.resolve, { device, id: options.id, format: 'qcow2' });
+  const { writableDepth } = options;
+  const walk = new ChainWalk(options.resolve, { device, id: options.id, format: 'qcow2' }, writableDepth);
   let backing: BlockDevice | undefined;
   const close = () => walk.close(backing);
   try {
     backing = await walk.down();
     const below = backing === undefined ? [] : [backing];
     for (let left = walk.layers.length - 1; left > 0; left--) {
-      const image = await openLayer(walk.layers[left]!, backing, options.below ?? {});
+      const image = await openLayer(walk.layers[left]!, backing, {
+        ...options.below,
+        readOnly: left !== writableDepth,
+      });
       below.unshift(image);
       backing = left % imagesPerLanding === 0 ? new Landing(image) : image;
     }
@@ -145,7 +156,7 @@ async function openLayer(
   const data = dataFile === undefined ? {} : { dataFile };
   try {
     const secret = file.encryption === undefined ? {} : { encryption: file.encryption };
-    const opening = { ...options, ...secret, readOnly: true, backing: backing ?? ('none' as const), ...data };
+    const opening = { ...options, ...secret, backing: backing ?? ('none' as const), ...data };
     const image = await openImage(file.device, opening);
     // Its bytes would be asked for when it is too late to say why they are not there.
     if (image.isLocked) throw needsSecret();
@@ -163,8 +174,11 @@ class ChainWalk {
   /** What the resolver gave so far. */
   readonly #found: BlockDevice[] = [];
 
-  constructor(resolve: FileResolver, top: FoundFile) {
+  readonly #writableDepth: number | undefined;
+
+  constructor(resolve: FileResolver, top: FoundFile, writableDepth: number | undefined) {
     this.#resolve = resolve;
+    this.#writableDepth = writableDepth;
     this.layers = [{ file: top, dataFile: undefined }];
     this.#ids = new Set([top.id]);
   }
@@ -179,7 +193,9 @@ class ChainWalk {
       const reference = backingReference(header);
       const found = reference === undefined ? undefined : await this.#ask(reference);
       if (found === undefined) return undefined;
-      if (found.format === 'raw') return new ReadOnlyDevice(found.device);
+      if (found.format === 'raw') {
+        return this.layers.length === this.#writableDepth ? found.device : new ReadOnlyDevice(found.device);
+      }
       this.layers.push({ file: found, dataFile: undefined });
     }
   }

@@ -30,6 +30,8 @@ export interface ZeroMode {
   readonly unmap: boolean;
   /** The range need not read as zeros. */
   readonly discard: boolean;
+  /** It is to show what a backing file has, whatever the image has of it. */
+  readonly show?: boolean;
 }
 
 export class ImageWriter {
@@ -314,6 +316,9 @@ export class ImageWriter {
     const { header, clusterBytes, backing, data } = this.#core;
     const shows = backing !== undefined && cluster * clusterBytes < backing.sizeBytes;
     const zero: NewEntry = header.version > 2 ? { kind: 'zero-plain' } : { kind: 'unallocated' };
+    if (mode.show === true) {
+      return mapping.kind === clusterKind.unallocated ? 'keep' : { kind: 'unallocated' };
+    }
     switch (mapping.kind) {
       case clusterKind.zeroPlain:
         return 'keep';

@@ -19,6 +19,7 @@ import {
 } from '@qcow2/block-device';
 import type { Qcow2Header, Snapshot } from '@qcow2/codec';
 import { type Qcow2Error, StateError, UnsupportedFeatureError } from '@qcow2/spec';
+import { type BackingName, checkBacking, nameBacking } from './backing-file.ts';
 import {
   addBitmap,
   clearBitmap,
@@ -177,6 +178,39 @@ export class Qcow2Image implements BlockDevice {
   discard(offset: number, lengthBytes: number, options?: WriteOptions): void | Promise<void> {
     this.#requests.refuseWrite(offset, lengthBytes);
     return this.#zero(offset, lengthBytes, { unmap: true, discard: true }, options);
+  }
+
+  /**
+   * The image has nothing of its own in a range any more: it shows the backing file, or zeros. Whole clusters only, the last one of
+   * the disk among them; parts of clusters stay as they are. A crash leaves each cluster as it was, or shown.
+   * @throws as `writeZeroes`; UNSUPPORTED_OPERATION for a raw data file, which is the disk
+   */
+  showBacking(offset: number, lengthBytes: number): void | Promise<void> {
+    this.#requests.refuseWrite(offset, lengthBytes);
+    if (this.#parts.core.data.isRaw) {
+      const message = 'an image with a raw data file shows no backing file';
+      throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message);
+    }
+    const show = (from: number, length: number): Task<void> =>
+      this.#parts.writer.zero(offset + from, length, { unmap: true, discard: true, show: true });
+    return this.#requests.change(offset, lengthBytes, show);
+  }
+
+  /**
+   * Name another backing file, or none; nothing of it is opened, and what this open image shows stays as it was opened. What was written
+   * before is durable before the name is, and the name on return. A crash leaves the old name and format, or the new.
+   * @throws INVALID_ARGUMENT for a name that no image can have, or beside a raw data file; NO_SPACE where the header's cluster has no room.
+   *   Nothing is changed then
+   */
+  async changeBacking(backing: BackingName | undefined): Promise<void> {
+    this.#requests.refuseWrite(0, 0);
+    checkBacking(this.header, backing);
+    const wanted = { ...this.header };
+    nameBacking(wanted, backing);
+    await this.#refuseFirst(() => this.#parts.headerRefusal(wanted));
+    const rename = (): Task<boolean> => this.#parts.rewriteHeader((header) => nameBacking(header, backing));
+    do await this.quiesce();
+    while (!(await run(this.#requests.operation(() => this.#requests.exclusively(rename)))));
   }
 
   /** Make durable every write that was done when this was called. Concurrent flushes share one commit. */
@@ -403,7 +437,7 @@ export class Qcow2Image implements BlockDevice {
    */
   async enableJournal(options: JournalOptions = {}): Promise<void> {
     this.#requests.refuseWrite(0, 0);
-    await this.#refuseJournal(() => this.#parts.journalRefusal(options.profile));
+    await this.#refuseFirst(() => this.#parts.journalRefusal(options.profile));
     // A write may come between the two and leave something in the log; then once more.
     do await this.quiesce();
     while (
@@ -423,7 +457,7 @@ export class Qcow2Image implements BlockDevice {
   async convertJournal(options: JournalOptions): Promise<void> {
     this.#requests.refuseWrite(0, 0);
     this.#parts.checkJournal(options);
-    await this.#refuseJournal(() => this.#parts.conversionRefusal(options.profile));
+    await this.#refuseFirst(() => this.#parts.conversionRefusal(options.profile));
     await this.disableJournal();
     await this.enableJournal(options);
   }
@@ -442,7 +476,7 @@ export class Qcow2Image implements BlockDevice {
       await this.convertJournal({ profile, sizeBytes: lengthBytes, blockBytes, ...sizes });
       return;
     }
-    await this.#refuseJournal(() => this.#parts.journalRefusal());
+    await this.#refuseFirst(() => this.#parts.journalRefusal());
     do await this.quiesce();
     while (!(await run(this.#requests.guarded(() => this.#parts.resizeJournal(sizes)))));
   }
@@ -463,8 +497,8 @@ export class Qcow2Image implements BlockDevice {
     );
   }
 
-  /** Outside of what ends writing: nothing was written yet. */
-  async #refuseJournal(why: () => Task<Qcow2Error | undefined>): Promise<void> {
+  /** What speaks against a change, outside of what ends writing: nothing was written yet. */
+  async #refuseFirst(why: () => Task<Qcow2Error | undefined>): Promise<void> {
     const refusal = await run(this.#requests.exclusively(why));
     if (refusal !== undefined) throw refusal;
   }

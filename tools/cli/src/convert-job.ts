@@ -1,5 +1,4 @@
 /** What `convert` does, when its arguments are read: open, make, copy, bitmaps; and what is said when it does not come to its end. */
-import { Qcow2Error } from '@qcow2/spec';
 import type { BlockStatus } from './block-status.ts';
 import type { CommandContext } from './command.ts';
 import {
@@ -7,6 +6,7 @@ import {
   type OpenedTarget,
   openTarget,
   planTarget,
+  tellingIncomplete,
   type WantedTarget,
 } from './convert-target.ts';
 import { copyBitmaps, refuseBroken } from './copy/bitmap-copy.ts';
@@ -154,20 +154,4 @@ async function copyAll(
       job.bytesPerSecond === undefined || job.bytesPerSecond === 0 ? undefined : new Pace(job.bytesPerSecond),
     stop,
   });
-}
-
-/** A target that was begun and not finished looks like any other: who reads on must know. */
-async function tellingIncomplete(
-  name: string,
-  { programName }: CommandContext,
-  action: () => Promise<void>,
-): Promise<void> {
-  try {
-    await action();
-  } catch (error) {
-    const isOurs = error instanceof Qcow2Error;
-    if (!isOurs) throw error;
-    const why = error.code === 'ABORTED' ? 'interrupted' : describeError(error);
-    throw new CommandFailure(`${why}\n${programName}: '${name}' is incomplete`, { cause: error });
-  }
 }

@@ -1,4 +1,7 @@
 /** The image that a copy goes to: made for it, or there already; and what the engine is to know of it. */
+
+import { Qcow2Error } from '@qcow2/spec';
+import type { CommandContext } from './command.ts';
 import { type CopyTarget, pieceBytesFor } from './copy/disk-copy.ts';
 import {
   optionsHelp,
@@ -8,7 +11,7 @@ import {
   refuseUnsupported,
 } from './create-options.ts';
 import { type DiskImage, type NamingRules, openDiskImage } from './disk-image.ts';
-import { CommandFailure } from './failures.ts';
+import { CommandFailure, describeError } from './failures.ts';
 import { localPath } from './file-name.ts';
 import { createQcow2, createRaw, sameFile } from './image-creation.ts';
 import { type ListedOption, type OptionValues, parseOptionList } from './option-list.ts';
@@ -118,15 +121,16 @@ export interface OpenedTarget {
   readonly readsZeros: boolean;
 }
 
-/** Make it, unless it is there, and open it. @throws CommandFailure */
+/** Make it, unless it is there, and open it. @param doing what a failure to make it begins with, behind its name. @throws CommandFailure */
 export async function openTarget(
   wanted: WantedTarget,
   plan: TargetPlan,
   sources: readonly DiskImage[],
   rules: NamingRules,
+  doing: string = `error while converting ${wanted.format}`,
 ): Promise<OpenedTarget> {
   const { name, exists } = wanted;
-  if (!exists) await makeTarget(wanted, plan, sources, rules);
+  if (!exists) await makeTarget(wanted, plan, sources, rules, `${name}: ${doing}`);
   const image = await openDiskImage(
     name,
     {
@@ -147,12 +151,12 @@ export async function openTarget(
 }
 
 async function makeTarget(
-  { name, format }: WantedTarget,
+  { name }: WantedTarget,
   plan: TargetPlan,
   sources: readonly DiskImage[],
   { secrets }: NamingRules,
+  subject: string,
 ): Promise<void> {
-  const subject = `${name}: error while converting ${format}`;
   if (sources.some(({ layers }) => layers.some(({ path }) => sameFile(path, name)))) {
     throw new CommandFailure(
       `${subject}: Failed to get "write" lock\nIs another process using the image [${name}]?`,
@@ -208,5 +212,21 @@ async function zeroInPieces(
   const most = 64 * pieceBytesFor(unitBytes);
   for (let done = 0; done < lengthBytes; done += most) {
     await device.writeZeroes(offset + done, Math.min(most, lengthBytes - done), { mayUnmap: true });
+  }
+}
+
+/** A target that was begun and not finished looks like any other: who reads on must know. */
+export async function tellingIncomplete(
+  name: string,
+  { programName }: CommandContext,
+  action: () => Promise<void>,
+): Promise<void> {
+  try {
+    await action();
+  } catch (error) {
+    const isOurs = error instanceof Qcow2Error;
+    if (!isOurs) throw error;
+    const why = error.code === 'ABORTED' ? 'interrupted' : describeError(error);
+    throw new CommandFailure(`${why}\n${programName}: '${name}' is incomplete`, { cause: error });
   }
 }

@@ -68,6 +68,8 @@ export interface DiskImage {
 export interface DiskImageChoice {
   readonly format?: string | undefined;
   readonly readOnly?: boolean;
+  /** An image below, by its depth, that is to be written to. */
+  readonly writableDepth?: number | undefined;
   /** Id of the secret that opens it, where no options say so. */
   readonly keySecret?: string | undefined;
 }
@@ -75,20 +77,22 @@ export interface DiskImageChoice {
 /** @throws CommandFailure: "Could not open '…': …" */
 export async function openDiskImage(
   name: string,
-  { format, readOnly = true, keySecret }: DiskImageChoice,
+  { format, readOnly = true, writableDepth, keySecret }: DiskImageChoice,
   rules: NamingRules,
 ): Promise<DiskImage> {
   const { secrets, imageOpts: byOptions, shared, follow, context } = rules;
   const plain = nameImage(name, { format, byOptions, secrets });
   const named = keySecret === undefined ? plain : { ...plain, node: { ...plain.node, keySecret } };
   for (const short of named.options?.shortForms ?? []) warnShort(context, short);
-  const chain = await openChain(named, { readOnly, shared, follow });
+  const chain = await openChain(named, { readOnly, shared, follow, writableDepth });
   try {
     const { path, format: found, device: file } = chain.top;
     const image = found === 'raw' ? undefined : await openTop(chain, named, readOnly);
     const device = image ?? (readOnly ? wholeSectors(file) : file);
-    const below = chain.layers.map((layer) =>
-      layer.format === 'raw' ? { ...layer, device: wholeSectors(layer.device) } : layer,
+    const below = chain.layers.map((layer, at) =>
+      layer.format === 'raw' && at + 1 !== writableDepth
+        ? { ...layer, device: wholeSectors(layer.device) }
+        : layer,
     );
     return {
       name,

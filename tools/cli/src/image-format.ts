@@ -51,3 +51,8 @@ export function servedFormat(format: string): ServedFormat {
     knownFormats.has(format) ? `Image format '${format}' is not supported` : `Unknown driver '${format}'`,
   );
 }
+
+/** Whether QEMU knows a format of this name; what is served is fewer. */
+export function isFormatName(format: string): boolean {
+  return format === 'raw' || knownFormats.has(format);
+}

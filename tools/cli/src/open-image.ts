@@ -196,6 +196,8 @@ export interface ChainChoice extends Omit<OpenFileChoice, 'isDataFile' | 'format
   readonly follow?: FollowPolicy | undefined;
   /** Nothing but the image itself is opened. */
   readonly alone?: boolean;
+  /** An image below, by its depth, that is to be written to. */
+  readonly writableDepth?: number | undefined;
 }
 
 /**
@@ -278,6 +280,7 @@ class BelowImages {
       const chain = await resolveChain(device, {
         id,
         resolve: (reference) => this.#resolve(reference),
+        writableDepth: this.#options.writableDepth,
         below: { compression: this.#compression },
       });
       return {
@@ -316,7 +319,7 @@ class BelowImages {
 
   async #find(reference: FileReference, image: OpenImage, said: ImageNode | undefined): Promise<FoundFile> {
     const { role, depth } = reference;
-    const { follow = localFiles, readOnly, shared = false, discard = 'ignore' } = this.#options;
+    const { follow = localFiles, shared = false, discard = 'ignore' } = this.#options;
     // What the caller says is the caller's: no name that stands in an image is followed for it.
     const { path, format, node } =
       said?.fileName === undefined
@@ -329,7 +332,7 @@ class BelowImages {
     const wanted = role === 'data' ? 'raw' : (how?.format ?? reference.format ?? format);
     const file = await openPlainly(path, {
       format: wanted,
-      readOnly: role === 'backing' || readOnly || depth > 1,
+      readOnly: this.#isOnlyRead(role, depth),
       shared,
       isDataFile: role === 'data',
       discard: role === 'data' ? discard : 'ignore',
@@ -344,6 +347,13 @@ class BelowImages {
   #follow(reference: FileReference, image: OpenImage, follow: FollowPolicy): FollowedName {
     if (image.guessed) throw guessedFailure(image.path, reference.name);
     return followName(reference, image.path, follow);
+  }
+
+  /** `depth`: images above what is named, so a data file is of the image one higher. */
+  #isOnlyRead(role: FileReference['role'], depth: number): boolean {
+    const { readOnly, writableDepth } = this.#options;
+    const ofImage = role === 'backing' ? depth : depth - 1;
+    return ofImage === 0 ? readOnly : ofImage !== writableDepth;
   }
 
   /** A data file is asked for before the image below is. */

@@ -1,4 +1,4 @@
-/** What `convert` is asked, beside qemu-img. The disks are those of `disk-zoo.ts`. */
+/** What `convert` and `dd` are asked, beside qemu-img. The disks are those of `disk-zoo.ts`. */
 import { luksName } from './disk-zoo.ts';
 import type { TableCase } from './parity-table.ts';
 
@@ -8,10 +8,10 @@ type Row = string | readonly [text: string, deviation: string];
 const words = (text: string): string[] => text.split(' ').filter((word) => word !== '');
 
 /** Calls that are refused, or make nothing: what is said is compared. */
-function refused(rows: readonly Row[]): TableCase[] {
+function refused(rows: readonly Row[], command = 'convert'): TableCase[] {
   return rows.map((row) => {
     const [text, deviation] = typeof row === 'string' ? [row, undefined] : row;
-    return { args: ['convert', ...words(text)], ...(deviation === undefined ? {} : { deviation }) };
+    return { args: [command, ...words(text)], ...(deviation === undefined ? {} : { deviation }) };
   });
 }
 
@@ -154,4 +154,52 @@ export const convertCases: readonly TableCase[] = [
     ['-o help base.raw OUT', 'create-options'],
     ['-O qcow2 -c -o data_file=ddd base.raw incomplete.qcow2', 'incomplete-target'],
   ]),
+];
+
+export const ddCases: readonly TableCase[] = [
+  ...[
+    'if=base.raw',
+    'if=base.raw bs=1M count=1',
+    'if=base.raw count=0',
+    'if=base.raw skip=1 count=3',
+    'if=base.raw bs=4096 skip=1 count=3',
+    'if=base.raw bs=700 count=3',
+    'if=base.raw bs=1k skip=1024',
+    'if=base.raw bs=1k skip=1025',
+    'if=base.raw bs=1k count=100M',
+    '-O qcow2 if=base.qcow2',
+    '-O qcow2 bs=1M if=top.qcow2',
+    '-O qcow2 bs=700 skip=3 count=1000 if=third.qcow2',
+    '-f qcow2 -O raw bs=1000 if=base.qcow2',
+    '--image-opts if=driver=qcow2,file.filename=top.qcow2',
+    'if=odd.raw',
+    '-U if=nothing.raw',
+    'if=base.raw if=odd.raw',
+  ].map((text): TableCase => ({ args: ['dd', ...words(text), 'of=OUT'], makes: 'the same' })),
+  ...refused(
+    [
+      '',
+      'if=base.raw',
+      'of=OUT',
+      'if=base.raw of=OUT bs=x',
+      'if=base.raw of=OUT bs=0',
+      'if=base.raw of=OUT bs=8G',
+      'if=base.raw of=OUT bs=99999999999999999999',
+      'if=base.raw of=OUT count=x',
+      'if=base.raw of=OUT skip=-1',
+      'foo=bar',
+      'foo',
+      '=5',
+      '-O bogus if=base.raw of=OUT',
+      '-O qcow2 if=base.raw of=/nonexistent/o',
+      'if=nope of=OUT',
+      '-n if=base.raw of=OUT',
+      'if=luks.qcow2 of=OUT',
+      '--image-opts -f qcow2 if=a of=b',
+      'if= of=OUT',
+      'if=base.raw of=',
+      ['if=own.raw of=own.raw', 'dd-onto-itself'],
+    ],
+    'dd',
+  ),
 ];

@@ -3,7 +3,7 @@
  * pairs at a time. A pair may make or change an image; what it is afterwards is then compared as well, by qemu-img.
  */
 import { execFile } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { cpSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { hookLimitMs, type Outcome, scratchFolder } from './command.ts';
@@ -15,6 +15,10 @@ export interface TableCase extends ParityCase {
   readonly makes?: 'the same' | 'the same disk';
   /** In place of `OUT`: an image that is changed. The pairs that name it run one after the other. */
   readonly changes?: string;
+  /** The pair runs in a copy of the folder `chain` of its own, and these images of it are compared afterwards: what they show, and say of themselves. */
+  readonly after?: readonly string[];
+  /** An image of the chain that is to show what it showed, which is beside it as a raw file. */
+  readonly keeps?: string;
 }
 
 interface Pair {
@@ -88,6 +92,9 @@ async function runPair(
   [ourFolder, theirFolder]: readonly [string, string],
   command: CommandProcess,
 ): Promise<Pair> {
+  if (each.after !== undefined) {
+    return await runInChain(each, each.after, number, [ourFolder, theirFolder], command);
+  }
   const out = `out${number}`;
   const args = each.args.map((word) => word.replaceAll('OUT', out));
   const [ours, theirs] = await Promise.all([
@@ -111,6 +118,42 @@ async function runPair(
   const theirFacts = await factsOf(join(theirFolder, made), format);
   const expected = { outcome: told(theirs, each), same: identical, check: sound, facts: theirFacts };
   return { ours: found, theirs: expected };
+}
+
+async function runInChain(
+  each: TableCase,
+  images: readonly string[],
+  number: number,
+  folders: readonly [string, string],
+  command: CommandProcess,
+): Promise<Pair> {
+  const [mine, theirs] = folders.map((folder) => {
+    const own = join(folder, `case${number}`);
+    cpSync(join(folder, 'chain'), own, { recursive: true });
+    return own;
+  }) as [string, string];
+  const [ours, expected] = await Promise.all([
+    command.run(each.args, mine),
+    runOne('qemu-img', each.args, theirs),
+  ]);
+  const found: unknown[] = [];
+  const wanted: unknown[] = [];
+  for (const image of images) {
+    const format = image.endsWith('.raw') ? 'raw' : 'qcow2';
+    const both = ['compare', '-f', format, '-F', format, join(mine, image), join(theirs, image)];
+    const check = format === 'raw' ? sound : await runOne('qemu-img', ['check', '-q', image], mine);
+    found.push(image, await runOne('qemu-img', both, mine), check, await factsOf(join(mine, image), format));
+    wanted.push(image, identical, sound, await factsOf(join(theirs, image), format));
+  }
+  if (each.keeps !== undefined) {
+    const raw = each.keeps.replace('.qcow2', '.raw');
+    found.push(await runOne('qemu-img', ['compare', '-F', 'raw', each.keeps, raw], mine));
+    wanted.push(identical);
+  }
+  return {
+    ours: { outcome: told(ours, each), found },
+    theirs: { outcome: told(expected, each), found: wanted },
+  };
 }
 
 const sound: Outcome = { status: 0, stdout: '', stderr: '' };
