@@ -84,6 +84,8 @@ export class RefcountRaise {
   /** Places in the refcount table whose entry is another one than on disk. */
   readonly #changedEntries = new Set<number>();
   #row: RefcountRow | undefined;
+  /** Blocks that are something else as well and stay: nothing is written there. */
+  #leftBlocks: ReadonlySet<number> = new Set();
   #unexplained = false;
   #changed = new ChangedBytes();
   /** Leaks are to be kept: they may be what was lost, or are counted by a block that is damaged still. */
@@ -111,7 +113,7 @@ export class RefcountRaise {
     yield* this.#log.commit();
     yield* this.#writeTable(core.header.refcountTableOffset !== oldOffset);
     core.refcountCache.clear();
-    this.keepLeaks = this.#unexplained || (this.#row === undefined && survey.shared.size > 0);
+    this.keepLeaks = this.#unexplained || this.#leftBlocks.size > 0;
     return survey.entries;
   }
 
@@ -209,6 +211,7 @@ export class RefcountRaise {
       if (survey.losses.nearestLeft < this.#rowEnd) this.#row = undefined;
     }
     const row = this.#row;
+    if (row === undefined) this.#leftBlocks = survey.shared;
     const larger = row === undefined ? 0 : row.tableClusters * clusterBytes;
     const table = new DataView(new ArrayBuffer(Math.max(refcountTable.byteLength, larger)));
     for (let index = 0; index < entries; index++) {
@@ -281,6 +284,7 @@ export class RefcountRaise {
   #raise(cluster: number, stored: number, counted: number, block: ReadBlock | undefined): number {
     const { refcounts, clusterBytes } = this.#parts.core;
     if (block === undefined || stored > counted || counted > refcounts.maxValue) return stored;
+    if (this.#leftBlocks.has(block.index)) return stored;
     const index = cluster - block.first;
     refcounts.set(block.view, index, counted);
     this.#changed.note(Math.floor((index * refcounts.widthBits) / 8), Math.max(1, refcounts.widthBits / 8));

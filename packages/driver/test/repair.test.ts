@@ -332,6 +332,24 @@ describe('repairing entries', () => {
   });
 });
 
+describe('what can not be put right', () => {
+  it('[REP-001, REP-004] a block that stands in another table, and stays, is not written to', async () => {
+    const { report, before, device } = await repaired('all', (image) => {
+      // The L1 table is taken for a refcount block, and a new one would stand where something else leads.
+      image.set(image.blocks()[0]!, BigInt(image.header.l1Offset));
+      image.set(image.l2()[0]!, copied | BigInt(image.bytes.length));
+    });
+    expect(report.left.corruptions).toBeGreaterThan(0);
+    const { l1Offset, l1Entries } = new ImageBytes(before).header;
+    const l1 = (bytes: Uint8Array): Uint8Array => bytes.subarray(l1Offset, l1Offset + l1Entries * 8);
+    expect(l1(device.snapshot())).toEqual(l1(before));
+    expect(await checkImage(device)).toMatchObject({
+      corruptions: report.left.corruptions,
+      leaks: report.left.leaks,
+    });
+  });
+});
+
 describe('marks and journals', () => {
   it.each(['leaks', 'all'] as const)(
     '[REP-007, FEA-002] -r %s takes the marks away where nothing is wrong',

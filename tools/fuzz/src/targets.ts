@@ -8,6 +8,7 @@ import { HeaderTarget } from './targets/header.ts';
 import { JournalTarget } from './targets/journal.ts';
 import { LogTarget } from './targets/log.ts';
 import { LuksTarget } from './targets/luks.ts';
+import { RepairTarget } from './targets/repair.ts';
 import { TablesTarget } from './targets/tables.ts';
 
 const makers: Readonly<Record<string, () => Target>> = {
@@ -17,6 +18,7 @@ const makers: Readonly<Record<string, () => Target>> = {
   journal: () => new JournalTarget(),
   'draft-image': () => new DraftImageTarget(),
   tables: () => new TablesTarget(),
+  repair: () => new RepairTarget(),
   compressed: () => new CompressedTarget(),
   luks: () => new LuksTarget(),
 };

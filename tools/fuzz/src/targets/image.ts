@@ -1,6 +1,6 @@
 /**
  * Whole images, opened as anybody opens them: for reading, for writing, by the check. `JournalTarget` damages their
- * journal, `TablesTarget` their tables; what must hold is the same:
+ * journal, `TablesTarget` their tables (`repair.ts` asks a repair of those); what must hold is the same:
  *
  * - an error is one of ours, with a code, and where it is about the format, with a clause;
  * - a read-only open, and an open that is refused, have not changed one byte;
@@ -21,7 +21,7 @@ const requestCodes = ['NO_SECRET', 'FAILED_EARLIER', 'NO_SPACE'] as const;
 const diskCodes = [...requestCodes, 'INVALID_ARGUMENT', 'UNSUPPORTED_OPERATION', 'WRITE_FAILED'] as const;
 const openCodes = ['NO_SECRET', 'NO_SPACE'] as const;
 /** Bytes behind the file's end that opening an image may come to use. */
-const openGrowthBytes = 256 << 20;
+export const openGrowthBytes = 256 << 20;
 /** The same for a few requests, besides what two refcount blocks count: where one is full, the next one's clusters are free. */
 const growthBytes = 4 << 20;
 
@@ -48,7 +48,7 @@ export class ImageProbe {
     if (this.device.violation !== undefined) verdict.finding(this.device.violation);
   }
 
-  #options(readOnly: boolean): OpenOptions {
+  options(readOnly: boolean): OpenOptions {
     const random = new Random(9);
     const { backing } = this.#base;
     return {
@@ -62,10 +62,11 @@ export class ImageProbe {
 
   async #read(verdict: Verdict): Promise<void> {
     this.device.readOnly = true;
-    const image = await verdict.attemptAsync('open', () => openImage(this.device, this.#options(true)));
+    const image = await verdict.attemptAsync('open', () => openImage(this.device, this.options(true)));
     if (image === undefined) return;
     verdict.attempt('info', () => image.info());
     await this.#readSome(image, verdict);
+    await this.#readBitmaps(image, verdict);
     await verdict.attemptAsync('close', () => image.close());
   }
 
@@ -83,7 +84,7 @@ export class ImageProbe {
     let endBytes = device.sizeBytes + openGrowthBytes;
     device.guard = (offset, length) =>
       offset + length > endBytes ? 'far behind the end of the file' : undefined;
-    const image = await verdict.attemptAsync('open', () => openImage(device, this.#options(false)), {
+    const image = await verdict.attemptAsync('open', () => openImage(device, this.options(false)), {
       codes: openCodes,
     });
     if (image === undefined) return;
@@ -93,6 +94,7 @@ export class ImageProbe {
       offset + length > endBytes ? 'far behind the end of the file' : forbidden(image, offset, length, event);
     await this.#writeSome(image, variant, verdict);
     if (variant % 8 === 6) await this.#changeDisk(image, verdict);
+    if (variant % 8 === 3) await this.#changeBitmaps(image, verdict);
     const closed = await verdict.attemptAsync('close', () => image.close().then(() => true), {
       codes: requestCodes,
     });
@@ -147,6 +149,28 @@ export class ImageProbe {
     const start = at - (at % image.clusterBytes);
     const end = Math.min(image.sizeBytes, start + image.clusterBytes);
     return image.writeCompressed(start, new Uint8Array(end - start).fill(0xcc));
+  }
+
+  async #readBitmaps(image: Qcow2Image, verdict: Verdict): Promise<void> {
+    const bitmaps = await verdict.attemptAsync('bitmaps', () => image.bitmaps(), { codes: requestCodes });
+    for (const { name, inconsistent } of bitmaps?.slice(0, 3) ?? []) {
+      if (inconsistent) continue;
+      await verdict.attemptAsync('dirty', () => image.dirtyRanges(name), { codes: requestCodes });
+    }
+  }
+
+  /** Each bitmap that is there is changed in every way, and a new one is made. */
+  async #changeBitmaps(image: Qcow2Image, verdict: Verdict): Promise<void> {
+    const allowed = { codes: diskCodes };
+    await this.#readBitmaps(image, verdict);
+    await verdict.attemptAsync('add', () => image.addBitmap('x', { granularityBytes: 512 }), allowed);
+    const bitmaps = await verdict.attemptAsync('bitmaps', () => image.bitmaps(), allowed);
+    for (const { name } of bitmaps?.slice(0, 3) ?? []) {
+      await verdict.attemptAsync('merge', () => image.mergeBitmap('x', name), allowed);
+      await verdict.attemptAsync('clear', () => image.clearBitmap(name), allowed);
+      await verdict.attemptAsync('turn off', () => image.disableBitmap(name), allowed);
+      await verdict.attemptAsync('remove', () => image.removeBitmap(name), allowed);
+    }
   }
 
   /** Snapshots that are there, and a new one, and a smaller disk. */

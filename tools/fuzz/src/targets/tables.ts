@@ -44,7 +44,7 @@ interface Loaded {
 }
 
 export class TablesTarget implements Target {
-  readonly name = 'tables';
+  readonly name: string = 'tables';
   readonly bases = [...vectors, 'clean'];
   readonly limits = { oneBytes: 4 << 20, allBytes: 256 << 20 };
   readonly #loaded = new Map<string, Loaded>();
@@ -92,7 +92,12 @@ export class TablesTarget implements Target {
   seal(): void {}
 
   async run(variant: number, verdict: Verdict): Promise<void> {
-    await this.#now!.probe.run(variant, verdict);
+    await this.probe.run(variant, verdict);
+  }
+
+  /** Of the base that is loaded. */
+  protected get probe(): ImageProbe {
+    return this.#now!.probe;
   }
 }
 

@@ -16,6 +16,7 @@ const counts: Readonly<Record<string, number>> = {
   journal: 8000,
   'draft-image': 6000,
   tables: 8000,
+  repair: 300,
   luks: 10_000,
   compressed: 1500,
 };
