@@ -12,6 +12,8 @@ export interface CommandContext {
    * fill the memory. Absent where nothing is ever kept back.
    */
   drained?(): Promise<void>;
+  /** Standard output is a terminal: how many signs a line of it has, and whether colour is wanted. */
+  readonly terminal?: { readonly columns: number; readonly colour: boolean } | undefined;
   /** Write to standard error, as it stands. */
   err(text: string): void;
   /** Aborted when the program is asked to end (SIGINT, SIGTERM). Only commands that wait look at it. */

@@ -34,6 +34,9 @@ function context() {
     drained: async () => {
       if (process.stdout.writableNeedDrain) await once(process.stdout, 'drain');
     },
+    terminal: process.stdout.isTTY
+      ? { columns: process.stdout.columns, colour: (process.env.NO_COLOR ?? '') === '' }
+      : undefined,
     err: (text: string) => void process.stderr.write(text),
     get stop(): AbortSignal {
       if (process.listenerCount('SIGTERM') === 0) {

@@ -4,7 +4,7 @@ import { type BlockStatus, blockStatuses } from '../block-status.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { imageOptions, namingRules, openDiskImage, shareOption } from '../disk-image.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
-import type { OpenedLayer } from '../open-image.ts';
+import { type OpenedLayer, openImageFile, requireQcow2 } from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
 import { sizeArgument } from '../size-option.ts';
 import { TextBuffer } from '../text-buffer.ts';
@@ -16,13 +16,17 @@ export const map: Command = {
     outputOption,
     shareOption,
     { name: 'start-offset', short: 's', argument: 'OFFSET', help: 'where to begin; default: 0' },
+    { name: 'picture', help: 'draw what the clusters of the file itself are used for' },
+    { name: 'svg', help: 'the same picture, as SVG' },
     { name: 'max-length', short: 'l', argument: 'LENGTH', help: 'how far to look; default: to the end' },
   ],
   notes:
     'Text lists what has bytes in a file; JSON also what reads as zeros, and from which depth of the chain it comes.\n' +
     'Examples:\n' +
     '  qcow2 map overlay.qcow2\n' +
-    '  qcow2 map --output=json -s 1G -l 64M disk.qcow2',
+    '  qcow2 map --output=json -s 1G -l 64M disk.qcow2\n' +
+    '  qcow2 map --picture disk.qcow2\n' +
+    '  qcow2 map --svg disk.qcow2 > disk.svg',
   run: runMap,
 };
 
@@ -39,6 +43,7 @@ async function runMap(args: ParsedArguments, context: CommandContext): Promise<n
   });
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
+  if (args.has('picture') || args.has('svg')) return await drawFile(name, args, context);
   const rules = namingRules(args, context);
   const image = await openDiskImage(name, { format: args.value('format') }, rules);
   try {
@@ -51,6 +56,39 @@ async function runMap(args: ParsedArguments, context: CommandContext): Promise<n
     await image.close();
   }
   return 0;
+}
+
+const svgColumns = 96;
+const svgCells = 96 * 64;
+const textLines = 32;
+const usualColumns = 64;
+
+/** The file's clusters, one of the image alone: what is below it is not opened. */
+async function drawFile(name: string, args: ParsedArguments, context: CommandContext): Promise<number> {
+  const [{ readImageHeader }, { hostUse }, { svgPicture, textPicture }] = await Promise.all([
+    import('@qcow2/driver'),
+    import('../picture/host-use.ts'),
+    import('../picture/pictures.ts'),
+  ]);
+  if (args.has('start-offset') || args.has('max-length') || args.value('output') === 'json') {
+    throw new CommandFailure('a picture shows the whole file, and neither ranges nor JSON');
+  }
+  const opened = await openImageFile(name, { readOnly: true, shared: args.has(shareOption.name) });
+  try {
+    requireQcow2(opened, 'map --picture');
+    const { header } = await readImageHeader(opened.device);
+    if (args.has('svg')) {
+      context.out(svgPicture(await hostUse(opened.device, header, svgCells), svgColumns));
+      return 0;
+    }
+    const { columns: width = usualColumns + 16, colour = false } = context.terminal ?? {};
+    const columns = Math.max(16, 2 ** Math.floor(Math.log2(Math.max(16, width - 16))));
+    const use = await hostUse(opened.device, header, columns * textLines);
+    context.out(textPicture(use, { columns, colour }));
+    return 0;
+  } finally {
+    await opened.close();
+  }
 }
 
 /** Neighbours that say the same are one line. */
