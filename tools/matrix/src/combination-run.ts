@@ -5,6 +5,7 @@
  */
 import { rmSync } from 'node:fs';
 import { Qcow2Error } from '@qcow2/spec';
+import { type Action, drawActions, type Fill, mergedFills } from './actions.ts';
 import { type Refusal, refusalOf } from './constraints.ts';
 import { type Combination, refcountBitsOf } from './dimensions.ts';
 import { misplaced, ourMap, theirMap } from './disk-map.ts';
@@ -14,7 +15,7 @@ import { type Outcome, ProgramFailed } from './programs.ts';
 import { QemuSide } from './qemu-side.ts';
 import { Random } from './random.ts';
 import { dataName, imageName, type Scene } from './scene.ts';
-import { contentSeed, drawPhases, type Shape, shapeOf } from './workload.ts';
+import { contentSeed, type Shape, shapeOf } from './workload.ts';
 
 export interface RunResult {
   /** Differences, each a line; empty where all agree. */
@@ -35,20 +36,6 @@ interface ExpectedBitmap {
   readonly enabled: boolean;
   readonly dirty: readonly DirtyRange[];
 }
-
-/** What is done to the image, in order. */
-type Action =
-  | { readonly kind: 'fill'; readonly steps: readonly Step[] }
-  | { readonly kind: 'snapshot'; readonly name: string }
-  /** A new bitmap that records. */
-  | { readonly kind: 'record'; readonly name: string; readonly granularityBytes: number }
-  /** A new bitmap that does not record, with what `source` has by now. */
-  | {
-      readonly kind: 'keep';
-      readonly name: string;
-      readonly granularityBytes: number;
-      readonly source: string;
-    };
 
 export async function runCombination(
   scene: Scene,
@@ -106,7 +93,7 @@ class CombinationRun {
   }
 
   async all(): Promise<void> {
-    const actions = this.#plan();
+    const actions = drawActions(this.#random, this.#combination, this.#shape);
     if (this.#combination.maker === 'theirs') this.#theyMake(actions);
     else await this.#weMake(actions);
     this.#views.push({ snapshot: undefined, bytes: this.#model.bytes });
@@ -126,35 +113,29 @@ class CombinationRun {
     }
   }
 
-  #plan(): Action[] {
-    const { snapshots, bitmaps, compression } = this.#combination;
-    const random = this.#random;
-    const granularityBytes = random.pick([512, 4096, 65536]);
-    const [first = [], second = [], third = []] = drawPhases(random, this.#shape, compression !== 'plain');
-    const fill = (steps: readonly Step[]): Action => ({ kind: 'fill', steps });
-    const taken = (name: string): Action[] => (snapshots === 'snap' ? [{ kind: 'snapshot', name }] : []);
-    const record: Action = { kind: 'record', name: 'recording', granularityBytes };
-    const keep: Action = { kind: 'keep', name: 'kept', granularityBytes, source: 'recording' };
-    const recorded = bitmaps === 'bitmap' ? [record] : [];
-    const kept = bitmaps === 'bitmap' ? [keep] : [];
-    return [fill(first), ...recorded, ...taken('one'), fill(second), ...kept, ...taken('two'), fill(third)];
-  }
-
   /** What is to be seen afterwards of an action that fills nothing. */
-  #expect(action: Exclude<Action, { kind: 'fill' }>): void {
-    if (action.kind === 'snapshot') {
-      this.#views.push({ snapshot: action.name, bytes: this.#model.bytes.slice() });
-    } else if (action.kind === 'record') {
-      this.#model.forget();
-      this.#recording = action;
-    } else {
-      const { name, granularityBytes } = action;
-      this.#bitmaps.push({
-        name,
-        granularityBytes,
-        enabled: false,
-        dirty: this.#model.dirty(granularityBytes),
-      });
+  #expect(action: Exclude<Action, Fill>): void {
+    const { bytes } = this.#model;
+    const at = this.#views.findIndex(({ snapshot }) => snapshot === action.name);
+    switch (action.kind) {
+      case 'snapshot':
+        this.#views.push({ snapshot: action.name, bytes: bytes.slice() });
+        break;
+      case 'apply':
+        bytes.set(this.#views[at]!.bytes);
+        break;
+      case 'delete':
+        this.#views.splice(at, 1);
+        break;
+      case 'record':
+        this.#model.forget();
+        this.#recording = action;
+        break;
+      case 'keep': {
+        const { name, granularityBytes } = action;
+        const dirty = this.#model.dirty(granularityBytes);
+        this.#bitmaps.push({ name, granularityBytes, enabled: false, dirty });
+      }
     }
   }
 
@@ -172,7 +153,9 @@ class CombinationRun {
           must('fill', qemu.fill(action.steps));
           break;
         case 'snapshot':
-          must('snapshot', qemu.snapshot(action.name));
+        case 'apply':
+        case 'delete':
+          must(action.kind, qemu.snapshot(action.kind, action.name));
           break;
         case 'record':
           must('bitmap', qemu.bitmap(['--add', '-g', String(action.granularityBytes)], action.name));
@@ -213,7 +196,7 @@ class CombinationRun {
       }
     } catch (error) {
       // As a crash would: what failed is told, and not what closing makes of it.
-      opened.image.abandon();
+      await opened.abandon();
       throw error;
     }
     await opened.image.close();
@@ -232,6 +215,12 @@ class CombinationRun {
         break;
       case 'snapshot':
         await image.createSnapshot({ name: action.name });
+        break;
+      case 'apply':
+        await image.applySnapshot({ name: action.name });
+        break;
+      case 'delete':
+        await image.deleteSnapshot({ name: action.name });
         break;
       case 'record':
         await image.addBitmap(action.name, { granularityBytes: action.granularityBytes });
@@ -308,7 +297,7 @@ class CombinationRun {
       this.#compare('qemu-img snapshot -l', names, this.#snapshotNames);
     }
     for (const { name, dirty } of this.#bitmaps) {
-      this.#compare(`QEMU’s view of the bitmap ${name}`, qemu.dirty(name), dirty);
+      this.#compare(`QEMU’s view of the bitmap ${name}`, await qemu.dirty(name), dirty);
     }
   }
 
@@ -377,17 +366,6 @@ class CombinationRun {
 }
 
 const noErrors = { corruptions: 0, leaks: 0, checkErrors: 0, findings: [] };
-
-/** Phases with nothing in between are one process. */
-function mergedFills(actions: readonly Action[]): Action[] {
-  const merged: Action[] = [];
-  for (const action of actions) {
-    const last = merged.at(-1);
-    if (action.kind !== 'fill' || last?.kind !== 'fill') merged.push(action);
-    else merged[merged.length - 1] = { kind: 'fill', steps: [...last.steps, ...action.steps] };
-  }
-  return merged;
-}
 
 /** qemu-io tells of a failed request, and goes on. */
 function must(what: string, outcome: Outcome): void {

@@ -38,7 +38,10 @@ export function theirMap(entries: readonly MapEntry[], isEncrypted: boolean): Ma
 }
 
 /** The library's map: extents of the image, and of the backing file where the image has nothing of its own. */
-export async function ourMap({ image, backing }: OpenedImage, isEncrypted: boolean): Promise<MapRange[]> {
+export async function ourMap(
+  { image, backing }: Pick<OpenedImage, 'image' | 'backing'>,
+  isEncrypted: boolean,
+): Promise<MapRange[]> {
   const ranges: MapRange[] = [];
   const below = backing === undefined ? [] : await extentsOfSectors(backing);
   for (const extent of await allExtents(image)) {

@@ -23,6 +23,8 @@ const phrase = new TextEncoder().encode(passphrase);
 export interface OpenedImage {
   readonly image: Qcow2Image;
   readonly backing: BlockDevice | undefined;
+  /** Let go of the image as a crash would, and of the files. */
+  abandon(): Promise<void>;
 }
 
 export class OwnSide {
@@ -86,6 +88,9 @@ export class OwnSide {
         : one.encryption === 'aes'
           ? legacyAes(phrase)
           : luksPassphrase(phrase);
+    const letGo = async () => {
+      for (const opened of [backing, dataFile, device]) await opened?.close();
+    };
     try {
       const image = await openImage(device, {
         readOnly,
@@ -95,9 +100,13 @@ export class OwnSide {
         ...(dataFile === undefined ? {} : { dataFile }),
         ...(encryption === undefined ? {} : { encryption }),
       });
-      return { image, backing };
+      const abandon = async () => {
+        image.abandon();
+        await letGo();
+      };
+      return { image, backing, abandon };
     } catch (error) {
-      for (const opened of [backing, dataFile, device]) await opened?.close();
+      await letGo();
       throw error;
     }
   }

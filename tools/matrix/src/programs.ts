@@ -1,7 +1,9 @@
 /** Starting the programs of QEMU. What comes of them is compared by who asked. */
-import { spawnSync } from 'node:child_process';
-import { accessSync, constants } from 'node:fs';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { StateError } from '@qcow2/spec';
 
 export interface Outcome {
@@ -42,6 +44,46 @@ export function must(program: string, words: readonly string[], folder: string):
   const outcome = start(program, words, folder);
   if (outcome.status !== 0) throw new ProgramFailed(program, words, outcome);
   return outcome.stdout;
+}
+
+/** A program that runs until it is told to end. It ends with this process. */
+export class Server {
+  readonly #words: readonly string[];
+  readonly #program: string;
+  readonly #child: ChildProcess;
+  readonly #ended: Promise<unknown>;
+  readonly #killer = () => this.#child.kill('SIGKILL');
+  #said = '';
+
+  constructor(program: string, words: readonly string[], folder: string) {
+    this.#program = program;
+    this.#words = words;
+    this.#child = spawn(program, words, { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
+    this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.#said += text;
+    });
+    this.#ended = once(this.#child, 'close');
+    process.once('exit', this.#killer);
+  }
+
+  /** Until it has made a file. @throws ProgramFailed where it ends before that, or takes too long */
+  async made(path: string): Promise<void> {
+    const latest = performance.now() + limitMs;
+    while (!existsSync(path)) {
+      const { exitCode: status } = this.#child;
+      if (status !== null || performance.now() > latest) {
+        throw new ProgramFailed(this.#program, this.#words, { status, stdout: '', stderr: this.#said });
+      }
+      await setTimeout(2);
+    }
+  }
+
+  /** And wait until it has let go of everything. */
+  async end(): Promise<void> {
+    this.#child.kill('SIGTERM');
+    await this.#ended;
+    process.off('exit', this.#killer);
+  }
 }
 
 /** Those that this machine has not. */

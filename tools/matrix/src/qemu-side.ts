@@ -2,7 +2,7 @@
 import { readFileSync, rmSync } from 'node:fs';
 import { type Combination, refcountBitsOf } from './dimensions.ts';
 import type { DirtyRange, Step } from './disk-model.ts';
-import { must, type Outcome, start } from './programs.ts';
+import { must, type Outcome, Server, start } from './programs.ts';
 import { dataName, imageName, ioCommands, passphrase, type Scene } from './scene.ts';
 import { type Shape, shapeOf } from './workload.ts';
 
@@ -92,8 +92,9 @@ export class QemuSide {
     );
   }
 
-  snapshot(name: string): Outcome {
-    return this.#image('snapshot', ['-c', name], []);
+  snapshot(what: 'snapshot' | 'apply' | 'delete', name: string): Outcome {
+    const how = { snapshot: '-c', apply: '-a', delete: '-d' }[what];
+    return this.#image('snapshot', [how, name], []);
   }
 
   /** @param words what is done to it, as for `qemu-img bitmap` */
@@ -128,29 +129,27 @@ export class QemuSide {
   }
 
   /** What a bitmap says has changed: qemu-nbd exports it, libnbd asks. */
-  dirty(name: string): DirtyRange[] {
-    const { folder } = this.#scene;
-    const words = ['--fork', '-t', '-r', '-B', name, '-k', this.#scene.path('socket'), '--pid-file=pid'];
-    must('qemu-nbd', [...this.#secret, ...words, ...this.#named('qcow2')], folder);
+  async dirty(name: string): Promise<DirtyRange[]> {
+    const socket = this.#scene.path('socket');
+    const words = ['-t', '-r', '-B', name, '-k', socket, '--pid-file=pid'];
+    const server = new Server(
+      'qemu-nbd',
+      [...this.#secret, ...words, ...this.#named('qcow2')],
+      this.#scene.folder,
+    );
     try {
-      const context = `--map=qemu:dirty-bitmap:${name}`;
+      // Written when it listens.
+      await server.made(this.#scene.path('pid'));
+      const asked = ['--json', `--map=qemu:dirty-bitmap:${name}`, `nbd+unix:///?socket=${socket}`];
       const map: { offset: number; length: number; type: number }[] = JSON.parse(
-        must('nbdinfo', ['--json', context, `nbd+unix:///?socket=${this.#scene.path('socket')}`], folder),
+        must('nbdinfo', asked, this.#scene.folder),
       );
       const dirty = map.filter(({ type }) => (type & 1) === 1);
       return dirty.map(({ offset, length }) => ({ offset, lengthBytes: length }));
     } finally {
-      this.#endServer();
+      await server.end();
+      for (const left of ['socket', 'pid']) rmSync(this.#scene.path(left), { force: true });
     }
-  }
-
-  /** And wait until it has let go of the image. */
-  #endServer(): void {
-    const pid = Number(readFileSync(this.#scene.path('pid'), 'utf8'));
-    process.kill(pid, 'SIGTERM');
-    must('tail', [`--pid=${pid}`, '-s', '0.01', '-f', '/dev/null'], this.#scene.folder);
-    rmSync(this.#scene.path('socket'), { force: true });
-    rmSync(this.#scene.path('pid'), { force: true });
   }
 
   get #secret(): readonly string[] {
