@@ -29,10 +29,13 @@ export function drawClusters(scene: Scene, random: Random, most: number): Range 
   return { offset, lengthBytes: Math.min(lengthBytes, sizeBytes - offset) };
 }
 
-/** Which whole clusters a range has. */
-export function wholeClusters(clusterBytes: number, { offset, lengthBytes }: Range) {
+/** Which whole clusters a range has: the incomplete last one of the disk is whole. */
+export function wholeClusters({ kind, model }: Scene, { offset, lengthBytes }: Range) {
+  const { clusterBytes } = kind;
   const start = Math.ceil(offset / clusterBytes) * clusterBytes;
-  return { start, end: Math.max(start, Math.floor((offset + lengthBytes) / clusterBytes) * clusterBytes) };
+  const end = offset + lengthBytes;
+  const whole = end === model.sizeBytes ? end : Math.floor(end / clusterBytes) * clusterBytes;
+  return { start, end: Math.max(start, whole) };
 }
 
 async function readRange(scene: Scene, { offset, lengthBytes }: Range): Promise<void> {
@@ -45,18 +48,18 @@ async function readRange(scene: Scene, { offset, lengthBytes }: Range): Promise<
 async function discard(scene: Scene, range: Range): Promise<void> {
   const { kind, model, subject } = scene;
   const { clusterBytes } = kind;
-  const zeroed = wholeClusters(clusterBytes, range);
+  const zeroed = wholeClusters(scene, range);
   await subject.image.discard(range.offset, range.lengthBytes);
   if (kind.version > 2 || kind.backing === 'none') {
     model.discard(range.offset, range.lengthBytes, zeroed);
     return;
   }
   model.discard(range.offset, range.lengthBytes, { start: 0, end: 0 });
-  const seen = new Uint8Array(clusterBytes);
   for (let start = zeroed.start; start < zeroed.end; start += clusterBytes) {
+    const end = Math.min(zeroed.end, start + clusterBytes);
+    const seen = new Uint8Array(end - start);
     await subject.image.read(start, seen);
-    if (seen.every((byte) => byte === 0))
-      model.discard(start, clusterBytes, { start, end: start + clusterBytes });
+    if (seen.every((byte) => byte === 0)) model.discard(start, end - start, { start, end });
   }
 }
 

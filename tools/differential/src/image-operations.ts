@@ -71,13 +71,9 @@ async function resize(scene: Scene, random: Random): Promise<void> {
       ? []
       : isSmaller && !shrink
         ? [certainly('INVALID_ARGUMENT')]
-        : model.bitmaps.length > 0
-          ? [certainly('UNSUPPORTED_OPERATION', 'BMT-005')]
-          : kind.version === 2 && model.snapshots.length > 0
-            ? [certainly('UNSUPPORTED_OPERATION', 'SNP-028')]
-            : isSmaller && kind.data !== 'inside'
-              ? [certainly('UNSUPPORTED_OPERATION')]
-              : ringRefusals(scene);
+        : kind.version === 2 && model.snapshots.length > 0
+          ? [certainly('UNSUPPORTED_OPERATION', 'SNP-028')]
+          : ringRefusals(scene);
   if (await scene.attempt(() => subject.image.resize(sizeBytes, { shrink }), refusals))
     model.resize(sizeBytes);
 }

@@ -46,18 +46,12 @@ function request(scene: Scene, random: Random): string[] {
   return [`${how} ${offset} ${lengthBytes}`];
 }
 
-/** QEMU takes the incomplete last cluster of a disk for a whole one; over a backing file version 2 has no zeros. */
-function discard({ kind, model }: Scene, offset: number, lengthBytes: number): void {
-  const whole = wholeClusters(kind.clusterBytes, { offset, lengthBytes });
-  const end = offset + lengthBytes;
-  const reaches = end === model.sizeBytes && whole.start < end;
+/** Over a backing file version 2 has no zeros. */
+function discard(scene: Scene, offset: number, lengthBytes: number): void {
+  const { kind, model } = scene;
   const keeps = kind.version === 2 && kind.backing !== 'none';
-  const nothing = { start: 0, end: 0 };
-  model.discard(
-    offset,
-    lengthBytes,
-    keeps ? nothing : { start: whole.start, end: reaches ? end : whole.end },
-  );
+  const zeroed = keeps ? { start: 0, end: 0 } : wholeClusters(scene, { offset, lengthBytes });
+  model.discard(offset, lengthBytes, zeroed);
 }
 
 function requests(scene: Scene, random: Random): string {
@@ -95,7 +89,7 @@ function mayResize({ kind, model }: Scene): boolean {
   return !(kind.version === 2 && model.snapshots.length > 0);
 }
 
-/** Bitmaps get the new size as well, which we refuse. */
+/** Bitmaps get the new size as well. */
 function resize(scene: Scene, random: Random): string {
   const { kind, model, qemu } = scene;
   const drawn = drawSize(scene, random, kind.clusterBytes);

@@ -120,10 +120,12 @@ export class Subject {
   /** Ours, of the closed image. */
   async repair(mode: RepairMode): Promise<RepairReport> {
     const file = openFile(this.path('image'));
+    const data = this.kind.data === 'inside' ? undefined : openFile(this.path('data'));
     try {
-      return await repairImage(file, { repair: mode });
+      return await repairImage(file, { repair: mode, ...(data === undefined ? {} : { dataFile: data }) });
     } finally {
       await file.close();
+      await data?.close();
     }
   }
 
