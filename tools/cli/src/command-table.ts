@@ -23,6 +23,11 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import('./commands/inspect.ts')).inspect,
   },
   {
+    name: 'verify',
+    summary: 'read every byte of a disk, with a checksum for each GiB',
+    load: async () => (await import('./commands/verify.ts')).verify,
+  },
+  {
     name: 'amend',
     summary: 'let another passphrase open an encrypted image, or none any more',
     load: async () => (await import('./commands/amend.ts')).amend,
