@@ -14,6 +14,7 @@
  * Everything here holds the write lock.
  */
 import { isPromise, type Task } from '@qcow2/block-device';
+import { clusterKind } from '@qcow2/codec';
 import type { Allocator } from './allocator.ts';
 import type { ClusterReader } from './cluster-reader.ts';
 import { type GuestOverlay, type OverlayCluster, sectorBytes } from './guest-overlay.ts';
@@ -34,7 +35,7 @@ import type { PendingClusters } from './pending-clusters.ts';
 import { movedSource } from './pending-fills.ts';
 import { PendingWriter, type Piece } from './pending-writer.ts';
 import type { ClusterRange } from './sector-map.ts';
-import { isInPlace, mapped, withZeros } from './sub-clusters.ts';
+import { isInPlace, kindRuns, mapped, withZeros } from './sub-clusters.ts';
 
 /** Clusters that one change maps at most: its descriptors must fit a record of a small ring. */
 const longestRun = 64;
@@ -332,7 +333,10 @@ export class ClusterWriter {
       const mapping = yield* this.#mappings.lookup(cluster);
       if (isInPlace(mapping, clusterBytes, 0, clusterBytes)) continue;
       yield* this.l2.prepare(cluster);
-      yield* data.writeZeroes(cluster * clusterBytes, clusterBytes, false);
+      for (const { start, end, kind } of kindRuns(mapping, clusterBytes, 0, clusterBytes)) {
+        if (kind === clusterKind.standard) continue;
+        yield* data.writeZeroes(cluster * clusterBytes + start, end - start, false);
+      }
       update.setEntry(cluster, { kind: 'standard', hostOffset: cluster * clusterBytes });
     }
     if (update.isEmpty) return false;
@@ -423,7 +427,7 @@ export class ClusterWriter {
 
 /** A cluster that reads as it did before it had a host cluster: as zeros, or, where sub-clusters can say so, as what is below. */
 function preallocated(core: ImageCore, hostOffset: number, fresh: boolean): NewEntry {
-  if (core.l2Format.extended)
+  if (core.l2Format.extended && !core.data.isRaw)
     return { kind: 'subclusters', hostOffset, copied: true, allocated: 0, zeros: 0 };
   return fresh ? { kind: 'standard', hostOffset } : { kind: 'zero-allocated', hostOffset };
 }

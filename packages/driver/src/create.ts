@@ -191,8 +191,6 @@ function plan(options: CreateOptions): Qcow2Header {
   refuse(version === 2 && extendedL2, 'extendedL2', 'version 2 has no extended L2 entries');
   const isSmall = clusterBits < mappingSizes.extendedL2MinClusterBits;
   refuse(extendedL2 && isSmall, 'extendedL2', 'extended L2 entries need clusters of 16 KiB or more');
-  const isExternal = extendedL2 && dataFile !== undefined;
-  refuse(isExternal, 'extendedL2', 'extended L2 entries with an external data file are not served');
   refuse(!Number.isSafeInteger(sizeBytes) || sizeBytes < 0, 'sizeBytes', 'not a size in bytes');
   const entriesPerTable = 2 ** (clusterBits - (extendedL2 ? 4 : 3));
   const l1Entries = Math.ceil(sizeBytes / (2 ** clusterBits * entriesPerTable));

@@ -10,7 +10,7 @@
  * known any more, every later write and flush is refused with FAILED_EARLIER, and a reopen recovers.
  */
 import { checkRange, isPromise, run, type Task, wait } from '@qcow2/block-device';
-import { InvariantError, Qcow2Error, StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
+import { InvariantError, Qcow2Error, StateError, StorageError } from '@qcow2/spec';
 import { refuseMissing } from './data-area.ts';
 import { needsSecret } from './encryption-header.ts';
 import { exclusively } from './operation.ts';
@@ -270,10 +270,6 @@ export class ImageRequests {
   }
 
   #refuseUnsupported(): void {
-    const feature = this.#parts.unsupportedFeature;
-    if (feature !== undefined) {
-      throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `the image uses ${feature}`, { feature });
-    }
     if (this.#parts.isLocked) throw needsSecret();
   }
 

@@ -241,7 +241,9 @@ export class ImageWriter {
     const mapping = yield* this.#mappings.lookup(guestCluster);
     const held = this.#isHeld(guestCluster);
     if (!held && this.#showsZeros(guestCluster, mapping, start, end)) return;
-    const whole = held ? undefined : wholeSubclusters(mapping, this.#core.clusterBytes, start, end);
+    // A raw data file gets its zeros as bytes [DAT-004].
+    const asBytes = held || this.#core.data.isRaw;
+    const whole = asBytes ? undefined : wholeSubclusters(mapping, this.#core.clusterBytes, start, end);
     if (whole === undefined) {
       yield* this.#writePiece(guestCluster, start, new Uint8Array(end - start));
       return;

@@ -116,18 +116,17 @@ export class MappingTable {
       return { ...this.#nothing, kind, compressed };
     }
     const hostOffset = readEntryOffset(view, at);
-    if (l2Format.extended) {
-      const subclusters = {
-        allocated: readAllocatedSubclusters(view, at),
-        zeros: readZeroSubclusters(view, at),
-      };
-      return { kind, hostOffset, exclusive: readEntryCopied(view, at), subclusters };
-    }
-    if (!l2Format.externalData) return { kind, hostOffset, exclusive: readEntryCopied(view, at) };
-    if (kind !== clusterKind.zeroPlain) {
-      checkPlace(hostOffset, guestCluster * this.#core.clusterBytes, sliceOffset + at);
-    }
+    const copied = readEntryCopied(view, at);
+    const parts = l2Format.extended ? { subclusters: readSubclusters(view, at) } : {};
+    if (!l2Format.externalData) return { kind, hostOffset, exclusive: copied, ...parts };
+    // Parts that read as zeros, and no place: at guest offset 0 the flag alone tells.
+    const hasPlace = kind === clusterKind.mixed ? copied || hostOffset !== 0 : kind !== clusterKind.zeroPlain;
+    if (hasPlace) checkPlace(hostOffset, guestCluster * this.#core.clusterBytes, sliceOffset + at);
     // A place in a data file is one guest cluster's, whatever the flag says.
-    return { kind, hostOffset, exclusive: true };
+    return { kind, hostOffset, exclusive: hasPlace, ...parts };
   }
+}
+
+function readSubclusters(view: DataView, at: number): Subclusters {
+  return { allocated: readAllocatedSubclusters(view, at), zeros: readZeroSubclusters(view, at) };
 }

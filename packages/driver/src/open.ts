@@ -336,7 +336,6 @@ function* prepareDraft(parts: ImageParts, draft: DraftArea): Task<void> {
 function* loadWhole(parts: ImageParts): Task<void> {
   yield* parts.core.loadTables();
   parts.snapshots = yield* loadSnapshots(parts.core);
-  parts.unsupportedFeature = unsupportedFeature(parts.core.header);
 }
 
 function newParts(
@@ -467,22 +466,10 @@ function checkDataFile(
   }
 }
 
-/** An image-wide feature without which guest bytes can not be read. */
-function unsupportedFeature(header: Qcow2Header): string | undefined {
-  const has = (mask: bigint): boolean => (header.incompatibleFeatures & mask) !== 0n;
-  if (has(incompatibleFeatures.extendedL2) && has(incompatibleFeatures.externalDataFile)) {
-    return 'extended L2 entries with an external data file';
-  }
-  return undefined;
-}
-
 function refuseForWriting(parts: ImageParts, forRepair = false): void {
-  const { core, draftArea, unsupportedFeature: feature } = parts;
+  const { core, draftArea } = parts;
   // A repair looks at no guest bytes; but to replay is to settle some.
   const noGuestBytes = forRepair && !isJournalDirty(core.header);
-  if (feature !== undefined && !noGuestBytes) {
-    throw new UnsupportedFeatureError('UNSUPPORTED_FEATURE', `the image uses ${feature}`, { feature });
-  }
   if (parts.isLocked && !noGuestBytes) throw needsSecret();
   if (core.data.isExternal && core.data.isRaw && core.cipher !== undefined) {
     const feature = 'a raw data file that is encrypted';

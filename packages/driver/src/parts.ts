@@ -120,8 +120,6 @@ export class ImageParts {
   repaired: RefcountRepair | undefined;
   /** Without a journal, refcounts may stay behind while the image is open. */
   lazyRefcounts = false;
-  /** Name of an image-wide feature that is not served; reading and writing guest bytes is refused by it. */
-  unsupportedFeature: string | undefined;
   snapshots: readonly Snapshot[] = [];
   /** Tables that operations under way have detached, as a dirty journal says. */
   detachedTables: readonly DetachedTableIntent[] = [];

@@ -20,6 +20,7 @@ import {
   isSoundL2Entry,
   readCompressedLengthBytes,
   readCompressedOffset,
+  readEntryCopied,
   readEntryOffset,
 } from '@qcow2/codec';
 import { autoclearFeatures, FormatError, headerExtensionTypes } from '@qcow2/spec';
@@ -234,7 +235,7 @@ export class ReferenceWalk {
       }
       const offset = readEntryOffset(view, at);
       // Sub-clusters may read as zeros where there is no host cluster.
-      if (offset === 0 && !l2Format.externalData) continue;
+      if (offset === 0 && !(l2Format.externalData && readEntryCopied(view, at))) continue;
       if (l2Format.externalData) this.#checkPlace(offset, guestOffset, tableOffset + at);
       else this.#visitor.reference('guestCluster', offset, clusterBytes, guestOffset);
       if (active) this.#visitor.activeCluster?.(offset, false);

@@ -178,7 +178,7 @@ export function qcow2Settings(values: OptionValues, subject: string): Qcow2Creat
   if (backingFile === undefined && backingFormat !== undefined) {
     refuse('Backing format cannot be used without backing file');
   }
-  if (extendedL2) checkExtendedL2(values, version, clusterBytes, refuse);
+  if (extendedL2) checkExtendedL2(version, clusterBytes, refuse);
   const lazyRefcounts = values.get('lazy_refcounts')?.value === true;
   if (version < 3 && lazyRefcounts) {
     refuse(
@@ -299,7 +299,7 @@ function dataFileOf(
   return { name, raw };
 }
 
-function checkExtendedL2(values: OptionValues, version: 2 | 3, clusterBytes: bigint, refuse: Refuse): void {
+function checkExtendedL2(version: 2 | 3, clusterBytes: bigint, refuse: Refuse): void {
   if (version < 3) {
     refuse(
       'Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)',
@@ -308,7 +308,6 @@ function checkExtendedL2(values: OptionValues, version: 2 | 3, clusterBytes: big
   if (clusterBytes < 16384n) {
     refuse('Extended L2 entries are only supported with cluster sizes of at least 16384 bytes');
   }
-  if (textOf(values, 'data_file') !== undefined) refuse(`extended_l2=on with data_file is ${notYet}`);
 }
 
 function sizeBytesOf(

@@ -33,7 +33,8 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo'], 'external data files shared wit
       const hint = `QCOW2_SEED=${seed}, workload ${workload}`;
       const [image, data] = [`w${workload}.qcow2`, `w${workload}.data`];
       const clusterBytes = random.pick([512, 4096, 65536, 2 ** 21]);
-      const options = `cluster_size=${clusterBytes},data_file=${data},data_file_raw=${raw ? 'on' : 'off'}`;
+      const extended = clusterBytes >= 65536 && random.between(0, 3) > 0 ? ',extended_l2=on' : '';
+      const options = `cluster_size=${clusterBytes},data_file=${data},data_file_raw=${raw ? 'on' : 'off'}${extended}`;
       const oursMakes = random.between(0, 1) === 0;
       const journal = oursMakes ? random.pick([',journal=on,journal_size=2M', '']) : '';
       const words = ['create', '-q', '-f', 'qcow2', '-o', `${options}${journal}`, image, String(sizeBytes)];

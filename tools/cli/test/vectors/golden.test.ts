@@ -56,7 +56,7 @@ async function writeChanges(golden: GoldenImage, device: MemoryDevice): Promise<
 
 describe.each(names)('%s', (name) => {
   const golden = goldenImage(name);
-  const { manifest, unserved, unwritable } = golden;
+  const { manifest, unwritable } = golden;
 
   it('is described as qemu-img info does, and nothing is written', async () => {
     const device = new RecordingDevice(MemoryDevice.fromBytes(golden.bytes));
@@ -101,18 +101,7 @@ describe.each(names)('%s', (name) => {
       expect(device.log).toEqual([]);
     });
 
-  if (unserved !== undefined) {
-    it(`is refused by the name of what is not served: ${unserved}`, async () => {
-      const device = new RecordingDevice(MemoryDevice.fromBytes(golden.bytes));
-      const image = await openImage(device, { readOnly: true, ...(await golden.options()), compression });
-      const refusal = await Promise.resolve()
-        .then(() => sumOf(image))
-        .catch((error: unknown) => error);
-      expect(refusal).toBeInstanceOf(UnsupportedFeatureError);
-      expect(refusal).toMatchObject({ code: 'UNSUPPORTED_FEATURE', context: { feature: unserved } });
-      expect(device.log).toEqual([]);
-    });
-  } else if (manifest.guest !== undefined) {
+  if (manifest.guest !== undefined) {
     const { guest } = manifest;
     it('is read as qemu-img convert reads it', async () => {
       const device = new RecordingDevice(MemoryDevice.fromBytes(golden.bytes));

@@ -12,7 +12,6 @@ export interface GoldenImage {
   /** The same as a device that refuses writes; to be laid under an overlay. */
   readonly base: BlockDevice;
   /** What the driver must call the feature without which guest bytes can not be read; undefined: it is served. */
-  readonly unserved: string | undefined;
   /** The feature or the mark that keeps the driver from writing; undefined: it writes. */
   readonly unwritable: string | undefined;
   /** What it is opened with: a new device for the backing file that it names (`none` where it names none), and its passphrase. */
@@ -26,7 +25,6 @@ export function goldenImage(name: string): GoldenImage {
   const base = new ReadOnlyDevice(MemoryDevice.fromBytes(bytes));
   const backingFile = manifest.files.find(({ role }) => role === 'backing');
   const backingName = manifest.qemu.info['backing-filename'] ?? '';
-  const unserved = unservedFeature(manifest);
   const dataName = manifest.files.find(({ role }) => role === 'data')?.name;
   const data = dataName === undefined ? undefined : companions.get(dataName);
   return {
@@ -34,8 +32,7 @@ export function goldenImage(name: string): GoldenImage {
     manifest,
     bytes,
     base,
-    unserved,
-    unwritable: unserved ?? unwritableState(manifest),
+    unwritable: unwritableState(manifest),
     options: async () => {
       const below = backingFile === undefined ? undefined : companions.get(backingFile.name);
       const backing = below === undefined ? 'none' : await diskOf(windowOf(below, backingName));
@@ -43,16 +40,15 @@ export function goldenImage(name: string): GoldenImage {
       return {
         backing,
         ...(encryption === undefined ? {} : { encryption }),
-        ...(data === undefined ? {} : { dataFile: dataFileOf(data, unserved === undefined) }),
+        ...(data === undefined ? {} : { dataFile: dataFileOf(data) }),
       };
     },
   };
 }
 
 /** Nobody writes to it, but where something else is to be the reason. */
-function dataFileOf(bytes: Uint8Array, readOnly: boolean): BlockDevice {
-  const device = MemoryDevice.fromBytes(bytes);
-  return readOnly ? new ReadOnlyDevice(device) : device;
+function dataFileOf(bytes: Uint8Array): BlockDevice {
+  return new ReadOnlyDevice(MemoryDevice.fromBytes(bytes));
 }
 
 /** A name that begins with `json:` may ask for a part of the file. */
@@ -76,12 +72,6 @@ function encryptionOf({ qemu, passphrase }: VectorManifest): ImageEncryption | u
 }
 
 /** By what QEMU said about the image, not by what we read in it. */
-function unservedFeature({ qemu }: VectorManifest): string | undefined {
-  const format = qemu.info['format-specific'].data;
-  const both = format['data-file'] !== undefined && format['extended-l2'] === true;
-  return both ? 'extended L2 entries with an external data file' : undefined;
-}
-
 function unwritableState({ qemu }: VectorManifest): string | undefined {
   const format = qemu.info['format-specific'].data;
   if (format.corrupt === true) return 'the corrupt bit';
