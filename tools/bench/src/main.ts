@@ -8,6 +8,7 @@ import { flushRate } from './flush-rate.ts';
 import { describeMachine, machineText } from './machine.ts';
 import { nbdBenchmark } from './nbd-benchmark.ts';
 import { type BenchmarkName, type BenchOptions, parseCommandLine, usage } from './options.ts';
+import { startUp } from './start-up.ts';
 import { type Workspace, withWorkspace } from './workspace.ts';
 
 const benchmarks: Record<BenchmarkName, (workspace: Workspace, options: BenchOptions) => Promise<unknown>> = {
@@ -16,6 +17,7 @@ const benchmarks: Record<BenchmarkName, (workspace: Workspace, options: BenchOpt
   'flush-cost': flushCost,
   'flush-rate': flushRate,
   check: checkMemory,
+  start: startUp,
   benefit,
 };
 

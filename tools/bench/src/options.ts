@@ -4,7 +4,15 @@ import { parseArgs } from 'node:util';
 import { ownCommand } from './contender.ts';
 import { BenchmarkFailure } from './failure.ts';
 
-export const benchmarkNames = ['nbd', 'compressed', 'flush-cost', 'flush-rate', 'check', 'benefit'] as const;
+export const benchmarkNames = [
+  'nbd',
+  'compressed',
+  'flush-cost',
+  'flush-rate',
+  'check',
+  'start',
+  'benefit',
+] as const;
 export type BenchmarkName = (typeof benchmarkNames)[number];
 
 export interface BenchOptions {
@@ -35,6 +43,7 @@ export const usage = `usage: pnpm bench [BENCHMARK] [--quick] [--rounds N] [--fo
   flush-cost   fdatasync calls and bytes written for a flushed write, by strace
   flush-rate   flushes a second of journal record shapes: physical and logical, 512 and 4096 byte blocks
   check        memory and time of a check, and of a repair, of a 16 TiB image that is all mapped, beside qemu-img
+  start        time of "info" of a small image, beside a Node that does nothing and qemu-img
   benefit      what the journal is worth: every contender in every case, with docs/benefit.md made of it (--write-docs),
                or made again of what was stored (--stored)
 
@@ -47,6 +56,7 @@ const defaultRounds: Record<BenchmarkName, number> = {
   'flush-cost': 1,
   'flush-rate': 9,
   check: 1,
+  start: 9,
   benefit: 7,
 };
 
