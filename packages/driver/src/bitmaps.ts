@@ -148,6 +148,9 @@ export class ImageBitmaps {
     const entries = decodeBitmapDirectory(bytes, bitmapCount, where);
     const area = { hostOffset: directoryOffset, lengthBytes: directoryLengthBytes };
     yield* this.adopt(entries, area);
+    // Who was killed may have left the mark where only a flush makes it stay, and what is written from now on is not in the bitmap.
+    if (core.readOnly || !this.#slots.some(({ inconsistent }) => inconsistent)) return;
+    yield* wait(core.device.flush({ event: 'flush_metadata' }));
   }
 
   /** The directory is another from now on; bitmaps that are in the old one too go on. Holds: the write lock. */

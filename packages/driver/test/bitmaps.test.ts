@@ -108,6 +108,20 @@ it('[BMP-004, BMD-005] without a journal the mark of use stands in the file befo
   expect(await again.bitmaps()).toEqual([]);
 });
 
+it('[BMP-004] a mark that is found is durable before the next write: who was killed may not have seen to it', async () => {
+  const { device, image: opened } = await image();
+  await opened.addBitmap('b');
+  await opened.write(0, Uint8Array.of(1));
+  opened.abandon();
+  const recording = new RecordingDevice(device);
+  const again = await openImage(recording);
+  await again.write(0, Uint8Array.of(2));
+  const kinds = recording.log.map(({ kind }) => kind);
+  expect(kinds).toContain('flush');
+  expect(kinds.indexOf('flush')).toBeLessThan(kinds.indexOf('write'));
+  again.abandon();
+});
+
 it.each([
   ['added', (of: Qcow2Image) => of.addBitmap('c')],
   ['cleared', (of: Qcow2Image) => of.clearBitmap('off')],
