@@ -34,6 +34,21 @@ export function damaged(bytes: Uint8Array<ArrayBuffer>, damage: Damage): [at: nu
   return changed;
 }
 
+/**
+ * The image as a reader can read it: without the reserved bits that hide what an entry leads to. What a guest sees of it is what
+ * it has to see when it is repaired.
+ */
+export function readable(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  const image = new ImageBytes(bytes.slice());
+  const { l1Offset, l1Entries } = image.header;
+  const clear = (at: number): void => {
+    image.view.setBigUint64(at, image.view.getBigUint64(at) & ~reservedBit);
+  };
+  for (const { at } of image.entries(l1Offset, l1Entries)) clear(at);
+  for (let index = 0; index < l1Entries; index++) clear(l1Offset + index * 8);
+  return image.bytes;
+}
+
 /** What is damaged, by its offset in the image; entries that there are not are undefined. */
 class Places {
   readonly image: ImageBytes;

@@ -132,10 +132,10 @@ const shapes: Readonly<Record<string, Shape>> = {
 
 /** Damaged, and repaired: every two kinds of damage meet. */
 const repaired: Shape = { ...small, filled: true, letters: 'xdLHZTFGBDWNXSK', repair: 'all' };
-const repairShapes: Readonly<Record<string, Shape>> = {
-  '+repair': repaired,
-  '+repair+snapshot': { ...repaired, sharing: 'snapshot', letters: 'hLHZTFBX' },
-};
+const repairedSnapshot: Shape = { ...repaired, sharing: 'snapshot', letters: 'hLHZTFBX' };
+/** A dirty journal can not be replayed where an L1 entry that it needs is damaged: then nothing is repaired [REP-008]. */
+const repairedDirty: Shape = { ...repaired, letters: 'xdLHZTFGBWNXSK' };
+const repairedClean: Shape = { ...repaired, letters: 'LZBDFWNXK' };
 /** With a journal another one is made there, since nobody can say whose its clusters are: beyond the bound. */
 const damagedTable: Shape = { ...repaired, letters: 'sLYXSZ' };
 
@@ -269,7 +269,7 @@ const encrypted: readonly DriverConfiguration[] = [
 
 const tunedRandom: readonly DriverConfiguration[] = [
   // Its records are many.
-  { ...repaired, name: 'draft-2013+repair', mode: 'draft-2013' },
+  { ...repairedDirty, name: 'draft-2013+repair', mode: 'draft-2013' },
   // Rounds make copies all the time, into clusters that the guest goes on writing to.
   {
     ...small,
@@ -330,10 +330,10 @@ function product(
 /** What every sequence of its letters is tried on. */
 export const exhaustiveConfigurations: readonly DriverConfiguration[] = [
   ...product(shapes),
-  ...product(
-    { ...dataFileShapes, '+raw+unmapped': unmapped, ...bitmapShapes, ...repairShapes },
-    modesButDraft,
-  ),
+  ...product({ ...dataFileShapes, '+raw+unmapped': unmapped, ...bitmapShapes }, modesButDraft),
+  ...product({ '+repair': repaired }, ['ordered', 'lazy']),
+  ...product({ '+repair': repairedDirty, '+repair+clean': repairedClean }, ['journal']),
+  ...product({ '+repair+snapshot': repairedSnapshot }, modesButDraft),
   ...tuned,
   ...encrypted,
   { ...dataFileShapes['+data']!, name: 'journal+direct+data', mode: 'journal', tuning: direct },

@@ -87,8 +87,6 @@ class Run {
   readonly #random: SeededRandom;
   readonly #firstStamp: number;
   readonly #disk: SectorDevice;
-  /** What the guest saw before the damage under way. */
-  #seen: Uint8Array = new Uint8Array();
   #growing: Promise<void> | undefined;
 
   constructor(system: SystemUnderTest, base: SectorImage, workload: Workload, options: RecordOptions) {
@@ -164,20 +162,17 @@ class Run {
   /** Without closing it: a journal has what was flushed. */
   async #leave(system: OpenSystem): Promise<void> {
     await this.#makeDurable(() => system.guest.flush());
-    this.#seen = new Uint8Array(system.guest.sizeBytes);
-    await system.guest.read(0, this.#seen);
     system.abandon();
   }
 
-  /** Whatever comes, the guest is to see what can be seen now, and nothing is to become more dangerous than it is. */
+  /** Whatever comes, the guest is to see what entries lead to now, and nothing is to become more dangerous than it is. */
   async #damage(damage: Damage): Promise<void> {
     const { repair } = this.#system;
     if (repair === undefined) throw new InvariantError('a workload damages a system that is not repaired');
     const after = new SectorDevice(this.#disk.image.clone());
     await repair.damage(after, damage);
-    this.#seen = await repair.look(after, this.#seen);
     const dangers = await repair.dangers(after);
-    const token = this.#oracle.beginReplace(this.#seen);
+    const token = this.#oracle.beginReplace(await repair.look(after));
     this.#oracle.allowDangers([...this.#oracle.dangers, ...dangers]);
     this.#note(false);
     await repair.damage(this.#device, damage);

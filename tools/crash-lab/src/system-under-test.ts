@@ -108,8 +108,8 @@ export interface LiveLog {
 export interface Repair {
   /** Damage what stands on the device while nobody has it open; durable on return. Nothing where there is no such thing to damage. */
   damage(device: BlockDevice, damage: Damage): Promise<void>;
-  /** What a guest sees on a damaged device; what it can not see is taken from `before`. */
-  look(device: BlockDevice, before: Uint8Array): Promise<Uint8Array>;
+  /** What a guest is to see when the device is repaired: what entries lead to, whatever else they say. */
+  look(device: BlockDevice): Promise<Uint8Array>;
   /** What is dangerous in it as it stands, one line for each: a crash must not add to it. */
   dangers(device: BlockDevice): Promise<readonly string[]>;
 }

@@ -89,7 +89,7 @@ describe('damage', () => {
       const { system, device } = await created('ordered+repair');
       const { repair } = system;
       await repair!.damage(device, operation.damage);
-      const seen = await repair!.look(device, system.initialContent());
+      const seen = await repair!.look(device);
       const { findings } = await checkImage(device);
       const { header } = await readImageHeader(device);
       const isMarked = (header.incompatibleFeatures & incompatibleFeatures.corrupt) !== 0n;
