@@ -4,6 +4,7 @@ import { type OptionSpec, parseArguments } from './arguments.ts';
 const options: readonly OptionSpec[] = [
   { name: 'format', short: 'f', argument: 'FMT' },
   { name: 'quiet', short: 'q' },
+  { name: 'progress', short: 'p', words: ['json'] },
   { name: 'output', argument: 'OUT' },
   { name: 'backing', short: 'b', argument: 'FILE' },
   { name: 'backing-chain' },
@@ -41,6 +42,12 @@ describe('parseArguments', () => {
     expect(args.value('format')).toBe('qcow2');
     expect(parse().value('format')).toBeUndefined();
     expect(parse().values('format')).toEqual([]);
+  });
+
+  it('takes a word behind = where an option has some, and no other', () => {
+    expect(parse('--progress=json', 'x').value('progress')).toBe('json');
+    expect(parse('-p', 'json').value('progress')).toBe('');
+    expect(() => parse('--progress=xml')).toThrow("unrecognized option '--progress=xml'");
   });
 
   it('ends options at --, and takes a lone dash for an operand', () => {

@@ -15,6 +15,8 @@ export interface OptionSpec {
   readonly short?: string;
   /** Name of the argument in help texts, e.g. FILE. Absent: the option takes none. */
   readonly argument?: string;
+  /** Words that may stand behind `=`, though the option takes no argument: `--name=word`. */
+  readonly words?: readonly string[];
   readonly help?: string;
   /** Known to qemu, not served here: why. Using it is an error that says so. */
   readonly refused?: string;
@@ -101,9 +103,12 @@ function parseLong(
   const equals = word.indexOf('=');
   const typed = word.slice(2, equals < 0 ? undefined : equals);
   const option = findLong(options, typed);
-  if (option === undefined || (equals >= 0 && option.argument === undefined)) throw unrecognized(word);
-  if (option.argument === undefined) record(option, '');
-  else record(option, equals >= 0 ? word.slice(equals + 1) : argumentOf(word));
+  if (option === undefined) throw unrecognized(word);
+  const value = equals < 0 ? '' : word.slice(equals + 1);
+  if (option.argument === undefined && equals >= 0 && option.words?.includes(value) !== true)
+    throw unrecognized(word);
+  if (option.argument === undefined) record(option, value);
+  else record(option, equals >= 0 ? value : argumentOf(word));
 }
 
 function findLong(options: readonly OptionSpec[], typed: string): OptionSpec | undefined {

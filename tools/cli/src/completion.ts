@@ -19,7 +19,8 @@ export function completionScript(
 }
 
 function words(option: OptionSpec): string[] {
-  return option.short === undefined ? [`--${option.name}`] : [`-${option.short}`, `--${option.name}`];
+  const long = [`--${option.name}`, ...(option.words ?? []).map((word) => `--${option.name}=${word}`)];
+  return option.short === undefined ? long : [`-${option.short}`, ...long];
 }
 
 /** Words of an argument that lists them: `human|json`. */

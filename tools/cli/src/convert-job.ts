@@ -15,7 +15,7 @@ import { copyPieces, pieceBytesFor } from './copy/disk-copy.ts';
 import { Pace } from './copy/pace.ts';
 import { type DiskImage, type NamingRules, openDiskImage } from './disk-image.ts';
 import { CommandFailure, describeError } from './failures.ts';
-import { Progress } from './progress.ts';
+import { Progress, type ProgressView } from './progress.ts';
 import { showingSnapshot, type WantedSnapshot } from './snapshot-choice.ts';
 
 export interface ConvertJob {
@@ -35,7 +35,7 @@ export interface ConvertJob {
   readonly bitmaps: 'none' | 'all' | 'sound';
   /** Durable when it is done. */
   readonly durable: boolean;
-  readonly shows: boolean;
+  readonly progress: ProgressView | undefined;
   readonly quiet: boolean;
 }
 
@@ -59,7 +59,7 @@ export async function convertImages(job: ConvertJob, context: CommandContext): P
       compressed: job.compressed,
       withBitmaps: job.bitmaps !== 'none',
     });
-    const progress = new Progress(job.shows ? context.out : undefined, sizeBytes);
+    const progress = new Progress(job.progress, sizeBytes);
     try {
       const target = await openTarget(job.target, plan, sources, job.rules);
       try {
@@ -74,7 +74,7 @@ export async function convertImages(job: ConvertJob, context: CommandContext): P
       }
       progress.complete();
     } finally {
-      if (job.shows) progress.end();
+      progress.end();
     }
   } finally {
     for (const image of opened) await image.close();

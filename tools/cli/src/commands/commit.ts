@@ -17,7 +17,7 @@ import { type DiskImage, imageOptions, namingRules, openDiskImage } from '../dis
 import { CommandFailure, usageFailure } from '../failures.ts';
 import { besideImage } from '../file-name.ts';
 import { sameFile } from '../image-creation.ts';
-import { Progress, progressOption } from '../progress.ts';
+import { Progress, progressOption, progressView } from '../progress.ts';
 import { sizeArgument } from '../size-option.ts';
 
 export const commit: Command = {
@@ -54,7 +54,7 @@ async function runCommit(args: ParsedArguments, context: CommandContext): Promis
   const depth = await depthOf(name, base, () => openDiskImage(name, { format }, rules));
   const isQuiet = args.has('quiet');
   const image = await openDiskImage(name, { format, readOnly: false, writableDepth: depth }, rules);
-  const progress = new Progress(args.has('progress') && !isQuiet ? out : undefined, image.device.sizeBytes);
+  const progress = new Progress(progressView(args, context), image.device.sizeBytes);
   try {
     await losingNothing(name, context, async () => {
       const pace = bytesPerSecond === 0 ? undefined : new Pace(bytesPerSecond);

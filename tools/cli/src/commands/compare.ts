@@ -10,7 +10,7 @@ import { checkCacheMode, sourceCacheOption } from '../cache-modes.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { type DiskImage, imageOptions, namingRules, openDiskImage, shareOption } from '../disk-image.ts';
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
-import { Progress, progressOption } from '../progress.ts';
+import { Progress, progressOption, progressView } from '../progress.ts';
 import { firstDifference, firstNonZero } from '../zero-search.ts';
 
 export const compare: Command = {
@@ -66,15 +66,15 @@ async function compareImages(
   first: DiskImage,
   second: DiskImage,
   args: ParsedArguments,
-  { out, programName, err }: CommandContext,
+  context: CommandContext,
 ): Promise<number> {
+  const { out, programName, err } = context;
   const isStrict = args.has('strict');
   const say = (line: string): void => {
     if (!args.has('quiet')) out(`${line}\n`);
   };
   const sizes = [first.device.sizeBytes, second.device.sizeBytes] as const;
-  const shows = args.has('progress') && !args.has('quiet');
-  const progress = new Progress(shows ? out : undefined, Math.max(...sizes));
+  const progress = new Progress(progressView(args, context), Math.max(...sizes));
   try {
     if (sizes[0] !== sizes[1]) {
       if (isStrict) {
@@ -94,7 +94,7 @@ async function compareImages(
     say(difference.text);
     return exitCodes.different;
   } finally {
-    if (shows) progress.end();
+    progress.end();
   }
 }
 

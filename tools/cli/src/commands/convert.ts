@@ -11,7 +11,7 @@ import { targetHelp } from '../convert-target.ts';
 import { imageOptions, namingRules, shareOption } from '../disk-image.ts';
 import { CommandFailure } from '../failures.ts';
 import { asksForHelp, joinLists } from '../option-list.ts';
-import { progressOption } from '../progress.ts';
+import { progressOption, progressView } from '../progress.ts';
 import { sizeArgument } from '../size-option.ts';
 import { snapshotOption, wantedSnapshot } from '../snapshot-choice.ts';
 
@@ -112,7 +112,7 @@ function sharedSettings(args: ParsedArguments, context: CommandContext) {
     inOrder: !args.has('out-of-order'),
     compressed: args.has('compress'),
     salvage: args.has('salvage'),
-    shows: args.has('progress') && !args.has('quiet'),
+    progress: progressView(args, context),
     quiet: args.has('quiet'),
     bytesPerSecond: rate === undefined ? undefined : sizeArgument(rate, 'rate limit', context),
     durable: args.has('cache') && args.value('cache') !== 'unsafe',

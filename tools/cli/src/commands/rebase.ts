@@ -27,7 +27,7 @@ import { besideImage } from '../file-name.ts';
 import { sameFile } from '../image-creation.ts';
 import { isFormatName } from '../image-format.ts';
 import { nameImage } from '../named-image.ts';
-import { Progress, progressOption } from '../progress.ts';
+import { Progress, progressOption, progressView } from '../progress.ts';
 import { withWritableImage } from '../writable-image.ts';
 import { isZero } from '../zero-search.ts';
 
@@ -83,8 +83,7 @@ async function runRebase(args: ParsedArguments, context: CommandContext): Promis
     { format: args.value('format'), readOnly: false },
     { ...rules, shared: false },
   );
-  const shows = args.has('progress') && !args.has('quiet');
-  const progress = new Progress(shows ? context.out : undefined, image.device.sizeBytes);
+  const progress = new Progress(progressView(args, context), image.device.sizeBytes);
   try {
     const qcow2 = image.image;
     refuseRaw(qcow2, backing);
@@ -101,7 +100,7 @@ async function runRebase(args: ParsedArguments, context: CommandContext): Promis
       await below?.close();
     }
   } finally {
-    if (shows) progress.end();
+    progress.end();
     await image.close();
   }
   return 0;

@@ -14,7 +14,7 @@ import { type DiskImage, imageOptions, namingRules, openDiskImage, shareOption }
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
 import { jsonText } from '../json-text.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
-import { Progress, progressOption } from '../progress.ts';
+import { Progress, progressOption, progressView } from '../progress.ts';
 import { parseSize } from '../sizes.ts';
 
 export const verify: Command = {
@@ -63,7 +63,7 @@ async function runVerify(args: ParsedArguments, context: CommandContext): Promis
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
   const image = await openDiskImage(name, { format: args.value('format') }, namingRules(args, context));
   const isText = output === 'human';
-  const progress = new Progress(args.has('progress') ? context.err : undefined, image.device.sizeBytes);
+  const progress = new Progress(progressView(args, context, context.err), image.device.sizeBytes);
   try {
     const reading = new Reading(image, hash, chunkBytes, progress);
     const chunks: Chunk[] = [];
