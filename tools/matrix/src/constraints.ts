@@ -108,29 +108,6 @@ const isOurs = ({ maker }: Combination): boolean => maker !== 'theirs';
 /** The first that applies is the one that shows. */
 export const refusals: readonly Refusal[] = [
   {
-    name: 'extended-data-file-read',
-    reason: 'extended L2 entries beside an external data file: guest bytes are not read',
-    code: 'UNSUPPORTED_FEATURE',
-    at: 'read',
-    applies: (one) => !isOurs(one) && one.entries === 'extended' && one.data !== 'inside',
-  },
-  {
-    name: 'extended-data-file',
-    reason: 'extended L2 entries beside an external data file: such an image is not made',
-    code: 'INVALID_ARGUMENT',
-    at: 'create',
-    applies: (one) =>
-      isOurs(one) && one.entries === 'extended' && one.data !== 'inside' && one.encryption !== 'aes',
-  },
-  {
-    name: 'extended-data-file-aes',
-    reason: 'extended L2 entries beside an external data file: such an image of QEMU’s is not written',
-    code: 'UNSUPPORTED_FEATURE',
-    at: 'open',
-    applies: (one) =>
-      isOurs(one) && one.entries === 'extended' && one.data !== 'inside' && one.encryption === 'aes',
-  },
-  {
     name: 'encrypted-raw-file',
     reason: 'a raw data file that is encrypted is not the disk: such an image is not made',
     code: 'INVALID_ARGUMENT',
