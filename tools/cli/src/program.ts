@@ -4,7 +4,7 @@
  */
 import { parseArguments } from './arguments.ts';
 import { type CommandContext, type CommandEntry, helpOption } from './command.ts';
-import { commandTable, missingCommands } from './command-table.ts';
+import { commandTable } from './command-table.ts';
 import { CommandFailure, describeError, usageFailure } from './failures.ts';
 import { commandHelp, programHelp } from './help.ts';
 import { nearest } from './suggestion.ts';
@@ -54,9 +54,6 @@ async function dispatch(words: readonly string[], context: CommandContext, versi
 function findCommand(name: string, programName: string): CommandEntry {
   const entry = commandTable.find((candidate) => candidate.name === name);
   if (entry !== undefined) return entry;
-  if (missingCommands.includes(name)) {
-    throw usageFailure(`Command not supported: ${name} (qemu-img has it, this version does not)`);
-  }
   const shown = commandTable.filter((entry) => entry.hidden !== true).map((entry) => entry.name);
   const meant = programName === 'qemu-img' ? undefined : nearest(name, shown);
   throw usageFailure(`Command not found: ${name}${meant === undefined ? '' : `; did you mean '${meant}'?`}`);

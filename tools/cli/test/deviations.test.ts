@@ -6,7 +6,7 @@ import { commitCases, rebaseCases } from './support/chain-cases.ts';
 import { changeStories } from './support/change-cases.ts';
 import { convertCases, ddCases } from './support/copy-cases.ts';
 import { createCases } from './support/create-cases.ts';
-import { compareCases, mapCases, measureCases } from './support/look-cases.ts';
+import { benchCases, compareCases, mapCases, measureCases } from './support/look-cases.ts';
 import { checkCases, infoCases, programCases } from './support/read-cases.ts';
 
 interface Deviation {
@@ -23,7 +23,7 @@ const deviations: Deviation[] = page
   .map((line) => line.split('|').map((cell) => cell.trim()))
   .map(([, id = '', , reason = '', shown = '']) => ({ id: id.replaceAll('`', ''), reason, shown }));
 const changeCases = Object.values(changeStories).flat();
-const lookCases = [...mapCases, ...compareCases, ...measureCases];
+const lookCases = [...mapCases, ...compareCases, ...measureCases, ...benchCases];
 const copyCases = [...convertCases, ...ddCases, ...commitCases, ...rebaseCases];
 const allCases = [
   ...infoCases,

@@ -1,4 +1,4 @@
-/** What `map`, `compare` and `measure` are asked, beside qemu-img. The disks are those of `disk-zoo.ts`. */
+/** What `map`, `compare`, `measure` and `bench` are asked, beside qemu-img. The disks are those of `disk-zoo.ts`. */
 import { luksName } from './disk-zoo.ts';
 import type { TableCase } from './parity-table.ts';
 
@@ -169,4 +169,52 @@ export const measureCases: readonly TableCase[] = [
       ...['encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=aes-128', '--size', '1G'],
     ],
   },
+];
+
+/** Requests that write go to an image of their own, which holds the same afterwards. */
+export const benchCases: readonly TableCase[] = [
+  ...table('bench', [
+    '',
+    'a b',
+    'nope',
+    '-c 10 base.raw',
+    '-c 0 base.qcow2',
+    '-c 3 -s 0 base.qcow2',
+    '-c 5 -s 64k -S 128k -o 4k top.qcow2',
+    '-c 5 -S 0 base.qcow2',
+    '-c 300 -d 7 base.qcow2',
+    '-q -c 5 -d 1 -f qcow2 -s 1k base.qcow2',
+    '-c 5 -i threads -t none -U comp.qcow2',
+    '-c 5 --no-drain base.qcow2',
+    '-c 5 --pattern=65 base.qcow2',
+    '-c 5 --image-opts driver=qcow2,file.filename=base.qcow2',
+    '--image-opts -f qcow2 a',
+    '-c x base.qcow2',
+    '-d x base.qcow2',
+    '-S x base.qcow2',
+    '-s x base.qcow2',
+    '-s 3G base.qcow2',
+    '-o x base.qcow2',
+    '-i foo base.qcow2',
+    '-t foo base.qcow2',
+    '--pattern=300 -w base.qcow2',
+    '--flush-interval=x -w base.qcow2',
+    '--flush-interval=3 base.qcow2',
+    '-w --flush-interval=3 base.qcow2',
+    '-c 5 -o 2M base.qcow2',
+    '-c 5 -s 2M base.qcow2',
+    ['-c 5 -n base.qcow2', 'bench-options'],
+    ['-c 5 -i native base.qcow2', 'bench-options'],
+  ]),
+  ...[
+    '-c 10 -w',
+    '-c 20 -w --pattern=65 -s 1k -S 5000',
+    '-c 10 -w --pattern=7 --flush-interval=3 -d 2',
+    '-c 30 -w --pattern=9 --no-drain --flush-interval=8 -d 4',
+  ].map(
+    (text): TableCase => ({
+      args: ['bench', ...text.split(' '), 'written.qcow2'],
+      changes: 'written.qcow2',
+    }),
+  ),
 ];

@@ -82,7 +82,6 @@ export const programCases: readonly ParityCase[] = [
   { args: ['create', '-V'] },
   { args: ['--version'], deviation: 'version-text' },
   { args: ['snapshot', '-l', 'snapshots.qcow2'] },
-  { args: ['bench', 'plain.qcow2'], deviation: 'missing-subcommands' },
 ];
 
 const encrypted = ['luks.qcow2', 'luks-cbc.qcow2', 'aes.qcow2'];
