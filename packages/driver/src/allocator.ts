@@ -15,6 +15,7 @@
 import { type Task, wait } from '@qcow2/block-device';
 import { checkRefcountTableEntry, readRefcountBlockOffset, writeRefcountTableEntry } from '@qcow2/codec';
 import { FormatError, hostOffset, InvariantError, qcow2Limits, StorageError } from '@qcow2/spec';
+import type { FreeCause } from './host-discard.ts';
 import type { ImageCore } from './image-core.ts';
 import type { MetadataWrite } from './metadata-log.ts';
 import { countReference } from './metadata-update.ts';
@@ -44,6 +45,9 @@ export class Allocator implements SourcePins {
   readonly core: ImageCore;
   readonly #reserved = new Set<number>();
   readonly #quarantined = new Set<number>();
+  /** Why they are there, and why what is counted down later will be; where that decides whether a discard goes below. */
+  readonly #causes = new Map<number, FreeCause>();
+  readonly #laterCauses = new Map<number, FreeCause>();
   /** References to be counted down when their mapping is durably gone (without a journal). */
   #toFree: number[] = [];
   #floor = 0;
@@ -179,8 +183,9 @@ export class Allocator implements SourcePins {
     this.#reserved.delete(cluster);
   }
 
-  quarantine(cluster: number): void {
+  quarantine(cluster: number, cause: FreeCause = 'other'): void {
     this.#quarantined.add(cluster);
+    if (this.core.hostDiscard !== undefined) this.#causes.set(cluster, cause);
     this.onUnused?.(cluster);
   }
 
@@ -218,25 +223,29 @@ export class Allocator implements SourcePins {
       return;
     }
     const handOut = (run: readonly number[]): void => this.#handOut(run);
-    handOut(clusters.filter((cluster) => this.#pinned.has(cluster)));
-    hostDiscard.give(
-      clusters.filter((cluster) => !this.#pinned.has(cluster)),
-      handOut,
-    );
+    const gives = (cluster: number): boolean =>
+      !this.#pinned.has(cluster) && hostDiscard.passes(this.#causes.get(cluster) ?? 'other');
+    // Both before either: what is handed out has no cause any more.
+    const [given, kept] = [clusters.filter(gives), clusters.filter((cluster) => !gives(cluster))];
+    handOut(kept);
+    hostDiscard.give(given, handOut);
   }
 
   /** From now on `allocate` may find them. */
   #handOut(clusters: readonly number[]): void {
     for (const cluster of clusters) {
       this.#quarantined.delete(cluster);
+      this.#causes.delete(cluster);
       this.core.decompressed.forget(cluster);
       this.#cursor = Math.min(this.#cursor, cluster);
     }
   }
 
   /** The mappings are durably gone: count the references down at the next opportunity (`freePending`). */
-  freeLater(clusters: readonly number[]): void {
+  freeLater(clusters: readonly number[], cause: FreeCause = 'other'): void {
     this.#toFree.push(...clusters);
+    if (this.core.hostDiscard !== undefined)
+      for (const cluster of clusters) this.#laterCauses.set(cluster, cause);
   }
 
   /**
@@ -259,8 +268,10 @@ export class Allocator implements SourcePins {
       const freed: number[] = [];
       for (const cluster of here) {
         const before = countReference(this.core, this, cluster, -1, () => cache.restore(slice), writes);
+        const cause = this.#laterCauses.get(cluster);
+        this.#laterCauses.delete(cluster);
         if (before !== 1) continue;
-        this.quarantine(cluster);
+        this.quarantine(cluster, cause);
         freed.push(cluster);
       }
       this.core.log.submit({ writes, revokes: [], settled: [], required: false, afterData: false });

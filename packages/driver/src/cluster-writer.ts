@@ -18,6 +18,7 @@ import { clusterKind } from '@qcow2/codec';
 import type { Allocator } from './allocator.ts';
 import type { ClusterReader } from './cluster-reader.ts';
 import { type GuestOverlay, type OverlayCluster, sectorBytes } from './guest-overlay.ts';
+import type { FreeCause } from './host-discard.ts';
 import type { ImageCore } from './image-core.ts';
 import { L2Allocator } from './l2-allocation.ts';
 import {
@@ -66,8 +67,8 @@ export class ClusterWriter {
     this.pending = new PendingWriter(core, mappings, allocator, reader, this.l2, pending);
   }
 
-  update(): MetadataUpdate {
-    return new MetadataUpdate(this.#core, this.#mappings, this.#allocator);
+  update(cause: FreeCause = 'other'): MetadataUpdate {
+    return new MetadataUpdate(this.#core, this.#mappings, this.#allocator, cause);
   }
 
   /**

@@ -176,7 +176,7 @@ export class DetachedTable {
     const count = clustersOf(this.#l1Entries, core.clusterBytes);
     const length = Math.min(this.#pieceClusters, count);
     const first = this.l1Offset / core.clusterBytes + count - length;
-    const update = clusterWriter.update();
+    const update = clusterWriter.update('snapshot');
     for (let i = 0; i < length; i++) update.dropReference(first + i);
     update.revoke(first * core.clusterBytes, length * core.clusterBytes);
     this.#l1Entries = ((count - length) * core.clusterBytes) / 8;
@@ -215,7 +215,7 @@ export class DetachedTable {
     const to = this.#to;
     const from = Math.max(tableStart, to - this.#pieceClusters);
     yield* this.#mapPending(from, to);
-    const update = clusterWriter.update();
+    const update = clusterWriter.update('snapshot');
     const entries = yield* this.#entries(table, from, to);
     const counts = new PieceCounts();
     for (const { clusters } of entries) {

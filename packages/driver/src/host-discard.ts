@@ -10,14 +10,29 @@
  */
 import { type BlockDevice, isPromise } from '@qcow2/block-device';
 
+/**
+ * Why a cluster is free: a guest gave it back (a discard, or zeros that may unmap); a snapshot had it, or the end of a disk that was cut
+ * off; or anything else, a mapping that was replaced above all.
+ */
+export type FreeCause = 'request' | 'snapshot' | 'other';
+
+/** Of which of them the device below is told. QEMU: `pass-discard-request` and so on. */
+export type PassDiscard = Readonly<Record<FreeCause, boolean>>;
+
 export class HostDiscard {
   readonly #device: BlockDevice;
   readonly #clusterBytes: number;
+  readonly #passes: PassDiscard;
   #failed = false;
 
-  constructor(device: BlockDevice, clusterBytes: number) {
+  constructor(device: BlockDevice, clusterBytes: number, passes: PassDiscard) {
     this.#device = device;
     this.#clusterBytes = clusterBytes;
+    this.#passes = passes;
+  }
+
+  passes(cause: FreeCause): boolean {
+    return this.#passes[cause];
   }
 
   /**

@@ -33,7 +33,7 @@ import { ImageBesideData } from './data-file.ts';
 import { DecompressedClusters } from './decompressed-clusters.ts';
 import type { GuestCipher } from './encryption.ts';
 import { encryptionHeaderRange } from './encryption-header.ts';
-import { HostDiscard } from './host-discard.ts';
+import { HostDiscard, type PassDiscard } from './host-discard.ts';
 import type { MetadataLog } from './metadata-log.ts';
 import { PendingFills } from './pending-fills.ts';
 
@@ -57,7 +57,7 @@ export interface CoreOptions {
   readonly cipher?: GuestCipher | undefined;
   readonly readOnly: boolean;
   /** Give the space of freed clusters back to the device. */
-  readonly discardsFreed?: boolean;
+  readonly passDiscard: PassDiscard;
 }
 
 /** Of the two metadata caches, and of the one of decompressed clusters. */
@@ -124,8 +124,10 @@ export class ImageCore {
     this.clusterBits = header.clusterBits;
     this.clusterBytes = 2 ** header.clusterBits;
     this.fills = new PendingFills(this.clusterBytes);
-    const gives = options.discardsFreed === true && !options.readOnly && options.device.capabilities.discard;
-    this.hostDiscard = gives ? new HostDiscard(options.device, this.clusterBytes) : undefined;
+    const { device, passDiscard } = options;
+    const gives =
+      Object.values(passDiscard).includes(true) && !options.readOnly && device.capabilities.discard;
+    this.hostDiscard = gives ? new HostDiscard(device, this.clusterBytes, passDiscard) : undefined;
     this.l2Format = {
       clusterBits: header.clusterBits,
       version: header.version,

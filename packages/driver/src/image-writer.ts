@@ -262,7 +262,7 @@ export class ImageWriter {
   }
 
   *#zeroWhole(guestCluster: number, count: number, mode: ZeroMode): Task<void> {
-    const update = this.#writer.update();
+    const update = this.#writer.update(mode.unmap ? 'request' : 'other');
     const inOverlay: number[] = [];
     const pending: PendingCluster[] = [];
     for (let i = 0; i < count; i++) {

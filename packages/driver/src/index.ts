@@ -25,6 +25,7 @@ export {
   type PreparedEncryption,
 } from './encryption.ts';
 export type { PlacedExtent } from './extents.ts';
+export type { FreeCause, PassDiscard } from './host-discard.ts';
 export { type HostReference, type HostReferences, hostReferences } from './host-references.ts';
 export { Qcow2Image, type ResizeOptions } from './image.ts';
 export type { ImageCacheCounters } from './image-core.ts';

@@ -20,6 +20,7 @@ import {
 import type { BackingFill, GuestRange, HostCopy, HostRange, LoggedIntent } from '@qcow2/journal';
 import { FormatError, guestOffset, hostOffset, InvariantError, StateError } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
+import type { FreeCause } from './host-discard.ts';
 import type { ImageCore } from './image-core.ts';
 import type { Mapping, MappingTable } from './mapping.ts';
 import type { MetadataWrite } from './metadata-log.ts';
@@ -61,6 +62,8 @@ export interface SubmitOptions {
 }
 
 export class MetadataUpdate {
+  /** Why what it drops is free then. */
+  readonly #cause: FreeCause;
   readonly #core: ImageCore;
   readonly #mappings: MappingTable;
   readonly #allocator: Allocator;
@@ -77,7 +80,8 @@ export class MetadataUpdate {
   readonly #later: LaterPart[] = [];
   readonly #ended: { hostOffset: number; lengthBytes: number }[] = [];
 
-  constructor(core: ImageCore, mappings: MappingTable, allocator: Allocator) {
+  constructor(core: ImageCore, mappings: MappingTable, allocator: Allocator, cause: FreeCause = 'other') {
+    this.#cause = cause;
     this.#core = core;
     this.#mappings = mappings;
     this.#allocator = allocator;
@@ -207,7 +211,7 @@ export class MetadataUpdate {
       intent: options.intent,
       intentDone: options.intentDone,
       onDurable: () => {
-        if (late) this.#allocator.freeLater(this.#dropped);
+        if (late) this.#allocator.freeLater(this.#dropped, this.#cause);
         else this.#allocator.release(freed);
         for (const { hostOffset, lengthBytes } of this.#ended) fills.end(hostOffset, lengthBytes, endedAt);
         if (this.#later.length > 0) fills.becameDurable(addedUntil);
@@ -248,7 +252,7 @@ export class MetadataUpdate {
     if (late) return freed;
     for (const cluster of this.#dropped) {
       if (this.#count(counts, writes, cluster, -1) !== 1) continue;
-      this.#allocator.quarantine(cluster);
+      this.#allocator.quarantine(cluster, this.#cause);
       freed.push(cluster);
     }
     return freed;

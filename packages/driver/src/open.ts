@@ -42,6 +42,7 @@ import { draftHostArea, draftRefcounts, isReferenced, refuseSmallRing } from './
 import { writeDraftDirtyBit } from './draft-log.ts';
 import type { GuestCipher, ImageEncryption } from './encryption.ts';
 import { needsSecret, refuseOtherEncryption, unlockCipher } from './encryption-header.ts';
+import type { PassDiscard } from './host-discard.ts';
 import { Qcow2Image } from './image.ts';
 import { ImageCore } from './image-core.ts';
 import { checkIntents, resolveIntents } from './intent-handlers.ts';
@@ -91,6 +92,8 @@ export interface OpenOptions {
    * file gets holes. `ignore` (default): they keep their space until they are used again.
    */
   readonly discard?: 'ignore' | 'unmap';
+  /** Which freed clusters these are. Of what is not said: all with `unmap`, none without. */
+  readonly passDiscard?: Partial<PassDiscard>;
   readonly journal?: Partial<JournalTuning>;
   /**
    * What compressed clusters are compressed and decompressed with. Without it deflate is read, on the caller's thread;
@@ -365,9 +368,11 @@ function newParts(
   const backing = options.backing === 'none' ? undefined : options.backing;
   const { cache, cipher, compression, dataFile } = options;
   checkDataFile(device, header, dataFile, readOnly);
-  const discardsFreed = options.discard === 'unmap';
+  const all = options.discard === 'unmap';
+  const { request = all, snapshot = all, other = all } = options.passDiscard ?? {};
+  const passDiscard = { request, snapshot, other };
   const files = { device, header, backing, dataFile };
-  const core = new ImageCore({ ...files, cache, cipher, compression, readOnly, discardsFreed });
+  const core = new ImageCore({ ...files, cache, cipher, compression, readOnly, passDiscard });
   const lazy = (header.compatibleFeatures & compatibleFeatures.lazyRefcounts) !== 0n;
   if (options.lazyRefcounts === true && header.version < 3) {
     // No context: QEMU's words.

@@ -64,6 +64,37 @@ describe.each([
     await image.close();
   });
 
+  it.each(['request', 'snapshot', 'other'] as const)(
+    'goes below for the reason that is asked for: %s',
+    async (cause) => {
+      const below = await made(journal);
+      const { image, discarded } = await opened(below, { discard: 'ignore', passDiscard: { [cause]: true } });
+      /** Clusters that were discarded by what was done since the last time. */
+      let before = 0;
+      const since = async (): Promise<number> => {
+        for (let i = 0; i < 3; i++) await image.flush();
+        await image.quiesce();
+        const all = discarded();
+        const more = all - before;
+        before = all;
+        return more;
+      };
+      await image.write(0, filled(8, 7));
+      await since();
+      await image.discard(0, 2 * clusterBytes);
+      await image.writeZeroes(2 * clusterBytes, 2 * clusterBytes, { mayUnmap: true });
+      expect(await since()).toBe(cause === 'request' ? 4 : 0);
+      await image.createSnapshot({ name: 's' });
+      await image.write(4 * clusterBytes, filled(4, 8));
+      await since();
+      await image.deleteSnapshot('s');
+      const bySnapshot = await since();
+      if (cause === 'snapshot') expect(bySnapshot).toBeGreaterThanOrEqual(4);
+      if (cause === 'request') expect(bySnapshot).toBe(0);
+      await image.close();
+    },
+  );
+
   it('is kept unless it is asked for, and where the device takes none back', async () => {
     const plain = new Disk();
     Object.defineProperty(plain, 'capabilities', { value: { ...plain.capabilities, discard: false } });

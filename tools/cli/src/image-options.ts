@@ -2,7 +2,7 @@
  * `--image-opts`: an image named by QEMU's runtime options, `driver=qcow2,file.filename=…,l2-cache-size=…`, with those of the
  * images below it behind `backing.`. What the driver does with them is the library's; here they are read, and refused in QEMU's words.
  */
-import type { CacheOptions } from '@qcow2/driver';
+import type { CacheOptions, PassDiscard } from '@qcow2/driver';
 import { Qcow2Error } from '@qcow2/spec';
 import { CommandFailure } from './failures.ts';
 import { protocolOf } from './file-name.ts';
@@ -35,6 +35,8 @@ export interface ImageOptions extends ImageNode {
   readonly cache: CacheOptions;
   /** Undefined: as the image says. */
   readonly lazyRefcounts: boolean | undefined;
+  /** Of what is free: whether a discard goes to the file. Not said: QEMU's defaults. */
+  readonly passDiscard: Partial<PassDiscard>;
   /** Names that were given without a value, which QEMU warns about. */
   readonly shortForms: readonly string[];
 }
@@ -65,8 +67,12 @@ const qcow2Options: readonly ListedOption[] = [
   { name: 'lazy-refcounts', type: 'bool', help: 'postpone refcount updates' },
   { name: 'encrypt.format', type: 'string', help: 'aes or luks; found by itself if not given' },
   { name: 'encrypt.key-secret', type: 'string', help: 'id of the secret that opens the image' },
-  ...['data-file', 'overlap-check', 'pass-discard-request'].map(refused),
-  ...['pass-discard-snapshot', 'pass-discard-other', 'discard-no-unref'].map(refused),
+  ...['request', 'snapshot', 'other'].map((cause) => ({
+    name: `pass-discard-${cause}`,
+    type: 'bool' as const,
+    help: `discard in the file what is free for this reason: ${cause}`,
+  })),
+  ...['data-file', 'overlap-check', 'discard-no-unref'].map(refused),
 ];
 
 const rawOptions: readonly ListedOption[] = ['offset', 'size'].map(refused);
@@ -116,6 +122,7 @@ export function parseImageOptions(list: string, subject = `Failed to blk_new_ope
     fileName: node.fileName ?? fail("The 'file' block driver requires a file name"),
     cache: cacheOf(values, fail),
     lazyRefcounts: typeof lazy === 'boolean' ? lazy : undefined,
+    passDiscard: passDiscardOf(values),
     shortForms: own.filter(({ isShort }) => isShort).map(({ name }) => name),
   };
 }
@@ -242,6 +249,19 @@ function formatOf(driver: string | undefined, fail: Fail): ServedFormat | undefi
 function encryptFormatOf(format: string | undefined, fail: Fail): 'aes' | 'luks' | undefined {
   if (format === undefined || format === 'aes' || format === 'luks') return format;
   return fail(`Parameter 'encrypt.format' does not accept value '${format}'`);
+}
+
+function passDiscardOf(values: OptionValues): Partial<PassDiscard> {
+  const said = (['request', 'snapshot', 'other'] as const).flatMap((cause) => {
+    const value = values.get(`pass-discard-${cause}`)?.value;
+    return typeof value === 'boolean' ? [[cause, value] as const] : [];
+  });
+  return Object.fromEntries(said);
+}
+
+/** QEMU's: what clients discard, where the file is opened so; what snapshots had, always; nothing else. */
+export function passDiscard(options: ImageOptions | undefined, discard: 'ignore' | 'unmap'): PassDiscard {
+  return { request: discard === 'unmap', snapshot: true, other: false, ...options?.passDiscard };
 }
 
 function cacheOf(values: OptionValues, fail: Fail): CacheOptions {

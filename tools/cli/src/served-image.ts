@@ -3,6 +3,7 @@ import type { BlockDevice } from '@qcow2/block-device';
 import { openImage, type Qcow2Image } from '@qcow2/driver';
 import { CommandFailure } from './failures.ts';
 import type { FollowPolicy } from './follow.ts';
+import { passDiscard } from './image-options.ts';
 import { journalSummary } from './journal-summary.ts';
 import type { NamedImage } from './named-image.ts';
 import { explainingOpen, openChain } from './open-image.ts';
@@ -43,7 +44,8 @@ export async function openServedImage(named: NamedImage, options: ServedImageOpt
   if (options.readOnly && options.journal !== 'auto') {
     throw new CommandFailure(`--journal ${options.journal} changes the image, which --read-only forbids`);
   }
-  const chain = await openChain(named, options);
+  const says = Object.values(named.options?.passDiscard ?? {}).includes(true);
+  const chain = await openChain(named, says ? { ...options, discard: 'unmap' } : options);
   const { top, backing, opening } = chain;
   const { fileName: name } = named;
   if (top.format === 'raw') {
@@ -68,7 +70,7 @@ export async function openServedImage(named: NamedImage, options: ServedImageOpt
       openImage(top.device, {
         ...opening,
         readOnly: options.readOnly,
-        discard: options.discard ?? 'ignore',
+        passDiscard: passDiscard(named.options, options.discard ?? 'ignore'),
         journal: { idleMs: (options.idleSeconds ?? defaultIdleSeconds) * 1000 },
         ...(cache === undefined ? {} : { cache }),
         ...(lazyRefcounts === undefined ? {} : { lazyRefcounts }),

@@ -1,6 +1,7 @@
 /** An image, opened for writing with the chain below it, for commands that change it while nobody uses it. */
 import { openImage, type Qcow2Image } from '@qcow2/driver';
 import type { FollowPolicy } from './follow.ts';
+import { passDiscard } from './image-options.ts';
 import type { NamedImage } from './named-image.ts';
 import { explainingOpen, namedFacts, openChain } from './open-image.ts';
 
@@ -30,13 +31,19 @@ export async function withWritableImage<T>(
   const opened = await openChain(named, {
     follow: choice.follow,
     readOnly: false,
+    discard: 'unmap',
     alone: choice.metadataOnly === true && (await standsAlone(named)),
   });
   let image: Qcow2Image | undefined;
   try {
     if (opened.top.format === 'raw') return await onRaw(opened.top.device);
     try {
-      image = await explainingOpen(named.fileName, () => openImage(opened.top.device, opened.opening));
+      image = await explainingOpen(named.fileName, () =>
+        openImage(opened.top.device, {
+          ...opened.opening,
+          passDiscard: passDiscard(named.options, 'ignore'),
+        }),
+      );
     } catch (error) {
       throw named.explain(error);
     }

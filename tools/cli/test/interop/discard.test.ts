@@ -42,6 +42,31 @@ describeWith(['qemu-img', 'qemu-io'], 'serve --discard', () => {
     if (format === 'qcow2') expect(run('qemu-img', ['check', '-q', name], folder).status).toBe(0);
   });
 
+  it('what a snapshot had comes back as with qemu-img, unless pass-discard-snapshot=off', () => {
+    must('qemu-img', ['create', '-q', '-f', 'qcow2', 'snapped', '16M'], folder);
+    must('qemu-io', ['-c', 'write -P 9 0 8M', 'snapped'], folder);
+    must('qemu-img', ['snapshot', '-c', 's', 'snapped'], folder);
+    must('qemu-io', ['-c', 'write -P 8 0 8M', 'snapped'], folder);
+    for (const [word, comes] of [
+      ['', true],
+      [',pass-discard-snapshot=on', true],
+      [',pass-discard-snapshot=off', false],
+    ] as const) {
+      const left = [qcow2, (words: string[], where: typeof folder) => run('qemu-img', words, where)].map(
+        (program, i) => {
+          const name = `snapped-${i}`;
+          must('cp', ['snapped', name], folder);
+          const before = usedBytes(name);
+          const list = `driver=qcow2,file.filename=${name}${word}`;
+          expect(program(['snapshot', '-d', 's', '--image-opts', list], folder).stderr).toBe('');
+          expect(run('qemu-img', ['check', '-q', name], folder).status).toBe(0);
+          return before - usedBytes(name) >= 8 * mebibyte - 65_536;
+        },
+      );
+      expect(left, word).toEqual([comes, comes]);
+    }
+  });
+
   it('takes no other word', () => {
     const { status, stderr } = qcow2(['serve', '--discard', 'maybe', 'x'], folder);
     expect([status, stderr]).toEqual([1, "qcow2: Invalid discard mode `maybe'\n"]);
