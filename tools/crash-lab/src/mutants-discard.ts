@@ -26,8 +26,8 @@ export const discardMutants: readonly CodeMutant[] = [
     edits: [
       {
         file: driver('allocator.ts'),
-        find: '      clusters.filter((cluster) => !this.#pinned.has(cluster)),\n',
-        replace: '      clusters,\n',
+        find: '      !this.#pinned.has(cluster) && hostDiscard.passes(',
+        replace: '      hostDiscard.passes(',
       },
     ],
     system: 'journal+direct+unmap+twins',
