@@ -4,7 +4,7 @@
  * entry, its cluster's refcount and what leads to both.
  */
 import type { BlockDevice } from '@qcow2/block-device';
-import { readEntryOffset, writeZeroEntry } from '@qcow2/codec';
+import { readEntryOffset, readRefcountBlockOffset, writeZeroEntry } from '@qcow2/codec';
 import { checkImage, readImageHeader } from '@qcow2/driver';
 import { incompatibleFeatures } from '@qcow2/spec';
 import { ImageBytes } from './image-bytes.ts';
@@ -22,7 +22,10 @@ const harmless = 'the copied flag is clear and the refcount is 1';
 /** Findings that are looked at: more than the tiny images of the lab can have. */
 const allFindings = 100_000;
 
-/** @returns the sectors that are other ones, by their offset */
+/**
+ * @returns the sectors that are other ones, by their offset: refcounts first, so that what a crash leaves of the damage is damage of
+ *   the kinds that there are
+ */
 export function damaged(bytes: Uint8Array<ArrayBuffer>, damage: Damage): [at: number, bytes: Uint8Array][] {
   const image = new ImageBytes(bytes.slice());
   inflictions[damage](new Places(image));
@@ -31,7 +34,9 @@ export function damaged(bytes: Uint8Array<ArrayBuffer>, damage: Damage): [at: nu
     const sector = image.bytes.subarray(at, at + sectorBytes);
     if (Buffer.compare(sector, bytes.subarray(at, at + sectorBytes)) !== 0) changed.push([at, sector]);
   }
-  return changed;
+  const block = readRefcountBlockOffset(image.view, image.header.refcountTableOffset);
+  const counts = ([at]: [number, Uint8Array]): boolean => at >= block && at < block + image.clusterBytes;
+  return [...changed.filter(counts), ...changed.filter((one) => !counts(one))];
 }
 
 /**

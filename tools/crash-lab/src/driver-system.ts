@@ -181,7 +181,6 @@ export class DriverSystem implements SystemUnderTest {
   #repairOf(): Repair {
     return {
       damage: async (device, kind) => {
-        // In the order of the file, so that what a crash leaves of it is damage of the kinds that there are: counted first.
         for (const [at, bytes] of damaged(await allBytes(device), kind)) {
           await device.write(at, bytes);
           await device.flush();
