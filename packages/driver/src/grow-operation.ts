@@ -205,8 +205,9 @@ export class GrowOperation {
 
   *#tailIsZero(): Task<boolean> {
     const { core, mappings, overlay, pending } = this.#parts;
-    // In a data file it was written over with zeros before.
-    if (core.data.isExternal || this.#before % core.clusterBytes === 0) return true;
+    if (this.#before % core.clusterBytes === 0) return true;
+    // In a data file it was written over with zeros before; where that is not mapped the backing file shows.
+    if (core.data.isExternal && !this.#shows(this.#before)) return true;
     const cluster = Math.floor(this.#before / core.clusterBytes);
     if (pending.get(cluster) !== undefined) return false;
     // Guests write whole sectors below the end: only the one that the end divides may hold something behind it.

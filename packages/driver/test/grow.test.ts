@@ -145,3 +145,37 @@ it('[JRN-FAIL-003] a disk whose L1 table is too large for the journal is refused
   image.abandon();
   expect(await checkImage(memory)).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
 });
+
+it.each([
+  { how: 'ordered', options: { journal: false } },
+  { how: 'journal', options: { journal } },
+  { how: 'extended', options: { journal: false, extendedL2: true } },
+  { how: 'extended, journal', options: { journal, extendedL2: true } },
+] as const)(
+  '[DAT-007] beside a data file, too, a longer backing file is hidden where the disk ended within a cluster: $how',
+  async ({ options }) => {
+    const [memory, data] = [new MemoryDevice(), new MemoryDevice()];
+    const cluster = 16_384;
+    const sizeBytes = 2 * cluster + 1536;
+    await createImage(memory, {
+      sizeBytes,
+      clusterBytes: cluster,
+      backingFile: 'base',
+      dataFile: { device: data, name: 'data' },
+      ...options,
+    });
+    const backing = MemoryDevice.fromBytes(new Uint8Array(5 * cluster).fill(7));
+    const image = await openImage(memory, { backing, dataFile: data });
+    await image.resize(4 * cluster, {});
+    const expected = new Uint8Array(4 * cluster).fill(7, 0, sizeBytes);
+    const seen = new Uint8Array(4 * cluster);
+    await image.read(0, seen);
+    expect(Buffer.compare(seen, expected)).toBe(0);
+    await image.quiesce();
+    image.abandon();
+    expect((await checkImage(memory)).findings).toEqual([]);
+    const again = await openImage(memory, { backing, dataFile: data, readOnly: true });
+    await again.read(0, seen);
+    expect(Buffer.compare(seen, expected)).toBe(0);
+  },
+);
