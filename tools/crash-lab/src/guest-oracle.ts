@@ -110,6 +110,9 @@ export class GuestOracle {
   #bitmaps: { readonly promise: BitmapPromise; readonly lists: BitmapLists } | undefined;
   /** What is dangerous in the image, by damage. */
   #dangers: readonly string[] = [];
+  /** Changes under way, and when the newest one began. */
+  #underWay = 0;
+  #newestChange = -1;
   #now = 0;
   #version = 0;
 
@@ -126,7 +129,7 @@ export class GuestOracle {
 
   /** A write is about to be asked for. `bytes` undefined writes zeros. */
   beginWrite(offset: number, lengthBytes: number, bytes: Uint8Array | undefined): WriteToken {
-    this.#changeBitmaps(withWrite);
+    this.#beginChange();
     const write: GuestWrite = { startedAt: this.#now++, endedAt: Infinity, supersedes: true };
     this.#forEachSector(offset, lengthBytes, (index, start, from, count) => {
       const part = bytes?.subarray(from, from + count) ?? zeroSector.bytes.subarray(0, count);
@@ -143,7 +146,7 @@ export class GuestOracle {
   }
 
   beginDiscard(offset: number, lengthBytes: number): WriteToken {
-    this.#changeBitmaps(withWrite);
+    this.#beginChange();
     const write: GuestWrite = { startedAt: this.#now++, endedAt: Infinity, supersedes: false };
     this.#forEachSector(offset, lengthBytes, (index, start, _from, count) => {
       const zeros = zeroSector.bytes.subarray(0, count);
@@ -271,9 +274,15 @@ export class GuestOracle {
     return this.#now++;
   }
 
-  /** The image has come to rest, durably. */
-  endRest(): void {
-    this.#changeBitmaps(atRest);
+  /** The image has come to rest, durably: nothing was changed meanwhile, or what was changed is newer than rest again. */
+  endRest(startedAt: number): void {
+    if (this.#underWay === 0 && this.#newestChange < startedAt) this.#changeBitmaps(atRest);
+  }
+
+  #beginChange(): void {
+    this.#underWay++;
+    this.#newestChange = this.#now;
+    this.#changeBitmaps(withWrite);
   }
 
   /** What the next process found when this one was killed. */
@@ -296,6 +305,7 @@ export class GuestOracle {
 
   /** The write or discard is acknowledged. With `durable` (FUA) it is a flush of itself. */
   endWrite(token: WriteToken, durable: boolean): void {
+    this.#underWay--;
     token.endedAt = this.#now++;
     if (durable) this.#settle((write) => write === token);
   }

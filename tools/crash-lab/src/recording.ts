@@ -237,15 +237,15 @@ class Run {
   }
 
   async #comeToRest(what: () => void | Promise<void>): Promise<void> {
-    await this.#makeDurable(what, () => this.#oracle.endRest());
+    await this.#makeDurable(what, (startedAt) => this.#oracle.endRest(startedAt));
   }
 
   /** Whatever was written before is durable when this is done. */
-  async #makeDurable(what: () => void | Promise<void>, andThen?: () => void): Promise<void> {
+  async #makeDurable(what: () => void | Promise<void>, andThen?: (startedAt: number) => void): Promise<void> {
     const startedAt = this.#oracle.beginFlush();
     await what();
     this.#oracle.endFlush(startedAt);
-    andThen?.();
+    andThen?.(startedAt);
     this.#note(true);
   }
 

@@ -32,6 +32,12 @@ function write(oracle: GuestOracle, index: number): void {
   oracle.endWrite(oracle.beginWrite(index * 512, 512, sector(7)), false);
 }
 
+function rest(oracle: GuestOracle): void {
+  const startedAt = oracle.beginFlush();
+  oracle.endFlush(startedAt);
+  oracle.endRest(startedAt);
+}
+
 describe('the oracle of bitmaps', () => {
   it('[BMD-006] asks that what changed is dirty, durable or not', () => {
     const oracle = oracleOf('too-much', bitmap([]));
@@ -53,12 +59,21 @@ describe('the oracle of bitmaps', () => {
     expect(violation(ordered, [1], inUse)).toBe('');
     expect(violation(ordered, [1], bitmap([0, 1]))).toContain('sector 0 is dirty');
     for (const oracle of [journalled, ordered]) {
-      oracle.endFlush(oracle.beginFlush());
-      oracle.endRest();
+      rest(oracle);
       expect(violation(oracle, [1], bitmap([1]))).toBe('');
       expect(violation(oracle, [1], bitmap([0, 1]))).toContain('sector 0 is dirty');
       expect(violation(oracle, [1], inUse)).toContain('is inconsistent');
     }
+  });
+
+  it('[BMP-004] takes no rest for one while something is written meanwhile', () => {
+    const oracle = oracleOf('too-much', bitmap([]));
+    const startedAt = oracle.beginFlush();
+    write(oracle, 1);
+    oracle.endRest(startedAt);
+    expect(violation(oracle, [1], bitmap([0, 1, 2, 3]))).toBe('');
+    rest(oracle);
+    expect(violation(oracle, [1], bitmap([0, 1, 2, 3]))).toContain('sector 0 is dirty');
   });
 
   it('[BMP-004] does not believe again what was found in use, and lets what a killed process left say too much', () => {
@@ -69,7 +84,7 @@ describe('the oracle of bitmaps', () => {
     write(journalled, 1);
     journalled.kill();
     journalled.findBitmaps([bitmap([0, 1, 2, 3])]);
-    journalled.endRest();
+    rest(journalled);
     expect(violation(journalled, [1], bitmap([0, 1, 2, 3]))).toBe('');
     expect(violation(journalled, [1], bitmap([0]))).toContain('misses sector 1');
   });

@@ -108,7 +108,7 @@ class Run {
     const ended = this.#ended;
     if ((await this.#attempt('close', () => opened.close())) && !ended) {
       this.oracle.endFlush(startedAt);
-      this.oracle.endRest();
+      this.oracle.endRest(startedAt);
       return;
     }
     opened.abandon();
@@ -141,7 +141,7 @@ class Run {
         return this.#makeDurable(
           what,
           () => opened.rest(),
-          () => oracle.endRest(),
+          (startedAt) => oracle.endRest(startedAt),
         );
       case 'resize-journal':
         return this.#makeDurable(what, () => opened.resizeJournal?.());
@@ -183,11 +183,15 @@ class Run {
     }
   }
 
-  async #makeDurable(what: string, body: () => void | Promise<void>, andThen?: () => void): Promise<void> {
+  async #makeDurable(
+    what: string,
+    body: () => void | Promise<void>,
+    andThen?: (startedAt: number) => void,
+  ): Promise<void> {
     const startedAt = this.oracle.beginFlush();
     if (!(await this.#attempt(what, body))) return;
     this.oracle.endFlush(startedAt);
-    andThen?.();
+    andThen?.(startedAt);
   }
 
   async #findBitmaps(): Promise<void> {
