@@ -95,10 +95,9 @@ function* pushMapped(
   }
 }
 
-/** In a data file 0 is a place like any other. */
-function hasPlace({ kind, hostOffset }: Mapping, isExternal: boolean): boolean {
-  if (!isExternal) return hostOffset > 0;
-  return kind !== clusterKind.unallocated && kind !== clusterKind.zeroPlain;
+/** In a data file 0 is a place like any other, and a cluster that has its place there has it alone. */
+function hasPlace({ exclusive, hostOffset }: Mapping, isExternal: boolean): boolean {
+  return isExternal ? exclusive : hostOffset > 0;
 }
 
 /** Merged with the last one where kind and place go on. */

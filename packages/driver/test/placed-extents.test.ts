@@ -51,3 +51,34 @@ test('a disk of which nothing is mapped is one hole, whatever its size', async (
   ]);
   image.abandon();
 });
+
+test('a cluster with parts that read as zeros, and without a place in the data file, has none at 0 either', async () => {
+  const [device, dataFile] = [new MemoryDevice(), new MemoryDevice()];
+  const part = 16384 / 32;
+  await createImage(device, {
+    sizeBytes: 4 * 16384,
+    clusterBytes: 16384,
+    extendedL2: true,
+    backingFile: 'base',
+    dataFile: { device: dataFile, name: 'data' },
+  });
+  const backing = MemoryDevice.fromBytes(new Uint8Array(4 * 16384).fill(1));
+  const image = await openImage(device, { backing, dataFile });
+  await image.writeZeroes(2 * part, part);
+  await image.writeZeroes(16384 + 2 * part, part);
+  await image.write(2 * 16384 + 2 * part, new Uint8Array(part).fill(2));
+  await image.quiesce();
+  const places = (await image.placedExtents(0, 4 * 16384)).map(({ kind, hostOffset }) => [kind, hostOffset]);
+  expect(places).toEqual([
+    ['hole', undefined],
+    ['zero', undefined],
+    ['hole', undefined],
+    ['zero', undefined],
+    ['hole', undefined],
+    ['hole', 2 * 16384],
+    ['data', 2 * 16384 + 2 * part],
+    ['hole', 2 * 16384 + 3 * part],
+    ['hole', undefined],
+  ]);
+  await image.close();
+});
