@@ -2,6 +2,7 @@
 import { benefit } from './benefit/benefit.ts';
 import { checkMemory } from './check-memory.ts';
 import { compressedReads } from './compressed-reads.ts';
+import { convertRate } from './convert-rate.ts';
 import { BenchmarkFailure } from './failure.ts';
 import { flushCost } from './flush-cost.ts';
 import { flushRate } from './flush-rate.ts';
@@ -18,6 +19,7 @@ const benchmarks: Record<BenchmarkName, (workspace: Workspace, options: BenchOpt
   'flush-rate': flushRate,
   check: checkMemory,
   start: startUp,
+  convert: convertRate,
   benefit,
 };
 

@@ -11,6 +11,7 @@ export const benchmarkNames = [
   'flush-rate',
   'check',
   'start',
+  'convert',
   'benefit',
 ] as const;
 export type BenchmarkName = (typeof benchmarkNames)[number];
@@ -44,6 +45,7 @@ export const usage = `usage: pnpm bench [BENCHMARK] [--quick] [--rounds N] [--fo
   flush-rate   flushes a second of journal record shapes: physical and logical, 512 and 4096 byte blocks
   check        memory and time of a check, and of a repair, of a 16 TiB image that is all mapped, beside qemu-img
   start        time of "info" of a small image, beside a Node that does nothing and qemu-img
+  convert      copies of a disk, raw, qcow2 and compressed, beside qemu-img
   benefit      what the journal is worth: every contender in every case, with docs/benefit.md made of it (--write-docs),
                or made again of what was stored (--stored)
 
@@ -57,6 +59,7 @@ const defaultRounds: Record<BenchmarkName, number> = {
   'flush-rate': 9,
   check: 1,
   start: 9,
+  convert: 5,
   benefit: 7,
 };
 
