@@ -352,7 +352,9 @@ export class ImageWriter {
   *#writeZeroCluster(guestCluster: number): Task<void> {
     const { clusterBytes, header } = this.#core;
     const offset = guestCluster * clusterBytes;
-    yield* this.write(offset, new Uint8Array(Math.min(clusterBytes, header.sizeBytes - offset)));
+    // Where the disk is about to grow they are laid behind its end, whole.
+    const inDisk = header.sizeBytes - offset;
+    yield* this.write(offset, new Uint8Array(inDisk > 0 ? Math.min(clusterBytes, inDisk) : clusterBytes));
   }
 
   /**

@@ -179,3 +179,18 @@ it.each([
     expect(Buffer.compare(seen, expected)).toBe(0);
   },
 );
+
+it('a version 2 disk over a longer backing file gets its zeros written behind its end', async () => {
+  const memory = new MemoryDevice();
+  const sizeBytes = 4 * 4096 + 1536;
+  await createImage(memory, { sizeBytes, version: 2, clusterBytes: 4096, backingFile: 'base' });
+  const backing = MemoryDevice.fromBytes(new Uint8Array(12 * 4096).fill(7));
+  const image = await openImage(memory, { backing });
+  await image.resize(8 * 4096 + 512, {});
+  const seen = new Uint8Array(8 * 4096 + 512);
+  await image.read(0, seen);
+  expect(Buffer.compare(seen, new Uint8Array(seen.length).fill(7, 0, sizeBytes))).toBe(0);
+  await image.quiesce();
+  expect((await checkImage(memory)).findings).toEqual([]);
+  image.abandon();
+});
