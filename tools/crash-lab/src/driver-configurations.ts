@@ -133,7 +133,7 @@ const shapes: Readonly<Record<string, Shape>> = {
 /** Damaged, and repaired: every two kinds of damage meet. */
 const repaired: Shape = { ...small, filled: true, letters: 'xdLHZTFGBDWNXSK', repair: 'all' };
 const repairedSnapshot: Shape = { ...repaired, sharing: 'snapshot', letters: 'hLHZTFBX' };
-/** A dirty journal can not be replayed where an L1 entry that it needs is damaged: then nothing is repaired [REP-008]. */
+/** A dirty journal is not replayed where what it needs is damaged, an L1 entry or a refcount: then nothing is repaired [REP-008]. */
 const repairedDirty: Shape = { ...repaired, letters: 'xdLHZTFGBWNXSK' };
 const repairedClean: Shape = { ...repaired, letters: 'LZBDFWNXK' };
 /** With a journal another one is made there, since nobody can say whose its clusters are: beyond the bound. */
@@ -333,7 +333,8 @@ export const exhaustiveConfigurations: readonly DriverConfiguration[] = [
   ...product({ ...dataFileShapes, '+raw+unmapped': unmapped, ...bitmapShapes }, modesButDraft),
   ...product({ '+repair': repaired }, ['ordered', 'lazy']),
   ...product({ '+repair': repairedDirty, '+repair+clean': repairedClean }, ['journal']),
-  ...product({ '+repair+snapshot': repairedSnapshot }, modesButDraft),
+  ...product({ '+repair+snapshot': repairedSnapshot }, ['ordered', 'lazy']),
+  ...product({ '+repair+snapshot': { ...repairedSnapshot, letters: 'LHZTFBX' } }, ['journal']),
   ...tuned,
   ...encrypted,
   { ...dataFileShapes['+data']!, name: 'journal+direct+data', mode: 'journal', tuning: direct },

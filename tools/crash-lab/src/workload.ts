@@ -181,7 +181,7 @@ export function randomWorkload(
     else if (kind === 'm' && random.chance(3)) operations.push(randomView(geometry, random));
     else if (kind === 'n' && random.chance(6)) operations.push(randomChange(random));
     else if (kind === 'b' && random.chance(6)) operations.push(randomBitmapChange(random));
-    else operations.push(randomOperation(geometry, random));
+    else operations.push(...afterClose(randomOperation(geometry, random)));
   }
   return {
     name: `${kind}${seed}.${number}`,
@@ -299,6 +299,11 @@ function stampedSector(index: number, sector: number): Uint8Array {
   for (let at = 0; at < head.length; at++) bytes[at] = head.charCodeAt(at);
   stampCache.set(cacheKey, bytes);
   return bytes;
+}
+
+/** What a dirty journal needs may be what is damaged, and then it is not replayed [REP-008]: long workloads damage what is closed. */
+function afterClose(operation: GuestOperation): GuestOperation[] {
+  return operation.kind === 'damage' ? [{ kind: 'reopen' }, operation] : [operation];
 }
 
 function randomOperation(geometry: Geometry, random: SeededRandom): GuestOperation {
