@@ -8,8 +8,9 @@
  *
  * Everything here is counted as sampled, and a choice may come more than once.
  */
+
+import type { SeededRandom } from '@qcow2/seeded';
 import type { CrashChoice, CrashSpace } from './crash-space.ts';
-import type { SeededRandom } from './random.ts';
 import { sectorBytes } from './sector.ts';
 import { applyPiece, type SectorPiece } from './sector-options.ts';
 

@@ -8,10 +8,11 @@
  * made durable by a flush. A record that nobody claims is damaged only at the first point at which it is
  * durable: without it, the state is one that a crash at the point before may leave, and is judged by what was allowed there.
  */
+
+import { hashText, SeededRandom } from '@qcow2/seeded';
 import { InvariantError } from '@qcow2/spec';
 import { type CrashPoint, crashPoints } from './crash-point.ts';
 import type { GuestViolation } from './guest-oracle.ts';
-import { hashText, SeededRandom } from './random.ts';
 import { record } from './recording.ts';
 import { recover, shallowDepth } from './recovery.ts';
 import { type Sector, sectorBytes, sectorOf, zeroSector } from './sector.ts';

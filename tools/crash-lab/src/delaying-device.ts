@@ -15,8 +15,8 @@ import type {
   WriteOptions,
   WriteZeroesOptions,
 } from '@qcow2/block-device';
+import type { SeededRandom } from '@qcow2/seeded';
 import { InvariantError } from '@qcow2/spec';
-import type { SeededRandom } from './random.ts';
 
 export class DelayingDevice implements BlockDevice {
   readonly #below: BlockDevice;

@@ -16,6 +16,8 @@
  * what the first gave. And now and then there is a second life: the guest goes on after a recovery, and the machine crashes
  * once more. What the recovery gave is durable then, and the rest is as in a first life.
  */
+
+import { hashText, SeededRandom } from '@qcow2/seeded';
 import {
   attachedBytes,
   bitmapListBytes,
@@ -30,7 +32,6 @@ import { type AllowedContent, addedDangers, type GuestViolation } from './guest-
 import { killTimeline, liveImage } from './kill-point.ts';
 import type { DeviceMutation } from './mutation.ts';
 import type { QemuCheck } from './qemu-check.ts';
-import { hashText, SeededRandom } from './random.ts';
 import { type Recording, record } from './recording.ts';
 import {
   describeDifference,

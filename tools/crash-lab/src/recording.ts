@@ -10,13 +10,13 @@
  * in an order drawn from the seed, so that a driver that does not wait where it has to shows it.
  */
 import { type BlockDevice, type RecordedOperation, RecordingDevice } from '@qcow2/block-device';
+import { hashText, SeededRandom } from '@qcow2/seeded';
 import { InvariantError } from '@qcow2/spec';
 import { expectFound } from './bitmap-oracle.ts';
 import { DelayingDevice } from './delaying-device.ts';
 import { changeDisk, type DiskOperation, isDiskOperation } from './disk-changes.ts';
 import { type AllowedContent, GuestOracle } from './guest-oracle.ts';
 import type { DeviceMutation } from './mutation.ts';
-import { hashText, SeededRandom } from './random.ts';
 import { showBytes } from './recovery.ts';
 import { sectorBytes } from './sector.ts';
 import { SectorDevice } from './sector-device.ts';

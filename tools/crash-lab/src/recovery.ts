@@ -7,9 +7,9 @@
  * life has salts of its own, and the same state is always recovered in the same way.
  */
 import { type BlockDevice, type RecordedOperation, RecordingDevice } from '@qcow2/block-device';
+import { SeededRandom } from '@qcow2/seeded';
 import { InvariantError } from '@qcow2/spec';
 import { encodeBitmapList, encodeSnapshotList } from './attached-lists.ts';
-import { SeededRandom } from './random.ts';
 import { SectorDevice } from './sector-device.ts';
 import { SectorImage } from './sector-image.ts';
 import type { OpenSnapshots, OpenSystem, SystemUnderTest } from './system-under-test.ts';

@@ -9,8 +9,9 @@
  * writes of a workload, and no two sectors, carry the same bytes, so stale or misplaced content never
  * passes for the right one.
  */
+
+import { hashText, SeededRandom } from '@qcow2/seeded';
 import { StateError } from '@qcow2/spec';
-import { hashText, SeededRandom } from './random.ts';
 import { sectorBytes } from './sector.ts';
 
 export type GuestOperation =

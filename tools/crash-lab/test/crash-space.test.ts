@@ -3,12 +3,12 @@
  * order, torn in every way at sector boundaries, and compare the set of disks that come out.
  */
 import { MemoryDevice, type RecordedOperation, RecordingDevice } from '@qcow2/block-device';
+import { SeededRandom } from '@qcow2/seeded';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { randomChoice, structuredChoices } from '../src/choices.ts';
 import { applyChange, type CrashPoint, crashPoints, type DeviceChange } from '../src/crash-point.ts';
 import { CrashSpace } from '../src/crash-space.ts';
-import { SeededRandom } from '../src/random.ts';
 import { SectorImage } from '../src/sector-image.ts';
 
 interface SmallWrite {

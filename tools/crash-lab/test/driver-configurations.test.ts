@@ -1,11 +1,11 @@
 /** That the product of modes and shapes is there, whole; and that images whose clusters are shared are what they should be. */
 import { checkImage, openImage, readImageHeader } from '@qcow2/driver';
+import { SeededRandom } from '@qcow2/seeded';
 import { incompatibleFeatures } from '@qcow2/spec';
 import { describe, expect, it } from 'vitest';
 import { defaultCampaign, jobsOf } from '../src/campaign.ts';
 import { type DriverConfiguration, exhaustiveConfigurations } from '../src/driver-configurations.ts';
 import { DriverSystem } from '../src/driver-system.ts';
-import { SeededRandom } from '../src/random.ts';
 import { SectorDevice } from '../src/sector-device.ts';
 import { SectorImage } from '../src/sector-image.ts';
 import { frozenContent } from '../src/shared-clusters.ts';

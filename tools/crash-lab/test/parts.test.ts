@@ -1,10 +1,10 @@
 /** The small parts: images of sectors, ids, workloads, mutations. */
 import { MemoryDevice, RecordingDevice } from '@qcow2/block-device';
+import { SeededRandom } from '@qcow2/seeded';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { DelayingDevice } from '../src/delaying-device.ts';
 import { namedMutation } from '../src/mutation.ts';
-import { SeededRandom } from '../src/random.ts';
 import { SectorImage } from '../src/sector-image.ts';
 import { formatStateId, parseStateId, type StateId } from '../src/state-id.ts';
 import { contentOf, namedWorkload, randomWorkload, sequences } from '../src/workload.ts';

@@ -1,7 +1,8 @@
 /** What is done to the image of a combination, in order: requests of a guest, and in between snapshots and bitmaps. */
+
+import type { SeededRandom } from '@qcow2/seeded';
 import type { Combination } from './dimensions.ts';
 import type { Step } from './disk-model.ts';
-import type { Random } from './random.ts';
 import { drawPhases, type Shape } from './workload.ts';
 
 export interface Fill {
@@ -31,7 +32,7 @@ export interface Keep {
 
 export type Action = Fill | SnapshotAction | Record | Keep;
 
-export function drawActions(random: Random, combination: Combination, shape: Shape): Action[] {
+export function drawActions(random: SeededRandom, combination: Combination, shape: Shape): Action[] {
   const { snapshots, bitmaps, compression } = combination;
   const granularityBytes = random.pick([512, 4096, 65536]);
   const [first = [], second = [], third = []] = drawPhases(random, shape, compression !== 'plain');
@@ -46,7 +47,7 @@ export function drawActions(random: Random, combination: Combination, shape: Sha
 }
 
 /** Now and then the first snapshot is applied, which nobody does beside bitmaps, or deleted. */
-function turnBack(random: Random, { snapshots, bitmaps }: Combination): Action[] {
+function turnBack(random: SeededRandom, { snapshots, bitmaps }: Combination): Action[] {
   if (snapshots === 'nosnap') return [];
   const kind = random.pick(['none', 'delete', bitmaps === 'bitmap' ? 'none' : 'apply'] as const);
   return kind === 'none' ? [] : [{ kind, name: 'one' }];

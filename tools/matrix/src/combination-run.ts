@@ -4,6 +4,7 @@
  * bitmaps with all that is dirty in them, the header's facts, and both checks.
  */
 import { rmSync } from 'node:fs';
+import { SeededRandom } from '@qcow2/seeded';
 import { Qcow2Error } from '@qcow2/spec';
 import { type Action, drawActions, type Fill, mergedFills } from './actions.ts';
 import { type Refusal, refusalOf } from './constraints.ts';
@@ -13,7 +14,6 @@ import { type DirtyRange, DiskModel, type Step } from './disk-model.ts';
 import { type OpenedImage, OwnSide, readAll } from './own-side.ts';
 import { type Outcome, ProgramFailed } from './programs.ts';
 import { QemuSide } from './qemu-side.ts';
-import { Random } from './random.ts';
 import { dataName, imageName, type Scene } from './scene.ts';
 import { contentSeed, type Shape, shapeOf } from './workload.ts';
 
@@ -69,7 +69,7 @@ class CombinationRun {
   readonly #scene: Scene;
   readonly #combination: Combination;
   readonly #shape: Shape;
-  readonly #random: Random;
+  readonly #random: SeededRandom;
   readonly #qemu: QemuSide;
   readonly #own: OwnSide;
   readonly #model: DiskModel;
@@ -81,7 +81,7 @@ class CombinationRun {
     this.#scene = scene;
     this.#combination = combination;
     this.#shape = shapeOf(combination);
-    this.#random = new Random(contentSeed(combination, seed));
+    this.#random = new SeededRandom(contentSeed(combination, seed));
     this.#qemu = new QemuSide(scene, combination);
     this.#own = new OwnSide(scene, combination);
     const { clusterBytes, sizeBytes } = this.#shape;

@@ -3,8 +3,9 @@
  * together at all. Greedy, and the same each time: the first pair that is missing is taken, some of the combinations that
  * have it are looked at, and the one with most missing pairs joins.
  */
+
+import { SeededRandom } from '@qcow2/seeded';
 import { type Combination, dimensionNames, dimensions } from './dimensions.ts';
-import { Random } from './random.ts';
 
 /** Combinations that are looked at for each that joins. */
 const candidatesLookedAt = 400;
@@ -31,7 +32,7 @@ export function coveringArray(
   possible: readonly Combination[],
   covered: ReadonlySet<number> = new Set(),
 ): Combination[] {
-  const random = new Random(1);
+  const random = new SeededRandom(1);
   const missing = new Set<number>();
   const pairs = possible.map((one) => Uint16Array.from(pairsOf(one)));
   for (const list of pairs) for (const pair of list) if (!covered.has(pair)) missing.add(pair);

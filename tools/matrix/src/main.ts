@@ -7,11 +7,11 @@
  * a wrong call.
  */
 import { parseArgs } from 'node:util';
+import { SeededRandom } from '@qcow2/seeded';
 import { Qcow2Error, StateError } from '@qcow2/spec';
 import { runCombination } from './combination-run.ts';
 import { type Combination, idOf, parseId } from './dimensions.ts';
 import { pairPlan, productPlan } from './plan.ts';
-import { Random } from './random.ts';
 import { Scene } from './scene.ts';
 
 interface Task {
@@ -76,7 +76,7 @@ function partOf<T>(list: readonly T[], text: string): T[] {
 }
 
 function shuffled<T>(list: readonly T[], seed: number): T[] {
-  const random = new Random(seed);
+  const random = new SeededRandom(seed);
   const result = [...list];
   for (let left = result.length; left > 1; left--) {
     const other = random.below(left);

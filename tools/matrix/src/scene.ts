@@ -5,9 +5,9 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { SeededRandom } from '@qcow2/seeded';
 import { DiskModel, type Fills, type Step } from './disk-model.ts';
 import { must } from './programs.ts';
-import { Random } from './random.ts';
 import { drawPhases, type Shape } from './workload.ts';
 
 export const imageName = 'image.qcow2';
@@ -31,7 +31,7 @@ export class Scene {
 
   constructor() {
     this.folder = mkdtempSync(join(tmpdir(), 'qcow2-matrix-'));
-    const random = new Random(1);
+    const random = new SeededRandom(1);
     this.fills = { noise: new Uint8Array(fillBytes.noise), mixed: new Uint8Array(fillBytes.mixed) };
     random.fill(this.fills.noise);
     for (let at = 0; at < fillBytes.mixed; at += 256) random.fill(this.fills.mixed.subarray(at, at + 160));
@@ -79,7 +79,7 @@ export class Scene {
     if (clusterBytes === shape.clusterBytes) shape.clusterBytes = 4096;
     const options = `cluster_size=${shape.clusterBytes}`;
     must('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', options, name, `${shape.sizeBytes}`], this.folder);
-    const steps = drawPhases(new Random(sizeBytes), shape, true).flat();
+    const steps = drawPhases(new SeededRandom(sizeBytes), shape, true).flat();
     must('qemu-io', ['-d', 'unmap', ...ioCommands(steps), name], this.folder);
     const model = new DiskModel(shape.sizeBytes, {
       clusterBytes: shape.clusterBytes,

@@ -3,9 +3,10 @@
  * bytes at no boundary, whole clusters, zeros that keep their space and such that give it back, discards, the disk's last
  * bytes; and, where there is to be compression, clusters in compressed form. What is left alone is a hole.
  */
+
+import { hashText, type SeededRandom } from '@qcow2/seeded';
 import { type Combination, clusterBytesOf } from './dimensions.ts';
 import type { Fill, Step } from './disk-model.ts';
-import { hashText, type Random } from './random.ts';
 
 export interface Shape {
   readonly clusterBytes: number;
@@ -24,7 +25,7 @@ export function shapeOf(combination: Pick<Combination, 'cluster'>): Shape {
 
 /** The phases, one after the other. */
 export function drawPhases(
-  random: Random,
+  random: SeededRandom,
   { clusterBytes, sizeBytes }: Shape,
   compresses: boolean,
 ): Step[][] {
@@ -36,7 +37,7 @@ export function drawPhases(
   });
 }
 
-function drawPhase(random: Random, shape: Shape, untouchedOf: ReadonlySet<number> | undefined): Step[] {
+function drawPhase(random: SeededRandom, shape: Shape, untouchedOf: ReadonlySet<number> | undefined): Step[] {
   const { clusterBytes, sizeBytes } = shape;
   const compressed = untouchedOf === undefined ? [] : drawCompressed(random, shape, untouchedOf);
   const some = (kind: Step['kind'], unit: number): Step => {
@@ -66,7 +67,7 @@ function drawPhase(random: Random, shape: Shape, untouchedOf: ReadonlySet<number
 
 /** Whole clusters that nobody has touched: QEMU compresses no others. Now and then the last one of the disk. */
 function drawCompressed(
-  random: Random,
+  random: SeededRandom,
   { clusterBytes, sizeBytes }: Shape,
   touched: ReadonlySet<number>,
 ): Step[] {
@@ -90,7 +91,7 @@ function drawCompressed(
   return steps;
 }
 
-function drawFill(random: Random): Fill {
+function drawFill(random: SeededRandom): Fill {
   return random.pick<Fill>(['noise', 1 + random.below(255), 1 + random.below(255), 0]);
 }
 
@@ -100,7 +101,7 @@ function clustersOf({ offset, lengthBytes }: Step, clusterBytes: number): number
   return Array.from({ length: count }, (_, index) => first + index);
 }
 
-function shuffled<T>(random: Random, list: readonly T[]): T[] {
+function shuffled<T>(random: SeededRandom, list: readonly T[]): T[] {
   return list
     .map((value) => [random.next(), value] as const)
     .sort(([left], [right]) => left - right)

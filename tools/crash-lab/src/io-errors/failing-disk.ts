@@ -14,7 +14,7 @@ import {
   type FaultRule,
   type FlushOptions,
 } from '@qcow2/block-device';
-import type { SeededRandom } from '../random.ts';
+import type { SeededRandom } from '@qcow2/seeded';
 import { type Sector, sectorBytes } from '../sector.ts';
 import { SectorDevice } from '../sector-device.ts';
 import type { SectorImage } from '../sector-image.ts';

@@ -4,11 +4,12 @@
  * A write that failed, or that was asked for after a failure, may be there later or not: for the oracle it is a write that never
  * ended. A flush that failed promised nothing.
  */
+
+import { hashText, SeededRandom } from '@qcow2/seeded';
 import { InvariantError, Qcow2Error } from '@qcow2/spec';
 import { expectFound } from '../bitmap-oracle.ts';
 import { changeDisk, isDiskOperation } from '../disk-changes.ts';
 import { GuestOracle } from '../guest-oracle.ts';
-import { hashText, SeededRandom } from '../random.ts';
 import { describeError } from '../recovery.ts';
 import type { OpenSystem, SystemUnderTest } from '../system-under-test.ts';
 import {

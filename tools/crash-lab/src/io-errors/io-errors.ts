@@ -7,8 +7,8 @@
  * - what was acknowledged is there: what a flush promised before the failure, and what one promises after it.
  */
 
+import { hashText, SeededRandom } from '@qcow2/seeded';
 import { describeViolation } from '../explorer.ts';
-import { hashText, SeededRandom } from '../random.ts';
 import { type Problem, type RecoveryDepth, recover } from '../recovery.ts';
 import { SectorDevice } from '../sector-device.ts';
 import { SectorImage } from '../sector-image.ts';

@@ -23,11 +23,11 @@ import {
   reassertLog,
   recoverLog,
 } from '@qcow2/journal';
+import { SeededRandom } from '@qcow2/seeded';
 import { hostOffset } from '@qcow2/spec';
 import { describe, expect, it } from 'vitest';
 import { type Bounds, Model } from '../../src/model/model.ts';
 import { hashOf, type State } from '../../src/model/state.ts';
-import { SeededRandom } from '../../src/random.ts';
 import { area, blockBytes, bytesOfValue, cellAt, ringAt, ringBlocks } from './real-journal.ts';
 
 const cells = 3;

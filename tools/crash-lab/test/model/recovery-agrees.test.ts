@@ -5,6 +5,7 @@
  */
 import { run } from '@qcow2/block-device';
 import { recoverLog as recoverReal } from '@qcow2/journal';
+import { SeededRandom } from '@qcow2/seeded';
 import { Qcow2Error } from '@qcow2/spec';
 import { describe, expect, it } from 'vitest';
 import { type Bounds, diskOf, Model } from '../../src/model/model.ts';
@@ -12,7 +13,6 @@ import type { Mutant } from '../../src/model/mutant.ts';
 import { outcomes } from '../../src/model/place.ts';
 import { type Disk, recoverLog } from '../../src/model/recovery.ts';
 import type { State } from '../../src/model/state.ts';
-import { SeededRandom } from '../../src/random.ts';
 import { area, blockBytes, cellAt, cellBytes, RealBytes, ringBlocks } from './real-journal.ts';
 
 const bounds: Bounds = { ringBlocks, cells: 3, recordBlocks: 3, commits: 60, crashes: 0, kills: 3 };

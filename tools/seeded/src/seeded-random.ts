@@ -1,6 +1,6 @@
 /**
- * Seeded random numbers: everything that the lab draws comes from here, so that a seed, or a state's id,
- * brings back the same run on any machine.
+ * Seeded random numbers: everything that a campaign draws comes from here, so that a seed, or an id, brings back the same run on any
+ * machine.
  */
 
 /** sfc32, after Chris Doty-Humphrey's PractRand: small, fast, and good enough to draw tests from. */
@@ -40,6 +40,21 @@ export class SeededRandom {
   /** True once in `oneIn` times. */
   chance(oneIn: number): boolean {
     return this.below(oneIn) === 0;
+  }
+
+  /** One of a list that is not empty. */
+  pick<T>(list: readonly T[]): T {
+    return list[this.below(list.length)] as T;
+  }
+
+  /** One of a list that is not empty, each as often as its weight says. */
+  weighted<T extends { readonly weight: number }>(list: readonly T[]): T {
+    let left = this.below(list.reduce((sum, { weight }) => sum + weight, 0));
+    for (const one of list) {
+      left -= one.weight;
+      if (left < 0) return one;
+    }
+    return list.at(-1) as T;
   }
 
   /** A whole number in [0, limit), for limits beyond 2^32. */
