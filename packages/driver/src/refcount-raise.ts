@@ -7,7 +7,7 @@
  * written whole, as they are to be, while nothing leads to them; then refcounts in the blocks that stay are raised; when all
  * that is durable, the table's entries are changed, or the header is pointed to a longer table.
  *
- * In an image that is marked as dirty, guest clusters less than `mostLostBytes` beyond the end of the file have lost its length in
+ * In an image that is marked as dirty, guest clusters less than `lostLengthLimit` beyond the end of the file have lost its length in
  * a crash: the file grows over them, and they read as zeros, as when such an image is opened for writing. Else, and where
  * a table or compressed data leads there, such entries are left; where the file would grow over one, it does not grow.
  */
@@ -17,7 +17,7 @@ import { EntryRepair } from './entry-repair.ts';
 import { boundJournal, isJournalValid } from './journal-binding.ts';
 import type { ImageParts } from './parts.ts';
 import { compareRefcounts, type ReadBlock, sharedBlocks, usableBlock } from './refcount-comparison.ts';
-import { mostLostBytes } from './refcount-rebuild.ts';
+import { lostLengthLimit } from './refcount-rebuild.ts';
 import {
   encodeTablePointer,
   planRefcountRow,
@@ -121,7 +121,7 @@ export class RefcountRaise {
   *#usefulSurvey(): Task<Survey> {
     const { core } = this.#parts;
     this.#clearReservedBits();
-    const survey = yield* this.#survey(core.isMarkedDirty ? mostLostBytes : 0);
+    const survey = yield* this.#survey(core.isMarkedDirty ? lostLengthLimit(core) : 0);
     const grows = survey.endCluster * core.clusterBytes > this.#fileEnd;
     if (!grows || survey.losses.nearestLeft >= survey.endCluster * core.clusterBytes) return survey;
     return yield* this.#survey(0);

@@ -27,7 +27,7 @@ import {
   writeEntryCopied,
   writeRefcountTableEntry,
 } from '@qcow2/codec';
-import { FormatError } from '@qcow2/spec';
+import { FormatError, qcow2Limits, refcountSizes } from '@qcow2/spec';
 import type { ImageCore } from './image-core.ts';
 import { boundJournal, isJournalValid } from './journal-binding.ts';
 import type { ImageParts } from './parts.ts';
@@ -52,7 +52,19 @@ export interface RefcountRepair {
 }
 
 /** How much of its length a file may have lost in a crash. What refers further is damage. */
-export const mostLostBytes = 64 * 1024 ** 3;
+const mostLostBytes = 64 * 1024 ** 3;
+
+/**
+ * The same for one image: of small clusters with wide refcounts the largest refcount table counts less. Where the file would grow over
+ * what can not be counted, nothing could be written to it any more.
+ */
+export function lostLengthLimit(core: ImageCore): number {
+  const { clusterBytes, refcountsPerBlock, device } = core;
+  const entries = qcow2Limits.maxRefcountTableBytes / refcountSizes.refcountTableEntryBytes;
+  // The blocks and the table themselves are counted as well.
+  const counted = entries * refcountsPerBlock - entries - qcow2Limits.maxRefcountTableBytes / clusterBytes;
+  return Math.max(0, Math.min(mostLostBytes, counted * clusterBytes - device.sizeBytes));
+}
 
 /**
  * Rebuild the refcounts of an image that is open for writing. Durable on return, and the image not dirty.
@@ -320,11 +332,13 @@ class WindowCounter implements ReferenceVisitor {
   nextWindow: number | undefined;
   readonly #core: ImageCore;
   readonly #fileBytes: number;
+  readonly #lostBytes: number;
 
   constructor(core: ImageCore, start: number, spare: SparePieces) {
     this.#core = core;
     this.window = new ReferenceWindow(start, core.clusterBytes, undefined, spare);
     this.#fileBytes = Math.ceil(core.device.sizeBytes / core.clusterBytes) * core.clusterBytes;
+    this.#lostBytes = lostLengthLimit(core);
   }
 
   reference(kind: ReferenceKind, hostOffset: number, lengthBytes: number, guestOffset?: number): boolean {
@@ -353,7 +367,7 @@ class WindowCounter implements ReferenceVisitor {
   /** A crash may take length from the file, with guest bytes that were not flushed; tables were. */
   #refuseBeyond(kind: ReferenceKind, hostOffset: number, lengthBytes: number, guestOffset?: number): void {
     const guest = kind === 'guestCluster' || kind === 'compressedData';
-    const limit = this.#fileBytes + (guest ? mostLostBytes : 0);
+    const limit = this.#fileBytes + (guest ? this.#lostBytes : 0);
     if (hostOffset + lengthBytes <= limit) return;
     const context = { hostOffset, lengthBytes, guestOffset, clause: 'LAZ-007' };
     throw new FormatError('TRUNCATED', `${referenceNames[kind]} leads beyond the end of the file`, context);

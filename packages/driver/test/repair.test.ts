@@ -317,6 +317,26 @@ describe('repairing entries', () => {
     expect(again.left).toMatchObject({ corruptions: 0, leaks: 0 });
   });
 
+  it('[REP-006, LAZ-007] but not where no refcount table counts them', async () => {
+    // 64 refcounts a block, and 2^20 blocks: 32 GiB of clusters of 512 bytes.
+    const { report, before, device } = await repaired(
+      'all',
+      (image) => {
+        image.bytes[79]! |= 1;
+        image.set(unused(image), copied | BigInt(40 * 2 ** 30));
+      },
+      { clusterBytes: 512, refcountBits: 64, sizeBytes: 128 * 1024 },
+    );
+    expect(report.left).toMatchObject({ corruptions: 1 });
+    expect(device.sizeBytes).toBe(before.length);
+    device.write(79, Uint8Array.of(1));
+    await expect(openImage(device)).rejects.toMatchObject({
+      code: 'TRUNCATED',
+      context: { clause: 'LAZ-007' },
+    });
+    expect(device.sizeBytes).toBe(before.length);
+  });
+
   it('[REP-006] but not where a table leads there', async () => {
     const { report, before, device } = await repaired(
       'all',
