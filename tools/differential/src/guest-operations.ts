@@ -1,6 +1,8 @@
 /** What a guest asks for: reads, writes of all sizes, compressed ones, zeros, discards, flushes; one by one, and at once. */
+
+import type { SeededRandom } from '@qcow2/seeded';
+import { drawContent } from './content.ts';
 import { Disagreement } from './disagreement.ts';
-import type { Random } from './random.ts';
 import type { Operation, Refusal, Scene } from './scene.ts';
 import { expectBytes } from './verification.ts';
 
@@ -10,7 +12,7 @@ interface Range {
 }
 
 /** Of the disk: on a boundary of some unit, or on none. */
-export function drawRange(scene: Scene, random: Random, units?: readonly number[]): Range {
+export function drawRange(scene: Scene, random: SeededRandom, units?: readonly number[]): Range {
   const { sizeBytes } = scene.model;
   const { clusterBytes } = scene.kind;
   const unit = random.pick(units ?? [1, 1, 512, 4096, clusterBytes]);
@@ -21,7 +23,7 @@ export function drawRange(scene: Scene, random: Random, units?: readonly number[
 }
 
 /** Whole clusters, the last of the disk perhaps incomplete. */
-export function drawClusters(scene: Scene, random: Random, most: number): Range {
+export function drawClusters(scene: Scene, random: SeededRandom, most: number): Range {
   const { clusterBytes } = scene.kind;
   const { sizeBytes } = scene.model;
   const offset = random.below(Math.ceil(sizeBytes / clusterBytes)) * clusterBytes;
@@ -69,7 +71,7 @@ function compressionRefusals({ kind }: Scene): Refusal[] {
 }
 
 /** Writes, zeros and reads in stretches that do not meet, with a flush among them, all at once. */
-async function burst(scene: Scene, random: Random): Promise<void> {
+async function burst(scene: Scene, random: SeededRandom): Promise<void> {
   const { model, subject } = scene;
   const parts = 2 + random.below(6);
   const partBytes = Math.floor(model.sizeBytes / parts);
@@ -81,7 +83,7 @@ async function burst(scene: Scene, random: Random): Promise<void> {
     const lengthBytes = 1 + random.below(Math.min(partBytes - from, random.pick([1000, 70_000])));
     const doing = random.below(6);
     if (doing < 4) {
-      const bytes = random.content(lengthBytes);
+      const bytes = drawContent(random, lengthBytes);
       model.write(offset, bytes);
       requests.push(subject.image.write(offset, bytes, { fua: doing === 0 }));
     } else if (doing === 4) {
@@ -109,7 +111,7 @@ export const guestOperations: readonly Operation[] = [
       const range = drawRange(scene, random);
       const fua = random.chance(6);
       scene.tell(`write ${range.offset} ${range.lengthBytes}${fua ? ' fua' : ''}`);
-      const bytes = random.content(range.lengthBytes);
+      const bytes = drawContent(random, range.lengthBytes);
       scene.model.write(range.offset, bytes);
       await scene.subject.image.write(range.offset, bytes, { fua });
       if (random.chance(3)) await readRange(scene, range);
@@ -121,7 +123,7 @@ export const guestOperations: readonly Operation[] = [
     run: async (scene, random) => {
       const { offset, lengthBytes } = drawClusters(scene, random, 4);
       scene.tell(`compressed ${offset} ${lengthBytes}`);
-      const bytes = random.content(lengthBytes);
+      const bytes = drawContent(random, lengthBytes);
       const { image } = scene.subject;
       const done = await scene.attempt(
         () => image.writeCompressed(offset, bytes),

@@ -2,9 +2,10 @@
  * What the owner of an image asks for: snapshots, another size, bitmaps, another journal, a check, another opening. Each knows what is
  * refused and by which code; whatever is refused changes nothing, which the next look at the image shows.
  */
+
+import type { SeededRandom } from '@qcow2/seeded';
 import { Disagreement } from './disagreement.ts';
 import { firstDiskBytes, type Kind } from './kinds.ts';
-import type { Random } from './random.ts';
 import { type Operation, type Refusal, ringRefusals, type Scene } from './scene.ts';
 import { drawJournal } from './subject.ts';
 import { verifyOpen } from './verification.ts';
@@ -39,7 +40,7 @@ async function createSnapshot(scene: Scene): Promise<void> {
   if (await scene.attempt(create, refusals)) model.createSnapshot(name);
 }
 
-async function changeSnapshot(scene: Scene, random: Random, doing: 'apply' | 'delete'): Promise<void> {
+async function changeSnapshot(scene: Scene, random: SeededRandom, doing: 'apply' | 'delete'): Promise<void> {
   const { model, subject } = scene;
   const one = random.pick(model.snapshots);
   scene.tell(`snapshot ${doing} ${one.name}`);
@@ -55,12 +56,12 @@ async function changeSnapshot(scene: Scene, random: Random, doing: 'apply' | 'de
 }
 
 /** Whole sectors, from half to one and a half of the first size. */
-export function drawSize(scene: Scene, random: Random, unit: number): number {
+export function drawSize(scene: Scene, random: SeededRandom, unit: number): number {
   const first = firstDiskBytes(scene.kind);
   return Math.max(1, Math.floor((first / 2 + random.below(first)) / unit)) * unit;
 }
 
-async function resize(scene: Scene, random: Random): Promise<void> {
+async function resize(scene: Scene, random: SeededRandom): Promise<void> {
   const { kind, model, subject } = scene;
   const sizeBytes = drawSize(scene, random, random.pick([512, 512, kind.clusterBytes]));
   const shrink = random.below(5) > 0;
@@ -78,7 +79,7 @@ async function resize(scene: Scene, random: Random): Promise<void> {
     model.resize(sizeBytes);
 }
 
-async function addBitmap(scene: Scene, random: Random): Promise<void> {
+async function addBitmap(scene: Scene, random: SeededRandom): Promise<void> {
   const { kind, model, subject } = scene;
   const name = scene.newName('b');
   const granularityBytes = random.pick([512, 4096, 65536]);
@@ -94,7 +95,7 @@ async function addBitmap(scene: Scene, random: Random): Promise<void> {
   if (await scene.attempt(add, refusals)) model.addBitmap(name, granularityBytes, enabled);
 }
 
-async function changeBitmap(scene: Scene, random: Random): Promise<void> {
+async function changeBitmap(scene: Scene, random: SeededRandom): Promise<void> {
   const { model } = scene;
   const { image } = scene.subject;
   const one = random.pick(model.bitmaps);
@@ -117,7 +118,7 @@ async function changeBitmap(scene: Scene, random: Random): Promise<void> {
 }
 
 /** Another journal, or none: the kind's own way above all. */
-async function changeJournal(scene: Scene, random: Random): Promise<void> {
+async function changeJournal(scene: Scene, random: SeededRandom): Promise<void> {
   const { kind, model } = scene;
   const { image } = scene.subject;
   const before = scene.profile;

@@ -5,10 +5,11 @@
  * snapshots where a refcount has no room (it finds that out half way); a larger disk where the old one ended within a cluster
  * (it shows what a smaller disk hid), or that a version 2 image would have to hide a backing file from (it can not).
  */
+
+import type { SeededRandom } from '@qcow2/seeded';
 import { Disagreement } from './disagreement.ts';
 import { drawClusters, drawRange, wholeClusters } from './guest-operations.ts';
 import { drawSize, isNarrow } from './image-operations.ts';
-import type { Random } from './random.ts';
 import type { Operation, Scene } from './scene.ts';
 import { drawJournal } from './subject.ts';
 import { verifyClosed, verifyOpen } from './verification.ts';
@@ -18,11 +19,11 @@ interface Turn {
   readonly weight: number;
   may?(scene: Scene): boolean;
   /** Returns what was done. */
-  take(scene: Scene, random: Random): string;
+  take(scene: Scene, random: SeededRandom): string;
 }
 
 /** One request, as qemu-io has it, and what the model makes of it. */
-function request(scene: Scene, random: Random): string[] {
+function request(scene: Scene, random: SeededRandom): string[] {
   const { kind, model } = scene;
   const doing = random.pick(['write', 'write', 'write', 'zero', 'unmap', 'discard', 'compressed'] as const);
   if (doing === 'discard') {
@@ -54,7 +55,7 @@ function discard(scene: Scene, offset: number, lengthBytes: number): void {
   model.discard(offset, lengthBytes, zeroed);
 }
 
-function requests(scene: Scene, random: Random): string {
+function requests(scene: Scene, random: SeededRandom): string {
   const commands = Array.from({ length: 1 + random.below(5) }, () => request(scene, random)).flat();
   scene.qemu.io(commands);
   return commands.join('; ');
@@ -71,14 +72,14 @@ function createSnapshot(scene: Scene): string {
   return `snapshot -c ${name}`;
 }
 
-function applySnapshot({ qemu, model }: Scene, random: Random): string {
+function applySnapshot({ qemu, model }: Scene, random: SeededRandom): string {
   const one = random.pick(model.snapshots);
   qemu.mustImage('snapshot', ['-a', one.name]);
   model.applySnapshot(one);
   return `snapshot -a ${one.name}`;
 }
 
-function deleteSnapshot({ qemu, model }: Scene, random: Random): string {
+function deleteSnapshot({ qemu, model }: Scene, random: SeededRandom): string {
   const one = random.pick(model.snapshots);
   qemu.mustImage('snapshot', ['-d', one.name]);
   model.deleteSnapshot(one);
@@ -90,7 +91,7 @@ function mayResize({ kind, model }: Scene): boolean {
 }
 
 /** Bitmaps get the new size as well. */
-function resize(scene: Scene, random: Random): string {
+function resize(scene: Scene, random: SeededRandom): string {
   const { kind, model, qemu } = scene;
   const drawn = drawSize(scene, random, kind.clusterBytes);
   const mayGrow =
@@ -110,7 +111,7 @@ function mayAddBitmap(scene: Scene): boolean {
   return kind.version > 2 && kind.clusterBytes >= 4096 && !hasDraft(scene) && model.bitmaps.length < 4;
 }
 
-function addBitmap(scene: Scene, random: Random): string {
+function addBitmap(scene: Scene, random: SeededRandom): string {
   const name = scene.newName('b');
   const granularityBytes = random.pick([512, 4096, 65536]);
   const enabled = random.below(4) > 0;
@@ -120,7 +121,7 @@ function addBitmap(scene: Scene, random: Random): string {
   return `bitmap ${words.join(' ')} ${name}`;
 }
 
-function changeBitmap({ qemu, model }: Scene, random: Random): string {
+function changeBitmap({ qemu, model }: Scene, random: SeededRandom): string {
   const one = random.pick(model.bitmaps);
   const other = random.pick(model.bitmaps);
   const doing = random.pick(['remove', 'enable', 'disable', 'clear', 'merge'] as const);
@@ -177,7 +178,7 @@ const turns: readonly Turn[] = [
 ];
 
 /** After a writer that does not know it, the clusters of the draft's journal are leaks, and no more than they (ADR 11). */
-async function giveDraftBack(scene: Scene, random: Random, lengthBytes: number): Promise<void> {
+async function giveDraftBack(scene: Scene, random: SeededRandom, lengthBytes: number): Promise<void> {
   const { kind, qemu, subject } = scene;
   const found = await subject.check();
   if (found.corruptions > 0 || found.leaks !== lengthBytes / kind.clusterBytes) {

@@ -5,6 +5,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { hashText, SeededRandom } from '@qcow2/seeded';
 import { Qcow2Error } from '@qcow2/spec';
 import { Disagreement } from './disagreement.ts';
 import { DiskModel } from './disk-model.ts';
@@ -13,7 +14,6 @@ import { imageOperations } from './image-operations.ts';
 import type { Kind } from './kinds.ts';
 import { Qemu } from './qemu.ts';
 import { qemuOperations } from './qemu-operations.ts';
-import { hashText, Random } from './random.ts';
 import { emptyTally, type Operation, Scene, type Tally } from './scene.ts';
 import { Subject } from './subject.ts';
 import { verifyClosed, verifyOpen, verifyTheirs } from './verification.ts';
@@ -60,7 +60,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
     for (; number < options.operations; number++) {
       options.onOperation?.(number);
       if (options.only?.has(number) === false) continue;
-      await operate(scene, new Random(options.seed, hashText(options.kind.name), number));
+      await operate(scene, new SeededRandom(options.seed, hashText(options.kind.name), number));
       options.onTold?.(number, scene.told);
     }
     options.onOperation?.(number);
@@ -83,7 +83,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
 }
 
 async function begin({ kind, seed }: RunOptions, subject: Subject, qemu: Qemu): Promise<Scene> {
-  const random = new Random(seed, hashText(kind.name));
+  const random = new SeededRandom(seed, hashText(kind.name));
   const disk = await subject.make(random, qemu);
   const scene = new Scene(kind, subject, qemu, new DiskModel(disk));
   await scene.open(random);
@@ -91,7 +91,7 @@ async function begin({ kind, seed }: RunOptions, subject: Subject, qemu: Qemu): 
   return scene;
 }
 
-async function operate(scene: Scene, random: Random): Promise<void> {
+async function operate(scene: Scene, random: SeededRandom): Promise<void> {
   const { name, run: act } = random.weighted(operations.filter(({ may }) => may?.(scene) ?? true));
   scene.tell(name);
   await act(scene, random);
@@ -102,7 +102,7 @@ async function end(scene: Scene, { seed, operations: count }: RunOptions): Promi
   scene.tell('the end');
   await verifyOpen(scene);
   await scene.close();
-  await verifyClosed(scene, new Random(seed, count));
+  await verifyClosed(scene, new SeededRandom(seed, count));
   verifyTheirs(scene);
 }
 

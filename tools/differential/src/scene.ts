@@ -1,10 +1,11 @@
 /** A run under way: the image, the model beside it, QEMU, and what has been counted. */
+
+import type { SeededRandom } from '@qcow2/seeded';
 import { Qcow2Error } from '@qcow2/spec';
 import { Disagreement } from './disagreement.ts';
 import type { DiskModel } from './disk-model.ts';
 import type { Kind } from './kinds.ts';
 import type { Qemu } from './qemu.ts';
-import type { Random } from './random.ts';
 import type { Subject } from './subject.ts';
 
 export interface Tally {
@@ -41,7 +42,7 @@ export interface Operation {
   readonly weight: number;
   /** Whether there is anything to do. Default: always. */
   may?(scene: Scene): boolean;
-  run(scene: Scene, random: Random): Promise<void>;
+  run(scene: Scene, random: SeededRandom): Promise<void>;
 }
 
 export class Scene {
@@ -77,7 +78,7 @@ export class Scene {
     return this.subject.image.journalStatus()?.profile;
   }
 
-  async open(random: Random): Promise<void> {
+  async open(random: SeededRandom): Promise<void> {
     await this.subject.open(random);
     this.lastProfile = this.profile;
   }

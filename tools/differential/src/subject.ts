@@ -17,11 +17,12 @@ import {
   repairImage,
 } from '@qcow2/driver';
 import { openFile } from '@qcow2/fs';
+import type { SeededRandom } from '@qcow2/seeded';
 import { StateError } from '@qcow2/spec';
+import { drawContent } from './content.ts';
 import { files, passphrase } from './files.ts';
 import { firstDiskBytes, type Kind } from './kinds.ts';
 import type { Qemu } from './qemu.ts';
-import type { Random } from './random.ts';
 
 const phrase = new TextEncoder().encode(passphrase);
 const compression = nodeCompression();
@@ -53,7 +54,7 @@ export class Subject {
   }
 
   /** Make all files. Returns what the disk shows. */
-  async make(random: Random, qemu: Qemu): Promise<Uint8Array> {
+  async make(random: SeededRandom, qemu: Qemu): Promise<Uint8Array> {
     const sizeBytes = firstDiskBytes(this.kind);
     const disk = new Uint8Array(sizeBytes);
     const below = await this.#makeBase(random, sizeBytes);
@@ -63,7 +64,7 @@ export class Subject {
     return disk;
   }
 
-  async open(random: Random): Promise<Qcow2Image> {
+  async open(random: SeededRandom): Promise<Qcow2Image> {
     const options = drawOptions(random, this.kind);
     this.how = JSON.stringify(options);
     this.#image = await this.openWith(false, { ...options, random: (into) => random.fill(into) });
@@ -135,7 +136,7 @@ export class Subject {
   }
 
   /** Returns its content. */
-  async #makeBase(random: Random, sizeBytes: number): Promise<Uint8Array> {
+  async #makeBase(random: SeededRandom, sizeBytes: number): Promise<Uint8Array> {
     const { backing } = this.kind;
     if (backing === 'none') return new Uint8Array(0);
     const isRaw = backing.startsWith('raw');
@@ -146,7 +147,7 @@ export class Subject {
     const content = new Uint8Array(lengthBytes);
     for (let at = 0; at < lengthBytes; ) {
       const stretch = Math.min(lengthBytes - at, 1 + random.below(lengthBytes / 6));
-      if (random.below(4) > 0) content.set(random.content(stretch), at);
+      if (random.below(4) > 0) content.set(drawContent(random, stretch), at);
       at += stretch;
     }
     if (isRaw) writeFileSync(this.path('base'), content);
@@ -154,7 +155,7 @@ export class Subject {
     return content;
   }
 
-  async #writeBase(random: Random, content: Uint8Array): Promise<void> {
+  async #writeBase(random: SeededRandom, content: Uint8Array): Promise<void> {
     const file = openFile(this.path('base'), { create: 'exclusive' });
     await createImage(file, { sizeBytes: content.length, clusterBytes: random.pick([512, 4096, 65536]) });
     const base = await openImage(file);
@@ -166,7 +167,7 @@ export class Subject {
     await base.close();
   }
 
-  #isTheirs(random: Random): boolean {
+  #isTheirs(random: SeededRandom): boolean {
     const { kind } = this;
     const drawn = random.chance(2);
     if (kind.encryption === 'aes') return true;
@@ -175,7 +176,7 @@ export class Subject {
     return drawn && kind.encryption === 'none' && hasRoom;
   }
 
-  async #makeTheirs(qemu: Qemu, sizeBytes: number, random: Random): Promise<void> {
+  async #makeTheirs(qemu: Qemu, sizeBytes: number, random: SeededRandom): Promise<void> {
     const { kind } = this;
     const options = [
       `compat=${kind.version === 2 ? '0.10' : '1.1'}`,
@@ -198,7 +199,7 @@ export class Subject {
     await image.close();
   }
 
-  async #makeOurs(sizeBytes: number, random: Random): Promise<void> {
+  async #makeOurs(sizeBytes: number, random: SeededRandom): Promise<void> {
     const { kind } = this;
     const file = openFile(this.path('image'), { create: 'exclusive' });
     const data = kind.data === 'inside' ? undefined : openFile(this.path('data'), { create: 'exclusive' });
@@ -234,7 +235,7 @@ function encryptionOf({ encryption }: Kind) {
 
 /** Of a journal: small rings above all, which wrap soon. */
 export function drawJournal(
-  random: Random,
+  random: SeededRandom,
   { clusterBytes }: Kind,
   log: 'journal' | 'draft',
 ): JournalOptions {
@@ -245,7 +246,7 @@ export function drawJournal(
 }
 
 /** Sizes of caches, discards, what stays in memory; no timers, so that a seed brings back the same run. */
-function drawOptions(random: Random, { clusterBytes, version }: Kind): OpenOptions {
+function drawOptions(random: SeededRandom, { clusterBytes, version }: Kind): OpenOptions {
   const caches = [
     {},
     { l2CacheSizeBytes: 1024, l2CacheEntryBytes: 512 },

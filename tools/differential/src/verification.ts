@@ -2,10 +2,10 @@
 import { readFileSync, rmSync } from 'node:fs';
 import type { BlockDevice } from '@qcow2/block-device';
 import type { CheckReport } from '@qcow2/driver';
+import type { SeededRandom } from '@qcow2/seeded';
 import { Disagreement } from './disagreement.ts';
 import type { BitmapModel, SnapshotModel } from './disk-model.ts';
 import { files } from './files.ts';
-import type { Random } from './random.ts';
 import type { Scene } from './scene.ts';
 
 export function expectBytes(seen: Uint8Array, wanted: Uint8Array, who: string, offset = 0): void {
@@ -47,7 +47,7 @@ export async function verifyOpen(scene: Scene): Promise<void> {
 }
 
 /** The closed image: by the checks of both, and as QEMU shows it. */
-export async function verifyClosed(scene: Scene, random: Random): Promise<void> {
+export async function verifyClosed(scene: Scene, random: SeededRandom): Promise<void> {
   const { kind, model, qemu, subject } = scene;
   await expectClean(scene);
   const different = qemu.compare(model.bytes);

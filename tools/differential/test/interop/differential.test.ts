@@ -2,11 +2,11 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { SeededRandom } from '@qcow2/seeded';
 import { describe, expect, it } from 'vitest';
 import { DiskModel } from '../../src/disk-model.ts';
 import { kindNamed, kinds } from '../../src/kinds.ts';
 import { Qemu } from '../../src/qemu.ts';
-import { Random } from '../../src/random.ts';
 import { run } from '../../src/run.ts';
 import { Scene } from '../../src/scene.ts';
 import { Subject } from '../../src/subject.ts';
@@ -30,11 +30,11 @@ describe.runIf(isThere)('beside a model', () => {
     expect(Object.values(tally.operations).reduce((sum, count) => sum + count, 0)).toBe(operations);
   });
 
-  async function withScene(use: (scene: Scene, random: Random) => Promise<void>): Promise<void> {
+  async function withScene(use: (scene: Scene, random: SeededRandom) => Promise<void>): Promise<void> {
     const folder = mkdtempSync(join(tmpdir(), 'qcow2-differential-'));
     const kind = kindNamed('lazy-v3-64k-r16')!;
     const subject = new Subject(kind, folder);
-    const random = new Random(seed);
+    const random = new SeededRandom(seed);
     try {
       const qemu = new Qemu(folder, false);
       const scene = new Scene(kind, subject, qemu, new DiskModel(await subject.make(random, qemu)));
