@@ -70,6 +70,8 @@ export class DataArea {
     this.isExternal = (core.header.incompatibleFeatures & incompatibleFeatures.externalDataFile) !== 0n;
     this.#device = this.isExternal ? dataFile : core.device;
     this.#writtenTo = dataFile?.sizeBytes ?? 0;
+    // Whoever had the file before may have left something [DAT-010].
+    if (dataFile !== undefined) this.unflushed.set();
     this.#sectors = cipher === undefined ? undefined : new EncryptedSectors(cipher);
     this.#store = {
       read: (hostOffset, into) => this.#read(hostOffset, into),

@@ -227,6 +227,20 @@ describe('the order of two files', () => {
     expect(told.map(({ file, what }) => `${file} ${what}`)).toEqual(['data write', 'data flush']);
   });
 
+  test.each(wayNames)(
+    '[DAT-010] the first flush is one of the data file, whoever wrote to it: %s',
+    async (way) => {
+      const files = await made(way, false);
+      const { image, data, told } = twoFiles(files.image, files.data);
+      const disk = await openImage(image, { dataFile: data });
+      await disk.flush();
+      expect(told.filter(({ file, what }) => file === 'data' && what === 'flush')).toHaveLength(1);
+      told.length = 0;
+      await disk.flush();
+      expect(told).toEqual([]);
+    },
+  );
+
   test('with a journal little bytes of new clusters wait in the log: one flush, and of the image', async () => {
     const files = await made('journal', false);
     const { image, data, told } = twoFiles(files.image, files.data);

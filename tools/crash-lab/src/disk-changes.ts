@@ -38,13 +38,11 @@ export async function changeDisk(
   watch: DiskWatch,
 ): Promise<void> {
   if (operation.kind === 'bitmap') return await changeBitmap(open, operation.change, index, watch);
-  const { snapshots, shrink, guest } = open;
-  if (snapshots === undefined || shrink === undefined) {
-    throw new InvariantError('a workload changes the disk of a system that can not be changed');
-  }
+  if (operation.kind === 'shrink') return await shrinkDisk(open, operation.clusters, watch);
+  const { snapshots, guest } = open;
+  if (snapshots === undefined) throw unchangeable();
   const names = snapshots.names();
   const [oldest] = names;
-  const { clusterBytes } = watch.system;
   switch (operation.kind) {
     case 'snapshot': {
       if (names.length >= mostSnapshots) return;
@@ -57,12 +55,20 @@ export async function changeDisk(
     case 'delete':
       if (oldest === undefined) return;
       return await changeSnapshots(names.slice(1), names, () => snapshots.delete(oldest), watch);
-    case 'shrink': {
-      const sizeBytes = guest.sizeBytes - operation.clusters * clusterBytes;
-      if (sizeBytes < fewestClusters * clusterBytes) return;
-      return await replaceDisk(await contentOf(open, sizeBytes), () => shrink(sizeBytes), watch);
-    }
   }
+}
+
+async function shrinkDisk(open: OpenSystem, clusters: number, watch: DiskWatch): Promise<void> {
+  const { shrink, guest } = open;
+  if (shrink === undefined) throw unchangeable();
+  const { clusterBytes } = watch.system;
+  const sizeBytes = guest.sizeBytes - clusters * clusterBytes;
+  if (sizeBytes < fewestClusters * clusterBytes) return;
+  return await replaceDisk(await contentOf(open, sizeBytes), () => shrink(sizeBytes), watch);
+}
+
+function unchangeable(): InvariantError {
+  return new InvariantError('a workload changes the disk of a system that can not be changed');
 }
 
 async function contentOf({ guest }: OpenSystem, lengthBytes: number): Promise<Uint8Array> {

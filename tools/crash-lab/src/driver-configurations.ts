@@ -150,6 +150,9 @@ const dataFileShapes: Readonly<Record<string, Shape>> = {
   '+data+filled': { ...small, letters: 'swodfuk', dataFile: 'data', filled: true },
   '+data+backing': { ...small, ...backing, letters: 'sxzdfgk', dataFile: 'data' },
   '+raw+filled': { ...small, letters: 'sxzdfutgk', dataFile: 'raw', filled: true },
+  // The disk becomes smaller, and its file with it.
+  '+data+sizes': { ...small, letters: 'sogytfck', dataFile: 'data', filled: true },
+  '+raw+sizes': { ...small, letters: 'sgytfck', dataFile: 'raw', filled: true },
 };
 /** As a disk that something else has discarded: its raw data file is zeros, and nothing is mapped. */
 const unmapped: Shape = { ...small, letters: 'swxzdfk', dataFile: 'raw', unmapped: true };
@@ -193,6 +196,12 @@ const randomShapes: Readonly<Record<string, Shape>> = {
   '-16k+parts+backing': subclustersOver,
   '-16k+parts+snapshot': { ...subclusters, sharing: 'snapshot' },
   '-4k+compressed': { ...fewLarge, letters: 'p', compressed: true },
+};
+
+/** Sub-clusters whose bytes stand in a file of their own. */
+const randomDataFileShapes: Readonly<Record<string, Shape>> = {
+  '-16k+parts+data': { ...subclusters, dataFile: 'data' },
+  '-16k+parts+raw': { ...subclusters, dataFile: 'raw' },
 };
 
 /** With one knob turned further. */
@@ -351,5 +360,6 @@ export const randomConfigurations: readonly DriverConfiguration[] = [
   ...product(randomShapes).map((one) =>
     one.clusterBytes === 4096 ? { ...one, journalBlockBytes: 4096 } : one,
   ),
+  ...product(randomDataFileShapes, modesButDraft),
   ...tunedRandom,
 ];

@@ -55,6 +55,22 @@ export const dataFileMutants: readonly CodeMutant[] = [
     workload: 'w',
   },
   {
+    name: 'data-file-cut-before-the-size',
+    clause: 'DAT-009',
+    protection: 'a data file loses what is behind the new end of its disk when the new size is durable',
+    edits: [
+      {
+        file: driver('shrink-operation.ts'),
+        find: '  const old = yield* whileGuestsWait(parts, () => cut(parts, sizeBytes));',
+        replace:
+          '  if (parts.core.data.isExternal) yield* parts.core.data.cutBehind(sizeBytes);\n' +
+          '  const old = yield* whileGuestsWait(parts, () => cut(parts, sizeBytes));',
+      },
+    ],
+    system: 'ordered+data+sizes',
+    workload: 'tfy',
+  },
+  {
     name: 'copies-beside-a-data-file',
     clause: 'JRN-COPY-010',
     protection: 'nothing of the data file is left to the log to copy or to fill',

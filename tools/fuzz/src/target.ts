@@ -63,9 +63,10 @@ export class Verdict {
     const { code, context } = error;
     this.note(`${stage}!${code},${context.clause ?? ''},${context.field ?? ''}`);
     if (code === 'ABORTED') return;
-    // A header may come to say that it is encrypted: then what opens it is asked for.
+    const isRefusal = error.name === 'FormatError' || error.name === 'UnsupportedFeatureError';
+    // A header may come to say that it is encrypted, or that its data stands elsewhere: then what opens it, or which file it is, is asked for.
     const isAnswer =
-      error.name === 'FormatError' || error.name === 'UnsupportedFeatureError' || code === 'NO_SECRET';
+      isRefusal || code === 'NO_SECRET' || (code === 'NO_POLICY' && context.clause === 'DAT-001');
     if (!isAnswer && !(allowed.codes ?? []).includes(code)) this.finding(`${stage}: ${describe(error)}`);
     if (error.name === 'FormatError' && context.clause === undefined) {
       this.finding(`${stage}: names no clause: ${describe(error)}`);
