@@ -17,7 +17,7 @@ import { readVitestReport } from './vitest-report.ts';
 
 const root = join(import.meta.dirname, '../../..');
 const underCi = process.env.CI === 'true';
-const suitesLimitMs = 75 * 60_000;
+const suitesLimitMs = 45 * 60_000;
 
 /** A program of the root's dependencies; its exit status decides. */
 function program(name: string, bin: string, args: readonly string[], needs: readonly string[] = []): Stage {
