@@ -5,6 +5,8 @@ import { type CopyOptions, type CopyTarget, copyPieces } from './disk-copy.ts';
 
 const unitBytes = 1024;
 
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
 /** A source that answers late and out of turn, and a target that says what was done to it, in order. */
 class Played implements CopyTarget {
   readonly placeBytes = unitBytes;
@@ -14,6 +16,7 @@ class Played implements CopyTarget {
   readonly done: string[] = [];
   mostAtOnce = 0;
   #reading = 0;
+  #answered = 0;
 
   constructor(sizeBytes: number) {
     this.source = Uint8Array.from({ length: sizeBytes }, (_, at) => 1 + (at % 250));
@@ -26,7 +29,11 @@ class Played implements CopyTarget {
       this.mostAtOnce = Math.max(this.mostAtOnce, this.#reading);
       // The first of them is the last to answer.
       for (let turn = (offset / unitBytes) % 4; turn < 4; turn++) await Promise.resolve();
-      await new Promise((resolve) => setTimeout(resolve, offset === 0 ? 5 : 1));
+      await nextTurn();
+      // Behind the answer of another one, and what comes of that.
+      while (offset === 0 && this.#reading > 1 && this.#answered === 0) await nextTurn();
+      if (offset === 0) await nextTurn();
+      this.#answered++;
       this.#reading--;
       into.set(this.source.subarray(offset, offset + into.length));
     },
