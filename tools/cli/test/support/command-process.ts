@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
+import { InvariantError } from '@qcow2/spec';
 import type { Outcome } from './command.ts';
 
 const program = join(import.meta.dirname, '../../dist/program.js');
@@ -44,7 +45,7 @@ export class CommandProcess {
   async run(args: readonly string[], cwd: string): Promise<Outcome> {
     this.#process.stdin?.write(`${JSON.stringify({ args, cwd })}\n`);
     const { value, done } = await this.#answers.next();
-    if (done === true) throw new Error(`the process of the command ended at: ${args.join(' ')}`);
+    if (done === true) throw new InvariantError(`the process of the command ended at: ${args.join(' ')}`);
     return JSON.parse(value) as Outcome;
   }
 
