@@ -119,14 +119,18 @@ describe('the holder of a lock', () => {
   const { dev: device, ino: inode } = statSync(file);
 
   /** Another /proc: one process with one open file, which is `file`. */
-  function played(lock: string, name: string): string {
+  function played(lock: string, name: string, processId = 17): string {
     const proc = path('proc');
-    mkdirSync(join(proc, '17/fdinfo'), { recursive: true });
     mkdirSync(join(proc, 'self'), { recursive: true });
-    mkdirSync(join(proc, '17/fd'));
-    writeFileSync(join(proc, '17/fdinfo/3'), `pos:\t0\nflags:\t02\n${lock}`);
-    writeFileSync(join(proc, '17/comm'), `${name}\n`);
+    play(proc, lock, name, processId);
     return proc;
+  }
+  function play(proc: string, lock: string, name: string, processId: number): void {
+    const folder = join(proc, `${processId}`);
+    mkdirSync(join(folder, 'fdinfo'), { recursive: true });
+    mkdirSync(join(folder, 'fd'));
+    writeFileSync(join(folder, 'fdinfo/3'), `pos:\t0\nflags:\t02\n${lock}`);
+    writeFileSync(join(folder, 'comm'), `${name}\n`);
   }
   const lock = (from: number | string, to: number | string, at: number | string = inode) =>
     `lock:\t1: OFDLCK  ADVISORY  READ -1 fe:00:${at} ${from} ${to}\n`;
@@ -150,6 +154,15 @@ describe('the holder of a lock', () => {
 
   it('is not who holds the lock of a file with the same number elsewhere', () => {
     expect(findHolder({ device: device + 1, inode }, 101, played(lock(101, 101), 'x'))).toBeUndefined();
+  });
+
+  it('is not the open file that asks, which holds the byte as well', () => {
+    // Whoever comes later may have the lower number: they start again where they end.
+    const proc = played(lock(101, 101), 'who asks', process.pid);
+    play(proc, lock(101, 101), 'who is there', process.pid + 1);
+    for (const id of [process.pid, process.pid + 1]) linkSync(file, join(proc, `${id}/fd/3`));
+    const found = findHolder({ device, inode, fd: 3 }, 101, proc);
+    expect(found).toEqual({ processId: process.pid + 1, name: 'who is there' });
   });
 
   it('has a name that no terminal obeys, and may have none', () => {

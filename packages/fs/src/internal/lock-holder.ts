@@ -23,12 +23,21 @@ export interface FileIdentity {
 const searchLimit = 20_000;
 const nameLimit = 64;
 
-/** @returns undefined where nobody is found, which does not mean that nobody is there */
-export function findHolder(file: FileIdentity, byte: number, proc = '/proc'): LockHolder | undefined {
+/**
+ * @param file with `fd`, the open file of this process that asks: it may hold a lock on the same byte, and is not who
+ *   stands in its own way
+ * @returns undefined where nobody is found, which does not mean that nobody is there
+ */
+export function findHolder(
+  file: FileIdentity & { readonly fd?: number },
+  byte: number,
+  proc = '/proc',
+): LockHolder | undefined {
   let looked = 0;
   for (const processId of numbersIn(proc)) {
     for (const fd of numbersIn(`${proc}/${processId}/fdinfo`)) {
       if (looked++ >= searchLimit) return undefined;
+      if (processId === process.pid && fd === file.fd) continue;
       const info = textOf(`${proc}/${processId}/fdinfo/${fd}`);
       if (!holdsByte(info, file.inode, byte)) continue;
       // File systems number inodes each for itself.

@@ -5,7 +5,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest';
 import {
   hookLimitMs,
   must,
@@ -32,10 +32,15 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd'], 'locks on images', () => {
   }, hookLimitMs);
   afterAll(() => scratch.remove());
 
-  /** The end of a server, which can be waited for. */
+  /** The end of a server, which can be waited for. One that a failed test leaves would stand in the next one's way. */
   type Stop = () => Promise<unknown>;
+  const serve = async (options: RunOptions, ...args: string[]) => {
+    const server = await startServer(['-t', '-k', 'our.sock', ...args], [], options);
+    onTestFinished(async () => void (await server.end('SIGKILL')));
+    return server;
+  };
   const ours = async (...args: string[]): Promise<Stop> => {
-    const server = await startServer(['-t', '-k', 'our.sock', ...args], [], folder);
+    const server = await serve(folder, ...args);
     return () => server.end('SIGTERM');
   };
   let sockets = 0;
@@ -46,6 +51,10 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd'], 'locks on images', () => {
       stdio: 'ignore',
     });
     const ended = once(child, 'close');
+    onTestFinished(async () => {
+      child.kill('SIGKILL');
+      await ended;
+    });
     while (!(await greets(socket)) && child.exitCode === null) await sleep(5);
     return async () => {
       child.kill('SIGTERM');
@@ -159,7 +168,7 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd'], 'locks on images', () => {
   });
 
   it('end with a server that is killed', async () => {
-    const server = await startServer(['-t', '-k', 'our.sock', 'disk.qcow2'], [], folder);
+    const server = await serve(folder, 'disk.qcow2');
     await server.end('SIGKILL');
     expect(lockedBytes('disk.qcow2')).toEqual([]);
     expect(run('qemu-img', ['check', '-q', 'disk.qcow2'], folder).status).toBe(0);
@@ -179,7 +188,7 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd'], 'locks on images', () => {
 
   it('are seen without native calls, and among us hold off writers still', async () => {
     const inUse = /Failed to get .*"write" lock\nIs another process using the image \[disk\.qcow2\]\?\n$/;
-    const server = await startServer(['-t', '-k', 'our.sock', 'disk.qcow2'], [], plain);
+    const server = await serve(plain, 'disk.qcow2');
     expect(lockedBytes('disk.qcow2')).toEqual([]);
     for (const args of refusedBesideWriter) expect(qcow2(args, plain).stderr, args.join(' ')).toMatch(inUse);
     expect(qcow2(['info', '-U', 'disk.qcow2'], plain).status).toBe(0);
