@@ -53,13 +53,20 @@ function turnBack(random: SeededRandom, { snapshots, bitmaps }: Combination): Ac
   return kind === 'none' ? [] : [{ kind, name: 'one' }];
 }
 
-/** Phases with nothing in between are one: a process less. */
+/**
+ * Phases with nothing in between are one: a process less. But not where the later one compresses: QEMU 7.2 packs the first compressed
+ * cluster behind the last one that the same process wrote, also where that was given back meanwhile and holds data now.
+ */
 export function mergedFills(actions: readonly Action[]): Action[] {
   const merged: Action[] = [];
   for (const action of actions) {
     const last = merged.at(-1);
-    if (action.kind !== 'fill' || last?.kind !== 'fill') merged.push(action);
+    if (action.kind !== 'fill' || last?.kind !== 'fill' || compresses(action)) merged.push(action);
     else merged[merged.length - 1] = { kind: 'fill', steps: [...last.steps, ...action.steps] };
   }
   return merged;
+}
+
+function compresses({ steps }: Fill): boolean {
+  return steps.some(({ kind }) => kind === 'compressed');
 }
