@@ -23,6 +23,11 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import('./commands/inspect.ts')).inspect,
   },
   {
+    name: 'clause',
+    summary: 'print what the specification says under an id such as HDR-008',
+    load: async () => (await import('./commands/clause.ts')).clause,
+  },
+  {
     name: 'verify',
     summary: 'read every byte of a disk, with a checksum for each GiB',
     load: async () => (await import('./commands/verify.ts')).verify,

@@ -1,6 +1,7 @@
 /** `inspect` on images that the driver made, sound and damaged. No other program is needed. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 import { decodeHeader } from '@qcow2/codec';
 import { createImage, openImage, readImageHeader } from '@qcow2/driver';
 import { openFile } from '@qcow2/fs';
@@ -8,6 +9,7 @@ import { headerLayout } from '@qcow2/spec';
 import { afterAll, describe, expect, it } from 'vitest';
 import { gatherJournalFacts } from '../src/journal-facts.ts';
 import { runProgram } from '../src/program.ts';
+import { readClauses } from '../src/specification.ts';
 import { scratchFolder } from './support/command.ts';
 
 const folder = scratchFolder();
@@ -30,10 +32,18 @@ async function makeImage(): Promise<string> {
 }
 
 async function inspect(...words: string[]): Promise<{ status: number; out: string; err: string }> {
+  return await inspectOn(undefined, ...words);
+}
+
+async function inspectOn(
+  terminal: { columns: number; colour: boolean } | undefined,
+  ...words: string[]
+): Promise<{ status: number; out: string; err: string }> {
   let out = '';
   let err = '';
   const context = {
     programName: 'qcow2',
+    terminal,
     out: (text: string) => {
       out += text;
     },
@@ -48,6 +58,8 @@ async function inspect(...words: string[]): Promise<{ status: number; out: strin
 
 interface Structure {
   readonly structure: string;
+  readonly clause: string;
+  readonly link: string;
   readonly 'host-offset': number;
   readonly fields: readonly {
     readonly name: string;
@@ -75,6 +87,17 @@ describe('inspect', () => {
       if (typeof is === 'number') expect(value, name).toBe(is);
       if (typeof is === 'bigint') expect(BigInt(value), name).toBe(is);
     }
+  });
+
+  it('links each clause to where it stands: signs of a terminal, a member in JSON', async () => {
+    const path = await makeImage();
+    const plain = (await inspect(path)).out;
+    const { out } = await inspectOn({ columns: 80, colour: false }, path);
+    const links = readClauses();
+    const version = links.get('HDR-002')!.link;
+    expect(out).toContain(`\u001b]8;;${version}\u001b\\[HDR-002]\u001b]8;;\u001b\\`);
+    expect(stripVTControlCharacters(out)).toBe(plain);
+    for (const { clause, link } of await structures(path)) expect(link, clause).toBe(links.get(clause)?.link);
   });
 
   it('shows what the header leads to', async () => {

@@ -2,9 +2,9 @@
  * Make one program of the command and the packages that it is made of: `tools/cli/bundle`, from what `tsc -b` has built. Node spends
  * most of a short command's time on finding and reading modules; a few files instead of two hundred are most of the remedy.
  *
- * Subcommands stay files of their own, loaded when they are called. The bundle appears whole, under its name, or not at all.
+ * Subcommands stay files of their own, loaded when they are called. The specification goes with them, for `clause` and `inspect`. The bundle appears whole, under its name, or not at all.
  */
-import { chmodSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, cpSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { rolldown } from 'rolldown';
 
@@ -15,6 +15,7 @@ export async function bundleCommand(root: string): Promise<number> {
   const bundle = await rolldown({ input: join(room, 'dist/main.js'), platform: 'node', logLevel: 'warn' });
   try {
     const { output } = await bundle.write({ dir: made, format: 'esm', entryFileNames: '[name].js' });
+    copySpecification(join(root, 'docs/specs'), join(made, 'specs'));
     chmodSync(join(made, 'main.js'), 0o755);
     chmodSync(made, 0o755);
     const target = join(room, 'bundle');
@@ -24,6 +25,13 @@ export async function bundleCommand(root: string): Promise<number> {
   } finally {
     await bundle.close();
     rmSync(made, { recursive: true, force: true });
+  }
+}
+
+/** Each document under the name of its folder. */
+function copySpecification(from: string, to: string): void {
+  for (const entry of readdirSync(from, { withFileTypes: true })) {
+    if (entry.isDirectory()) cpSync(join(from, entry.name, 'SPEC.md'), join(to, `${entry.name}.md`));
   }
 }
 

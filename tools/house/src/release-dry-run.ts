@@ -164,6 +164,8 @@ async function tryCommand(project: string, run: Run): Promise<void> {
   const qcow2 = join(project, 'node_modules/.bin/qcow2');
   if (!existsSync(qcow2)) throw new HouseError('the installed package qcow2 has no command');
   await run(qcow2, '--version');
+  // The specification is in the package.
+  await run(qcow2, 'clause', 'HDR-001');
   await run(qcow2, 'create', '-f', 'qcow2', 'plain.qcow2', '16M');
   await run(qcow2, 'create', '-f', 'qcow2', '-o', 'journal=on', 'journalled.qcow2', '16M');
   for (const image of ['plain.qcow2', 'journalled.qcow2']) {

@@ -13,6 +13,7 @@ import { type JsonValue, jsonText } from '../json-text.ts';
 import { openImageFile, requireQcow2 } from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
 import { parseSize } from '../sizes.ts';
+import { readClauses, type SpecificationClause } from '../specification.ts';
 import { TextBuffer } from '../text-buffer.ts';
 
 export const inspect: Command = {
@@ -28,7 +29,7 @@ export const inspect: Command = {
     { name: 'force-share', short: 'U', help: 'also if somebody may be writing to it' },
   ],
   notes: `The file is shown as it stands, also where it is damaged; a journal is not replayed. A clause such as HDR-008 is a sentence of
-docs/specs/qcow2/SPEC.md, JRN-… and JD13-… of docs/specs/journal/SPEC.md, LUKS-… of docs/specs/luks/SPEC.md.
+the specification: on a terminal it is a link to it, in JSON each structure has one, and \`qcow2 clause\` prints it.
 
 Examples:
   qcow2 inspect disk.qcow2
@@ -94,6 +95,7 @@ class Writer {
   readonly #context: CommandContext;
   readonly #text: TextBuffer;
   readonly #json: boolean;
+  readonly #clauses: ReadonlyMap<string, SpecificationClause> = readClauses();
   #count = 0;
   #inTable = false;
 
@@ -104,8 +106,9 @@ class Writer {
   }
 
   async structure(structure: DecodedStructure): Promise<void> {
-    if (this.#json) this.#element(structureJson(structure));
-    else this.#text.add(`${this.#count++ === 0 ? '' : '\n'}${structureText(structure)}`);
+    if (this.#json)
+      this.#element({ ...structureJson(structure), link: this.#clauses.get(structure.clause)?.link });
+    else this.#add(`${this.#count++ === 0 ? '' : '\n'}${structureText(structure)}`);
     await this.#context.drained?.();
   }
 
@@ -116,13 +119,13 @@ class Writer {
     } else {
       if (!this.#inTable) this.#text.add('\ntables\n');
       this.#inTable = true;
-      this.#text.add(`  ${hex(hostOffset).padEnd(12)} ${table.padEnd(14)} ${meaning}  [${clause}]\n`);
+      this.#add(`  ${hex(hostOffset).padEnd(12)} ${table.padEnd(14)} ${meaning}  [${clause}]\n`);
     }
     await this.#context.drained?.();
   }
 
   place(place: HostPlace): void {
-    if (!this.#json) this.#text.add(placeText(place));
+    if (!this.#json) this.#add(placeText(place));
     else this.#text.add(`${jsonText(placeJson(place))}\n`);
     this.#count = -1;
   }
@@ -132,6 +135,19 @@ class Writer {
     this.#text.flush();
     await this.#context.drained?.();
   }
+
+  /** Text for people. A terminal gets clauses as links. */
+  #add(text: string): void {
+    this.#text.add(
+      this.#context.terminal === undefined ? text : text.replace(/\[[A-Z\d-]+-\d{3}\]/g, this.#linked),
+    );
+  }
+
+  /** OSC 8: a terminal that does not know it shows the words. */
+  readonly #linked = (shown: string): string => {
+    const link = this.#clauses.get(shown.slice(1, -1))?.link;
+    return link === undefined ? shown : `\u001b]8;;${link}\u001b\\${shown}\u001b]8;;\u001b\\`;
+  };
 
   #element(value: JsonValue): void {
     this.#text.add(`${this.#count++ === 0 ? '[\n' : ',\n'}    ${jsonText(value, 1)}`);
@@ -170,7 +186,7 @@ function valueText({ value, meaning, name }: DecodedField): string {
   return meaning === undefined || meaning === number ? number : `${number} (${meaning})`;
 }
 
-function structureJson(structure: DecodedStructure): JsonValue {
+function structureJson(structure: DecodedStructure) {
   return {
     structure: structure.title,
     'host-offset': structure.hostOffset,
