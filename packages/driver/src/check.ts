@@ -56,6 +56,11 @@ export interface CheckReport {
 export interface CheckOptions {
   /** Default 1000. */
   readonly maxFindings?: number;
+  /**
+   * Told now and then how much of the work is done, as so many of the file's bytes; never less than before. What it throws ends the
+   * check.
+   */
+  readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
 }
 
 /**
@@ -77,12 +82,13 @@ export function* checkParts(
   options: CheckOptions = {},
   spare = new SparePieces(),
 ): Task<CheckReport> {
-  return yield* new Checker(parts, options.maxFindings ?? 1000).check(spare);
+  return yield* new Checker(parts, options).check(spare);
 }
 
 class Checker implements PassObserver {
   readonly #parts: ImageParts;
   readonly #maxFindings: number;
+  readonly #progress: CheckProgress;
   readonly #findings: CheckFinding[] = [];
   #corruptions = 0;
   #leaks = 0;
@@ -93,9 +99,10 @@ class Checker implements PassObserver {
   /** The last cluster in use. */
   #last = -1;
 
-  constructor(parts: ImageParts, maxFindings: number) {
+  constructor(parts: ImageParts, { maxFindings = 1000, onProgress }: CheckOptions) {
     this.#parts = parts;
     this.#maxFindings = maxFindings;
+    this.#progress = new CheckProgress(parts.core, onProgress);
   }
 
   *check(spare: SparePieces): Task<CheckReport> {
@@ -107,6 +114,7 @@ class Checker implements PassObserver {
     const last = yield* compareUnreferenced(this.#parts, passes, {
       difference: (cluster, stored, counted) => this.#mismatch(cluster, stored, counted),
     });
+    this.#progress.end();
     return {
       corruptions: this.#corruptions,
       leaks: this.#leaks,
@@ -133,9 +141,11 @@ class Checker implements PassObserver {
     });
     this.#last = Math.max(this.#last, last);
     yield* this.#checkFlags(passes, window);
+    this.#progress.window(window.end);
   }
 
   activeTable(): void {
+    this.#progress.table();
     // Clusters of different tables are not counted as neighbours.
     this.#lastHost = -1;
   }
@@ -220,5 +230,40 @@ class Checker implements PassObserver {
     if (severity === 'error') this.#corruptions++;
     else this.#leaks++;
     if (this.#findings.length < this.#maxFindings) this.#findings.push({ severity, code, message, ...where });
+  }
+}
+
+/** One half is going through all L2 tables for the first time, the other half the file, window by window. */
+class CheckProgress {
+  readonly #report: CheckOptions['onProgress'];
+  readonly #tables: number;
+  readonly #clusterBytes: number;
+  readonly #fileBytes: number;
+  #tablesDone = 0;
+
+  constructor({ l1, device, clusterBytes }: ImageParts['core'], report: CheckOptions['onProgress']) {
+    this.#report = report;
+    let tables = 0;
+    for (let at = 0; at < l1.byteLength; at += 8) if (l1.getBigUint64(at) !== 0n) tables++;
+    this.#tables = Math.max(1, tables);
+    this.#clusterBytes = clusterBytes;
+    this.#fileBytes = device.sizeBytes;
+    this.#tell(0);
+  }
+
+  table(): void {
+    this.#tell(Math.min(1, ++this.#tablesDone / this.#tables));
+  }
+
+  window(endCluster: number): void {
+    this.#tell(1 + Math.min(1, (endCluster * this.#clusterBytes) / this.#fileBytes));
+  }
+
+  end(): void {
+    this.#tell(2);
+  }
+
+  #tell(halves: number): void {
+    this.#report?.((halves / 2) * this.#fileBytes, this.#fileBytes);
   }
 }

@@ -80,8 +80,16 @@ function* repair(device: BlockDevice, options: RepairOptions): Task<RepairReport
   // All passes of all steps count in the same memory.
   const spare = new SparePieces();
   const looked = yield* openParts(device, { readOnly: true, backing: 'none' });
-  const found = yield* checkParts(looked, options, spare);
+  const { onProgress } = options;
+  const fileBytes = device.sizeBytes;
+  // Two checks, with little in between.
+  const half = (which: 0 | 1): CheckOptions => ({
+    ...options,
+    onProgress: (done, total) => onProgress?.(((done / total + which) / 2) * fileBytes, fileBytes),
+  });
+  const found = yield* checkParts(looked, half(0), spare);
   if (found.corruptions + found.leaks === 0 && !isMarked(looked)) {
+    onProgress?.(fileBytes, fileBytes);
     return { found, left: found, corruptionsFixed: 0, leaksFixed: 0, fixes: [] };
   }
   const backing = options.backing ?? 'none';
@@ -97,7 +105,7 @@ function* repair(device: BlockDevice, options: RepairOptions): Task<RepairReport
     }
     yield* new LeakRepair(parts, log, { all: options.repair === 'all', keepLeaks, spare }).run();
     yield* parts.core.log.quiesce();
-    const left = yield* checkParts(parts, options, spare);
+    const left = yield* checkParts(parts, half(1), spare);
     if (left.corruptions === 0 && isMarked(parts)) yield* takeMarksAway(parts);
     return { found, left, ...log.report };
   } finally {

@@ -32,6 +32,11 @@ export class Progress {
     this.#view?.show(Math.min(this.#done, this.#total), this.#total, false);
   }
 
+  /** So much is done by now, in all. */
+  reach(done: number): void {
+    this.advance(done - this.#done);
+  }
+
   /** All is done. */
   complete(): void {
     this.#view?.show(this.#total, this.#total, true);

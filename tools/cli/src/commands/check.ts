@@ -17,6 +17,7 @@ import { jsonText } from '../json-text.ts';
 import { imageNameOptions, type NamedImage, namedImage } from '../named-image.ts';
 import { explainingOpen, type OpenedFile, openChain, openImageFile } from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
+import { Progress, progressOption, progressView } from '../progress.ts';
 
 export const check: Command = {
   operands: 'FILE',
@@ -24,6 +25,7 @@ export const check: Command = {
     { name: 'format', short: 'f', argument: 'FMT', help: 'qcow2; found by itself if not given' },
     outputOption,
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
+    progressOption,
     { name: 'force-share', short: 'U', help: 'also if somebody may be writing to it' },
     ...followOptions,
     {
@@ -52,7 +54,7 @@ async function runCheck(args: ParsedArguments, context: CommandContext): Promise
   const repair = repairMode(args);
   const named = namedImage(args, name);
   if (repair !== undefined)
-    return await runRepair(named, { repair, output, follow, quiet: args.has('quiet') }, context);
+    return await runRepair(named, { repair, output, follow, quiet: args.has('quiet') }, args, context);
   try {
     return await lookThrough(named, args, output, context);
   } catch (error) {
@@ -72,7 +74,9 @@ async function lookThrough(
     // Nothing that is checked is encrypted: no secret is asked for.
     const report = await explainingOpen(name, async () => {
       await readHeader(opened.device);
-      return await checkImage(opened.device);
+      return await shown(args, context, opened.device, (onProgress) =>
+        checkImage(opened.device, { onProgress }),
+      );
     });
     printFindings(report, context);
     if (!args.has('quiet')) {
@@ -81,6 +85,25 @@ async function lookThrough(
     return checkExitCode(report);
   } finally {
     await opened.close();
+  }
+}
+
+/** How far it is goes to standard error: standard output has the report, which programs read. */
+async function shown<T>(
+  args: ParsedArguments,
+  context: CommandContext,
+  { sizeBytes }: { readonly sizeBytes: number },
+  work: (onProgress: (doneBytes: number) => void) => Promise<T>,
+): Promise<T> {
+  const view = progressView(args, context, context.err);
+  if (view === undefined) return await work(() => {});
+  const progress = new Progress(view, sizeBytes);
+  try {
+    const result = await work((doneBytes) => progress.reach(doneBytes));
+    progress.complete();
+    return result;
+  } finally {
+    progress.end();
   }
 }
 
@@ -100,6 +123,7 @@ interface RepairCommand {
 async function runRepair(
   named: NamedImage,
   command: RepairCommand,
+  args: ParsedArguments,
   context: CommandContext,
 ): Promise<number> {
   const { repair, output, follow, quiet } = command;
@@ -109,7 +133,9 @@ async function runRepair(
     const { device, path } = chain.top;
     const report = await explainingOpen(named.fileName, async () => {
       await readHeader(device);
-      return await repairImage(device, { ...chain.opening, repair });
+      return await shown(args, context, device, (onProgress) =>
+        repairImage(device, { ...chain.opening, repair, onProgress }),
+      );
     }).catch((error: unknown) => {
       throw named.explain(error);
     });

@@ -13,6 +13,7 @@ import {
   shareOption,
 } from '../disk-image.ts';
 import { CommandFailure } from '../failures.ts';
+import { Progress, progressOption, progressView } from '../progress.ts';
 import { sizeArgument } from '../size-option.ts';
 
 export const dd: Command = {
@@ -26,6 +27,7 @@ export const dd: Command = {
       help: 'format of the output: raw (default), qcow2',
     },
     shareOption,
+    progressOption,
   ],
   notes: 'Example:\n  qcow2 dd -O qcow2 bs=1M count=64 if=disk.raw of=start.qcow2',
   run: runDd,
@@ -50,7 +52,7 @@ async function runDd(args: ParsedArguments, context: CommandContext): Promise<nu
   try {
     const format = args.value('target-format') ?? 'raw';
     if (format !== 'raw' && format !== 'qcow2') throw new CommandFailure('Unknown file format');
-    await copyBlocks(source, wanted, format, rules, context);
+    await copyBlocks(source, wanted, format, rules, { args, context });
   } finally {
     await source.close();
   }
@@ -104,7 +106,7 @@ async function copyBlocks(
   { to, blockBytes, count, skip }: Wanted,
   format: string,
   rules: NamingRules,
-  context: CommandContext,
+  { args, context }: { readonly args: ParsedArguments; readonly context: CommandContext },
 ): Promise<void> {
   const { stop } = context;
   const end = Math.min(
@@ -120,15 +122,19 @@ async function copyBlocks(
   };
   const plan = planTarget(target, { sizeBytes, compressed: false, withBitmaps: false });
   const opened = await openTarget(target, plan, [source], rules, 'error while creating output image');
+  const progress = new Progress(progressView(args, context), sizeBytes);
   try {
     await tellingIncomplete(to, context, async () => {
       const writing = copyTarget(opened, { compressed: false, sparseBytes: 0 });
       const reader = { read: (offset: number, into: Uint8Array) => source.device.read(start + offset, into) };
       const pieces = inUnits(wholly(sizeBytes), writing.placeBytes, pieceBytesFor(writing.unitBytes));
-      await copyPieces(pieces, reader, writing, { workers, inOrder: true, findZeros: false, stop });
+      const onDone = (lengthBytes: number): void => progress.advance(lengthBytes);
+      await copyPieces(pieces, reader, writing, { workers, inOrder: true, findZeros: false, stop, onDone });
       await opened.image.close();
+      progress.complete();
     });
   } finally {
+    progress.end();
     await opened.image.close();
   }
 }
