@@ -95,9 +95,14 @@ function* pushMapped(
   }
 }
 
-/** In a data file 0 is a place like any other, and a cluster that has its place there has it alone. */
-function hasPlace({ exclusive, hostOffset }: Mapping, isExternal: boolean): boolean {
-  return isExternal ? exclusive : hostOffset > 0;
+/**
+ * In a data file 0 is a place like any other, and a cluster that has its place there has it alone. But who asks for places expects
+ * what QEMU says, and to QEMU a standard cluster of zeros at 0 has none.
+ */
+function hasPlace({ kind, exclusive, hostOffset, subclusters }: Mapping, isExternal: boolean): boolean {
+  if (!isExternal) return hostOffset > 0;
+  const isToldOf = hostOffset > 0 || kind !== clusterKind.zeroAllocated || subclusters !== undefined;
+  return exclusive && isToldOf;
 }
 
 /** Merged with the last one where kind and place go on. */

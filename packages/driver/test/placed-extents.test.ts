@@ -1,7 +1,8 @@
 /** Where ranges of a disk stand, and that what no table maps is passed over at once. */
 import { MemoryDevice } from '@qcow2/block-device';
 import { expect, test } from 'vitest';
-import { createImage, openImage } from '../src/index.ts';
+import { createImage, openImage, readImageHeader } from '../src/index.ts';
+import { Kept } from './support/image-bytes.ts';
 
 test('each range says its place, byte for byte', async () => {
   const clusterBytes = 4096;
@@ -51,6 +52,42 @@ test('a disk of which nothing is mapped is one hole, whatever its size', async (
   ]);
   image.abandon();
 });
+
+test.each([
+  ['standard', undefined],
+  ['extended', 0],
+])(
+  'zeros that keep their place in a data file tell it, 0 only in an extended entry: %s',
+  async (entries, first) => {
+    const extended = entries === 'extended';
+    const [device, dataFile] = [new Kept(), new MemoryDevice()];
+    await createImage(device, {
+      sizeBytes: 2 * 16384,
+      clusterBytes: 16384,
+      extendedL2: extended,
+      dataFile: { device: dataFile, name: 'data' },
+    });
+    const filled = await openImage(device, { dataFile });
+    await filled.write(0, new Uint8Array(2 * 16384).fill(1));
+    await filled.close();
+    // As QEMU leaves them: zeros, with the place that was theirs.
+    const { header } = await readImageHeader(device);
+    const word = new Uint8Array(8);
+    await device.read(header.l1Offset, word);
+    const l2Offset = Number(new DataView(word.buffer).getBigUint64(0) & 0x00ff_ffff_ffff_fe00n);
+    for (const cluster of [0, 1]) {
+      const at = l2Offset + cluster * (extended ? 16 : 8);
+      if (extended) await device.write(at + 8, Uint8Array.of(255, 255, 255, 255, 0, 0, 0, 0));
+      else await device.write(at + 7, Uint8Array.of(1));
+    }
+    const image = await openImage(device, { dataFile: MemoryDevice.fromBytes(new Uint8Array(2 * 16384)) });
+    const place = async (offset: number) => (await image.placedExtents(offset, 16384))[0];
+    expect(await place(0)).toMatchObject({ kind: 'zero', lengthBytes: 16384 });
+    expect((await place(0))?.hostOffset).toBe(first);
+    expect(await place(16384)).toMatchObject({ kind: 'zero', hostOffset: 16384 });
+    await image.close();
+  },
+);
 
 test('a cluster with parts that read as zeros, and without a place in the data file, has none at 0 either', async () => {
   const [device, dataFile] = [new MemoryDevice(), new MemoryDevice()];
