@@ -279,7 +279,12 @@ export class OverlayDevice implements BlockDevice {
     const last = Math.ceil(end / this.#pageBytes);
     const present = this.#pagesBetween(first, last).length;
     if ((this.#pages.size + last - first - present) * this.#pageBytes > this.#maxChangedBytes) {
-      throw new StorageError('NO_SPACE', `an overlay may hold ${this.#maxChangedBytes} changed bytes`);
+      const context = { field: 'maxChangedBytes', value: this.#maxChangedBytes };
+      throw new StorageError(
+        'NO_SPACE',
+        `an overlay may hold ${this.#maxChangedBytes} changed bytes`,
+        context,
+      );
     }
   }
 

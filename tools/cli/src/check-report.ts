@@ -1,4 +1,5 @@
 /** The result of a check in qemu-img's words and members, and the exit code that says the same. */
+import { nothingWritten } from './dry-run.ts';
 import type { JsonValue } from './json-text.ts';
 
 /** What the report is made of: a CheckReport of the driver has all of it. */
@@ -57,6 +58,57 @@ export function repairText({ corruptionsFixed, leaksFixed }: FixedFigures): stri
     `    ${leaksFixed} leaked clusters\n    ${corruptionsFixed} corruptions\n\n` +
     'Double checking the fixed image now...\n'
   );
+}
+
+/** How long the file is, and would be. */
+interface FileLengths {
+  readonly fileBytes: number;
+  readonly fileBytesAfter: number;
+}
+
+interface DryRepair extends FixedFigures {
+  readonly found: CheckFigures;
+  readonly left: CheckFigures;
+  readonly fixes: readonly {
+    readonly severity: string;
+    readonly message: string;
+    readonly hostOffset?: number | undefined;
+    readonly guestOffset?: number | undefined;
+  }[];
+}
+
+/** What a repair would do, and what it would leave. */
+export function dryRepairText(report: DryRepair, { fileBytes, fileBytesAfter }: FileLengths): string {
+  const { leaksFixed, corruptionsFixed, left } = report;
+  const length =
+    fileBytes === fileBytesAfter ? '' : `    the file: ${fileBytes} bytes, then ${fileBytesAfter}\n`;
+  return (
+    'The following inconsistencies would be repaired:\n\n' +
+    `    ${leaksFixed} leaked clusters\n    ${corruptionsFixed} corruptions\n${length}\n` +
+    `A check would then say:\n\n${checkText(left)}${nothingWritten}`
+  );
+}
+
+/** The members of a check after that repair, what is there now, and each thing that would be put right. */
+export function dryRepairJson(
+  path: string,
+  report: DryRepair,
+  { fileBytes, fileBytesAfter }: FileLengths,
+): { [key: string]: JsonValue | undefined } {
+  const { corruptions, leaks, checkErrors } = report.found;
+  return {
+    ...checkJson(path, report.left, report),
+    'dry-run': true,
+    found: { corruptions, leaks, 'check-errors': checkErrors },
+    'file-length': fileBytes,
+    'file-length-after': fileBytesAfter,
+    fixes: report.fixes.map(({ severity, message, hostOffset, guestOffset }) => ({
+      severity,
+      message,
+      ...(hostOffset === undefined ? {} : { 'host-offset': hostOffset }),
+      ...(guestOffset === undefined ? {} : { 'guest-offset': guestOffset }),
+    })),
+  };
 }
 
 export function checkText(figures: CheckFigures): string {

@@ -72,19 +72,21 @@ export interface DiskImageChoice {
   readonly writableDepth?: number | undefined;
   /** Id of the secret that opens it, where no options say so. */
   readonly keySecret?: string | undefined;
+  /** What is written stays in memory. */
+  readonly dryRun?: boolean;
 }
 
 /** @throws CommandFailure: "Could not open '…': …" */
 export async function openDiskImage(
   name: string,
-  { format, readOnly = true, writableDepth, keySecret }: DiskImageChoice,
+  { format, readOnly = true, writableDepth, keySecret, dryRun = false }: DiskImageChoice,
   rules: NamingRules,
 ): Promise<DiskImage> {
   const { secrets, imageOpts: byOptions, shared, follow, context } = rules;
   const plain = nameImage(name, { format, byOptions, secrets });
   const named = keySecret === undefined ? plain : { ...plain, node: { ...plain.node, keySecret } };
   for (const short of named.options?.shortForms ?? []) warnShort(context, short);
-  const chain = await openChain(named, { readOnly, shared, follow, writableDepth });
+  const chain = await openChain(named, { readOnly, shared, follow, writableDepth, dryRun });
   try {
     const { path, format: found, device: file } = chain.top;
     const image = found === 'raw' ? undefined : await openTop(chain, named, readOnly);

@@ -8,6 +8,7 @@ import type { ClusterCompression } from '@qcow2/codec';
 import type { FileReference, FoundFile, OpenOptions, ResolvedChain } from '@qcow2/driver';
 import { type ImageUse, openFile } from '@qcow2/fs';
 import { Qcow2Error, StateError } from '@qcow2/spec';
+import { keptInMemory } from './dry-run.ts';
 import { CommandFailure, describeOpenFailure, openFailureReason } from './failures.ts';
 import { besideImage, isHttp, localPath } from './file-name.ts';
 import { type FollowedName, type FollowPolicy, followName, guessedFailure, localFiles } from './follow.ts';
@@ -40,6 +41,8 @@ export interface OpenFileChoice {
   readonly isDataFile?: boolean;
   /** Whether a discard gives space back; not if not given. */
   readonly discard?: 'ignore' | 'unmap';
+  /** Opened for reading whatever `readOnly` says: what is written stays in memory. */
+  readonly dryRun?: boolean;
 }
 
 const sectorBytes = 512;
@@ -73,7 +76,8 @@ async function openPlainly(name: string, choice: OpenFileChoice): Promise<Opened
   if (name === '') throw new CommandFailure("The 'file' block driver requires a file name");
   if (isHttp(name)) return await openRemote(name, choice);
   const path = localPath(name);
-  const { format: given, readOnly } = choice;
+  const { format: given, dryRun = false } = choice;
+  const readOnly = choice.readOnly || dryRun;
   const wanted = given === undefined ? undefined : servedFormat(given);
   refuseSpecialFile(path);
   const device = openFile(path, { readOnly, discard: choice.discard ?? 'ignore' });
@@ -89,8 +93,9 @@ async function openPlainly(name: string, choice: OpenFileChoice): Promise<Opened
     }
     const format = wanted ?? servedFormat(found);
     // What was looked at before says nothing but which lock it is to be.
-    lock = await lockOpened(device, useOf(format, choice));
-    return { path, id: fileId(path), device, format, probed: wanted === undefined, close };
+    lock = await lockOpened(device, useOf(format, { ...choice, readOnly }));
+    const shown = dryRun && !choice.readOnly ? keptInMemory(device) : device;
+    return { path, id: fileId(path), device: shown, format, probed: wanted === undefined, close };
   } catch (error) {
     await close();
     throw error;
@@ -319,7 +324,7 @@ class BelowImages {
 
   async #find(reference: FileReference, image: OpenImage, said: ImageNode | undefined): Promise<FoundFile> {
     const { role, depth } = reference;
-    const { follow = localFiles, shared = false, discard = 'ignore' } = this.#options;
+    const { follow = localFiles, shared = false, discard = 'ignore', dryRun = false } = this.#options;
     // What the caller says is the caller's: no name that stands in an image is followed for it.
     const { path, format, node } =
       said?.fileName === undefined
@@ -335,6 +340,7 @@ class BelowImages {
       readOnly: this.#isOnlyRead(role, depth),
       shared,
       isDataFile: role === 'data',
+      dryRun,
       discard: role === 'data' ? discard : 'ignore',
     });
     this.#opened.push(file);

@@ -1,4 +1,5 @@
 /** An image, opened for writing with the chain below it, for commands that change it while nobody uses it. */
+import type { BlockDevice } from '@qcow2/block-device';
 import { openImage, type Qcow2Image } from '@qcow2/driver';
 import type { FollowPolicy } from './follow.ts';
 import { passDiscard } from './image-options.ts';
@@ -10,6 +11,8 @@ export interface WritableImageChoice {
   readonly follow: FollowPolicy;
   /** No guest byte is asked for: what is below is opened only where a journal that is to be replayed may need it. */
   readonly metadataOnly?: boolean;
+  /** What is written stays in memory, and is told of at the end: the length that the file has, and would have. */
+  readonly dryRun?: { readonly closed?: (fileBytes: number, afterwards: number) => void } | undefined;
 }
 
 /** A raw file has no metadata: what can be done to it, if anything. */
@@ -25,15 +28,17 @@ export type RawAction<T> = (device: {
 export async function withWritableImage<T>(
   named: NamedImage,
   choice: WritableImageChoice,
-  action: (image: Qcow2Image) => Promise<T>,
+  action: (image: Qcow2Image, file: BlockDevice) => Promise<T>,
   onRaw: RawAction<T>,
 ): Promise<T> {
   const opened = await openChain(named, {
     follow: choice.follow,
     readOnly: false,
     discard: 'unmap',
+    dryRun: choice.dryRun !== undefined,
     alone: choice.metadataOnly === true && (await standsAlone(named)),
   });
+  const fileBytes = opened.top.device.sizeBytes;
   let image: Qcow2Image | undefined;
   try {
     if (opened.top.format === 'raw') return await onRaw(opened.top.device);
@@ -47,10 +52,11 @@ export async function withWritableImage<T>(
     } catch (error) {
       throw named.explain(error);
     }
-    return await action(image);
+    return await action(image, opened.top.device);
   } finally {
     await image?.close();
     await opened.close();
+    choice.dryRun?.closed?.(fileBytes, opened.top.device.sizeBytes);
   }
 }
 

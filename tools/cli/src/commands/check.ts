@@ -8,8 +8,17 @@ import {
   repairImage,
 } from '@qcow2/driver';
 import type { ParsedArguments } from '../arguments.ts';
-import { checkExitCode, checkExitCodes, checkJson, checkText, repairText } from '../check-report.ts';
+import {
+  checkExitCode,
+  checkExitCodes,
+  checkJson,
+  checkText,
+  dryRepairJson,
+  dryRepairText,
+  repairText,
+} from '../check-report.ts';
 import type { Command, CommandContext } from '../command.ts';
+import { dryRun, dryRunOption } from '../dry-run.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
 import { type FollowPolicy, followOptions, followPolicy } from '../follow.ts';
 import { readHeader } from '../gather-facts.ts';
@@ -34,6 +43,7 @@ export const check: Command = {
       argument: 'leaks|all',
       help: 'lower refcounts that are too high, or repair all',
     },
+    dryRunOption,
     { name: 'cache', short: 'T', argument: 'CACHE', refused: 'files are read through the page cache' },
     ...imageNameOptions,
   ],
@@ -41,6 +51,7 @@ export const check: Command = {
     'A journal that is to be replayed is looked through: the result is that of the image after recovery.\n' +
     'Without -r no name that stands in the image is followed: its tables are all that is looked at.\n' +
     'With -r it is replayed, if there is something to repair. What could be data of a damaged entry is no leak.\n' +
+    'With --dry-run the exit code is that of the image as it is.\n' +
     'Exit codes: 0 sound, 1 the check could not be done, 2 corruptions, 3 leaks only,\n' +
     '63 a format without checks.',
   run: runCheck,
@@ -54,7 +65,15 @@ async function runCheck(args: ParsedArguments, context: CommandContext): Promise
   const repair = repairMode(args);
   const named = namedImage(args, name);
   if (repair !== undefined)
-    return await runRepair(named, { repair, output, follow, quiet: args.has('quiet') }, args, context);
+    return await dryRun(args.has('dry-run'), () =>
+      runRepair(
+        named,
+        { repair, output, follow, quiet: args.has('quiet'), dry: args.has('dry-run') },
+        args,
+        context,
+      ),
+    );
+  if (args.has('dry-run')) throw usageFailure('--dry-run goes with -r: a check without it writes nothing');
   try {
     return await lookThrough(named, args, output, context);
   } catch (error) {
@@ -118,6 +137,7 @@ interface RepairCommand {
   readonly output: ReturnType<typeof outputFormat>;
   readonly follow: FollowPolicy;
   readonly quiet: boolean;
+  readonly dry: boolean;
 }
 
 async function runRepair(
@@ -126,11 +146,12 @@ async function runRepair(
   args: ParsedArguments,
   context: CommandContext,
 ): Promise<number> {
-  const { repair, output, follow, quiet } = command;
-  const chain = await openChain(named, { follow, readOnly: false });
+  const { repair, output, follow, quiet, dry } = command;
+  const chain = await openChain(named, { follow, readOnly: false, dryRun: dry });
   try {
     refuseRaw(chain.top);
     const { device, path } = chain.top;
+    const fileBytes = device.sizeBytes;
     const report = await explainingOpen(named.fileName, async () => {
       await readHeader(device);
       return await shown(args, context, device, (onProgress) =>
@@ -142,9 +163,15 @@ async function runRepair(
     const { found, left, fixes, corruptionsFixed, leaksFixed } = report;
     const isFixed = corruptionsFixed + leaksFixed > 0;
     if (isFixed) printFindings(found, context);
-    for (const fix of fixes) context.err(`${fixLine(fix)}\n`);
+    for (const fix of fixes) context.err(`${fixLine(fix, dry)}\n`);
     const more = corruptionsFixed + leaksFixed - fixes.length;
     if (more > 0) context.err(`… and ${more} more\n`);
+    if (dry) {
+      const lengths = { fileBytes, fileBytesAfter: device.sizeBytes };
+      const json = (): string => `${jsonText(dryRepairJson(path, report, lengths))}\n`;
+      if (!quiet) context.out(output === 'json' ? json() : dryRepairText(report, lengths));
+      return checkExitCode(found);
+    }
     printFindings(left, context);
     if (!quiet) {
       const text = (isFixed ? repairText(report) : '') + checkText(left);
@@ -171,9 +198,9 @@ function printFindings(report: CheckReport, context: CommandContext): void {
   if (report.checkErrors > 0) context.err(`${context.programName}: Check failed\n`);
 }
 
-function fixLine({ message, hostOffset, guestOffset }: RepairFix): string {
+function fixLine({ message, hostOffset, guestOffset }: RepairFix, dry: boolean): string {
   const where = places({ hostOffset, guestOffset });
-  return `Repaired: ${message}${where.length === 0 ? '' : ` (${where.join(', ')})`}`;
+  return `${dry ? 'Would repair' : 'Repaired'}: ${message}${where.length === 0 ? '' : ` (${where.join(', ')})`}`;
 }
 
 /** One line for a finding: how bad, what, where, and the clause that it breaks. */

@@ -6,14 +6,17 @@
  */
 import type { BlockDevice } from '@qcow2/block-device';
 import { Qcow2Image } from '@qcow2/driver';
+import { StateError } from '@qcow2/spec';
 import type { ParsedArguments } from '../arguments.ts';
+import { blockStatuses } from '../block-status.ts';
 import { checkCacheMode, targetCacheOption } from '../cache-modes.ts';
 import type { Command, CommandContext } from '../command.ts';
-import { inUnits, planCopy } from '../copy/copy-plan.ts';
+import { type CopyPiece, inUnits, planCopy } from '../copy/copy-plan.ts';
 import { type CopyTarget, copyPieces, pieceBytesFor } from '../copy/disk-copy.ts';
 import { losingNothing } from '../copy/losing-nothing.ts';
 import { Pace } from '../copy/pace.ts';
 import { type DiskImage, imageOptions, namingRules, openDiskImage } from '../disk-image.ts';
+import { CopyFigures, dryRun, dryRunOption, nothingWritten } from '../dry-run.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
 import { besideImage } from '../file-name.ts';
 import { sameFile } from '../image-creation.ts';
@@ -35,6 +38,7 @@ export const commit: Command = {
     { name: 'rate', short: 'r', argument: 'BYTES', help: 'read no more than this a second' },
     progressOption,
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
+    dryRunOption,
   ],
   notes:
     'Nothing is lost whatever ends it: FILE keeps all that it has until it is durable below.\nExample:\n  qcow2 commit overlay.qcow2',
@@ -53,13 +57,21 @@ async function runCommit(args: ParsedArguments, context: CommandContext): Promis
   const base = args.value('base');
   const depth = await depthOf(name, base, () => openDiskImage(name, { format }, rules));
   const isQuiet = args.has('quiet');
+  const empties = base === undefined && !args.has('keep');
+  if (args.has('dry-run')) {
+    const opening = { format, readOnly: false, writableDepth: depth, dryRun: true };
+    const text = await dryRun(true, async () =>
+      foretell(await openDiskImage(name, opening, rules), depth, empties, stop),
+    );
+    if (!isQuiet) out(text);
+    return 0;
+  }
   const image = await openDiskImage(name, { format, readOnly: false, writableDepth: depth }, rules);
   const progress = new Progress(progressView(args, context), image.device.sizeBytes);
   try {
     await losingNothing(name, context, async () => {
       const pace = bytesPerSecond === 0 ? undefined : new Pace(bytesPerSecond);
       await copyDown(image, depth, { progress, pace, stop });
-      const empties = base === undefined && !args.has('keep');
       if (empties) await empty(image);
       await image.close();
     });
@@ -101,6 +113,61 @@ interface CopyManner {
 
 const workers = 8;
 
+/** What goes down, in pieces that the base takes as wholes. */
+function piecesDown(
+  { device, layers }: Pick<DiskImage, 'device' | 'layers'>,
+  depth: number,
+  { placeBytes, unitBytes }: CopyTarget,
+): AsyncGenerator<CopyPiece, void, undefined> {
+  const plan = planCopy([{ device, layers, startsAt: 0 }], {
+    kindOf: ({ data, zero }) => (data ? 'data' : zero ? 'zero' : 'leave'),
+    depthLimit: depth,
+  });
+  return inUnits(plan, placeBytes, pieceBytesFor(unitBytes));
+}
+
+/** What a commit would do, done to images that are kept in memory; the pieces are counted and not copied. Closes the image. */
+async function foretell(
+  image: DiskImage,
+  depth: number,
+  empties: boolean,
+  stop: AbortSignal,
+): Promise<string> {
+  try {
+    const { device: base, path } = image.layers[depth]!;
+    const baseBytes = base.sizeBytes;
+    const { sizeBytes } = image.device;
+    if (baseBytes < sizeBytes) await grow(base, sizeBytes);
+    const figures = new CopyFigures();
+    for await (const piece of piecesDown(image, depth, baseTarget(base))) {
+      if (stop.aborted) throw new StateError('ABORTED', 'told to stop');
+      figures.add(piece);
+    }
+    const ownBytes = empties ? await ownBytesOf(image) : 0;
+    if (empties) await empty(image);
+    const clusterBytes = base instanceof Qcow2Image ? base.clusterBytes : undefined;
+    return (
+      `'${image.name}' would be committed into '${path}':\n${figures.text(clusterBytes)}` +
+      (baseBytes < sizeBytes ? `    '${path}' would grow: ${baseBytes} bytes, then ${sizeBytes}\n` : '') +
+      (empties
+        ? `    '${image.name}' would be emptied: ${ownBytes} bytes are its own\n`
+        : `    '${image.name}' would keep what it has\n`) +
+      nothingWritten
+    );
+  } finally {
+    await image.close();
+  }
+}
+
+/** Of the disk, what does not show from below, zeros among it. */
+async function ownBytesOf({ device, layers }: DiskImage): Promise<number> {
+  let bytes = 0;
+  for await (const { present, lengthBytes } of blockStatuses(layers, 0, device.sizeBytes, 1)) {
+    if (present) bytes += lengthBytes;
+  }
+  return bytes;
+}
+
 /** All that the images above the base have goes into it; durable on return. */
 async function copyDown(
   { device, layers }: DiskImage,
@@ -110,15 +177,7 @@ async function copyDown(
   const base = layers[depth]!.device;
   if (base.sizeBytes < device.sizeBytes) await grow(base, device.sizeBytes);
   const target = baseTarget(base);
-  const pieces = inUnits(
-    planCopy([{ device, layers, startsAt: 0 }], {
-      kindOf: ({ data, zero }) => (data ? 'data' : zero ? 'zero' : 'leave'),
-      depthLimit: depth,
-    }),
-    target.placeBytes,
-    pieceBytesFor(target.unitBytes),
-  );
-  await copyPieces(pieces, device, target, {
+  await copyPieces(piecesDown({ device, layers }, depth, target), device, target, {
     ...{ workers, inOrder: true, findZeros: false, pace, stop },
     onDone: (lengthBytes) => progress.advance(lengthBytes),
   });

@@ -4,7 +4,7 @@
  * Why a crash, a full disk or a signal loses nothing: what the two backing files differ in is written into the image, where it shows what it
  * showed anyway. When all of it is durable the name is changed, in steps that leave the old one or the new one.
  */
-import { readPadded } from '@qcow2/block-device';
+import { type BlockDevice, readPadded } from '@qcow2/block-device';
 import type { Qcow2Image } from '@qcow2/driver';
 import { Qcow2Error } from '@qcow2/spec';
 import type { ParsedArguments } from '../arguments.ts';
@@ -22,6 +22,7 @@ import {
   openDiskImage,
   shareOption,
 } from '../disk-image.ts';
+import { CopyFigures, dryRun, dryRunOption, nothingWritten } from '../dry-run.ts';
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
 import { besideImage } from '../file-name.ts';
 import { sameFile } from '../image-creation.ts';
@@ -43,6 +44,7 @@ export const rebase: Command = {
     progressOption,
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
     shareOption,
+    dryRunOption,
   ],
   notes:
     'Nothing is lost whatever ends it: FILE shows the same disk at every moment.\n' +
@@ -60,7 +62,6 @@ interface NewBacking {
 }
 
 async function runRebase(args: ParsedArguments, context: CommandContext): Promise<number> {
-  const { stop } = context;
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
   const given = args.value('backing');
@@ -74,28 +75,48 @@ async function runRebase(args: ParsedArguments, context: CommandContext): Promis
   if (format !== undefined && !isFormatName(format))
     throw new CommandFailure(`Invalid format name: '${format}'`);
   const backing: NewBacking = { name: given === '' ? undefined : given, format };
+  const isDry = args.has('dry-run');
   if (args.has('unsafe')) {
-    await rename(name, args.value('format'), backing, rules);
+    await dryRun(isDry, () => rename(name, args.value('format'), backing, rules, isDry));
+    if (isDry && !args.has('quiet')) context.out(dryText(name, backing, new CopyFigures(), undefined));
     return 0;
   }
+  await dryRun(isDry, () => changeBacking(name, backing, rules, args, context));
+  return 0;
+}
+
+async function changeBacking(
+  name: string,
+  backing: NewBacking,
+  rules: NamingRules,
+  args: ParsedArguments,
+  context: CommandContext,
+): Promise<void> {
+  const isDry = args.has('dry-run');
   const image = await openDiskImage(
     name,
-    { format: args.value('format'), readOnly: false },
+    { format: args.value('format'), readOnly: false, dryRun: isDry },
     { ...rules, shared: false },
   );
-  const progress = new Progress(progressView(args, context), image.device.sizeBytes);
+  const progress = new Progress(isDry ? undefined : progressView(args, context), image.device.sizeBytes);
   try {
     const qcow2 = image.image;
     refuseRaw(qcow2, backing);
     refuseUnnamed(backing);
     const below = await openNew(image, backing, rules);
     try {
+      const figures = isDry ? new CopyFigures() : undefined;
       await losingNothing(name, context, async () => {
-        await bringIn(image, qcow2, below, progress, stop);
+        await bringIn(image, qcow2, below, { progress, stop: context.stop, figures });
         await changingTo(backing, () => qcow2.changeBacking(named(backing)));
         await image.close();
       });
       progress.complete();
+      if (figures !== undefined && !args.has('quiet')) {
+        context.out(
+          dryText(name, backing, figures, qcow2.info().extendedL2 ? undefined : qcow2.clusterBytes),
+        );
+      }
     } finally {
       await below?.close();
     }
@@ -103,7 +124,16 @@ async function runRebase(args: ParsedArguments, context: CommandContext): Promis
     progress.end();
     await image.close();
   }
-  return 0;
+}
+
+function dryText(
+  name: string,
+  backing: NewBacking,
+  figures: CopyFigures,
+  clusterBytes: number | undefined,
+): string {
+  const to = backing.name === undefined ? 'no backing file' : `'${backing.name}' (${backing.format})`;
+  return `'${name}' would be rebased to ${to}:\n${figures.text(clusterBytes)}${nothingWritten}`;
 }
 
 /** `-u`: the caller knows that the two are the same, or that the old one is gone. */
@@ -112,10 +142,11 @@ async function rename(
   format: string | undefined,
   backing: NewBacking,
   { secrets, imageOpts, follow }: NamingRules,
+  isDry: boolean,
 ): Promise<void> {
   await withWritableImage(
     nameImage(name, { format, byOptions: imageOpts, secrets }),
-    { follow, metadataOnly: true },
+    { follow, metadataOnly: true, dryRun: isDry ? {} : undefined },
     async (image) => {
       refuseUnnamed(backing);
       await changingTo(backing, () => image.changeBacking(named(backing)));
@@ -193,15 +224,36 @@ async function openNew(
 
 const workers = 8;
 
+interface BringingIn {
+  readonly progress: Progress;
+  readonly stop: AbortSignal;
+  /** A dry run: what would be written is counted here. */
+  readonly figures: CopyFigures | undefined;
+}
+
+type Writer = Pick<BlockDevice, 'write' | 'writeZeroes'>;
+
+function countingWriter(figures: CopyFigures): Writer {
+  return {
+    write: (_offset, { length }) => figures.add({ kind: 'data', lengthBytes: length }),
+    writeZeroes: (_offset, lengthBytes) => figures.add({ kind: 'zero', lengthBytes }),
+  };
+}
+
+/** What takes its place in the image as a whole. */
+function placeBytesOf(image: Qcow2Image): number {
+  return image.info().extendedL2 ? image.clusterBytes / 32 : image.clusterBytes;
+}
+
 /** What the image shows from below, and would show otherwise through the new backing file, becomes its own; durable on return. */
 async function bringIn(
   { device, layers }: DiskImage,
   image: Qcow2Image,
   below: DiskImage | undefined,
-  progress: Progress,
-  stop: AbortSignal,
+  { progress, stop, figures }: BringingIn,
 ): Promise<void> {
-  const target = differingTarget(image, layers[1]?.device.sizeBytes ?? 0, below);
+  const writer = figures === undefined ? image : countingWriter(figures);
+  const target = differingTarget(image, writer, layers[1]?.device.sizeBytes ?? 0, below);
   const pieces = inUnits(
     planCopy([{ device, layers, startsAt: 0 }], {
       kindOf: ({ depth, present, zero }) => (depth === 0 && present ? 'leave' : zero ? 'zero' : 'data'),
@@ -218,8 +270,13 @@ async function bringIn(
 }
 
 /** Writes those places only that the new backing file has differently. @param oldBytes length of what is below now */
-function differingTarget(image: Qcow2Image, oldBytes: number, below: DiskImage | undefined): CopyTarget {
-  const placeBytes = image.info().extendedL2 ? image.clusterBytes / 32 : image.clusterBytes;
+function differingTarget(
+  image: Qcow2Image,
+  writer: Writer,
+  oldBytes: number,
+  below: DiskImage | undefined,
+): CopyTarget {
+  const placeBytes = placeBytesOf(image);
   const other = readerOf(below);
   const write = async (offset: number, bytes: Uint8Array): Promise<void> => {
     const theirs = new Uint8Array(bytes.length);
@@ -229,8 +286,8 @@ function differingTarget(image: Qcow2Image, oldBytes: number, below: DiskImage |
       if (Buffer.compare(mine, theirs.subarray(at, at + placeBytes)) === 0) continue;
       // Behind the end of what is below now zeros show by themselves, and would not be written: there they are data.
       const isBelow = offset + at + mine.length <= oldBytes;
-      if (isBelow && isZero(mine, 0, mine.length)) await image.writeZeroes(offset + at, mine.length);
-      else await image.write(offset + at, mine);
+      if (isBelow && isZero(mine, 0, mine.length)) await writer.writeZeroes(offset + at, mine.length);
+      else await writer.write(offset + at, mine);
     }
   };
   const zero = async (offset: number, lengthBytes: number): Promise<void> => {

@@ -1,7 +1,9 @@
 /** `resize`: another size of the disk. qemu-img's options, texts and exit codes; the last word is always the size. */
-import type { Qcow2Image } from '@qcow2/driver';
+import type { BlockDevice } from '@qcow2/block-device';
+import { checkImage, type Qcow2Image } from '@qcow2/driver';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
+import { dryRun, dryRunOption, nothingWritten } from '../dry-run.ts';
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
 import { followOptions, followPolicy } from '../follow.ts';
 import { imageNameOptions, namedImage } from '../named-image.ts';
@@ -15,6 +17,7 @@ export const resize: Command = {
     { name: 'format', short: 'f', argument: 'FMT', help: 'qcow2, raw; found by itself if not given' },
     { name: 'shrink', help: 'the disk may become smaller, and lose what lies behind its new end' },
     { name: 'preallocation', argument: 'MODE', help: 'off: nothing else is served yet' },
+    dryRunOption,
     ...followOptions,
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
     ...imageNameOptions,
@@ -52,14 +55,88 @@ async function runResize(args: ParsedArguments, context: CommandContext): Promis
     if (sizeBytes < before && !args.has('shrink')) throw notWithoutShrink(context);
     await to(sizeBytes);
   };
-  await withWritableImage(
-    namedImage(args, name),
-    { follow: followPolicy(args) },
-    (image) => change(image.sizeBytes, (sizeBytes) => resizeImage(image, sizeBytes)),
-    (device) => change(device.sizeBytes, (sizeBytes) => device.resize(sizeBytes)),
+  const report = args.has('dry-run') ? new DryReport(name) : undefined;
+  const closed = (before: number, after: number): void => report?.closed(before, after);
+  await dryRun(report !== undefined, () =>
+    withWritableImage(
+      namedImage(args, name),
+      { follow: followPolicy(args), dryRun: report === undefined ? undefined : { closed } },
+      (image, file) =>
+        change(image.sizeBytes, async (sizeBytes) => {
+          await report?.before(image, file, sizeBytes);
+          await resizeImage(image, sizeBytes);
+          await report?.after(image, file);
+        }),
+      (device) =>
+        change(device.sizeBytes, (sizeBytes) => {
+          report?.raw(device.sizeBytes, sizeBytes);
+          return device.resize(sizeBytes);
+        }),
+    ),
   );
-  if (!args.has('quiet')) context.out('Image resized.\n');
+  if (!args.has('quiet')) context.out(report === undefined ? 'Image resized.\n' : report.text);
   return 0;
+}
+
+/** What a dry run says: of the disk, of what it loses, and of the file. */
+class DryReport {
+  readonly #name: string;
+  #sizes = { before: 0, after: 0 };
+  #file = { before: 0, after: 0 };
+  #clusters: { readonly before: number; after: number } | undefined;
+  #lostBytes: number | undefined;
+
+  constructor(name: string) {
+    this.#name = name;
+  }
+
+  async before(image: Qcow2Image, file: BlockDevice, sizeBytes: number): Promise<void> {
+    this.#sizes = { before: image.sizeBytes, after: sizeBytes };
+    this.#lostBytes = await dataBytes(image, sizeBytes);
+    // A journal that was dirty has been replayed, in memory; the check sees the image at rest.
+    await image.quiesce();
+    this.#clusters = { before: (await checkImage(file)).allocatedClusters, after: 0 };
+  }
+
+  async after(image: Qcow2Image, file: BlockDevice): Promise<void> {
+    await image.quiesce();
+    if (this.#clusters !== undefined) this.#clusters.after = (await checkImage(file)).allocatedClusters;
+  }
+
+  raw(before: number, after: number): void {
+    this.#sizes = { before, after };
+  }
+
+  closed(before: number, after: number): void {
+    this.#file = { before, after };
+  }
+
+  get text(): string {
+    const { before, after } = this.#sizes;
+    const clusters = this.#clusters;
+    return (
+      `'${this.#name}' would be resized: ${before} bytes, then ${after}\n` +
+      (this.#lostBytes === undefined ? '' : `    data behind the new end: ${this.#lostBytes} bytes\n`) +
+      (clusters === undefined
+        ? ''
+        : `    guest clusters with a place: ${clusters.before}, then ${clusters.after}\n`) +
+      `    the file: ${this.#file.before} bytes, then ${this.#file.after}\n${nothingWritten}`
+    );
+  }
+}
+
+const askedBytes = 256 * 1024 * 1024;
+
+/** What the image itself has from an offset on. */
+async function dataBytes(image: Qcow2Image, from: number): Promise<number> {
+  let bytes = 0;
+  for (let at = from; at < image.sizeBytes; ) {
+    for (const { kind, lengthBytes } of await image.extents(at, Math.min(askedBytes, image.sizeBytes - at))) {
+      if (kind === 'data') bytes += lengthBytes;
+      at += lengthBytes;
+    }
+  }
+  return bytes;
 }
 
 function sizeOperand(text: string): WantedSize {
