@@ -11,8 +11,10 @@
  * in the other place. What counts is the time from the end of one flush to the end of the next, because a
  * thread that is woken late is late for everything; what the clients do between flushes is in it too, and is the
  * same for both places.
+ *
+ * `none` is a wish of the caller's: nothing is flushed, and nothing of what is written is promised to outlive the system.
  */
-export type FlushMode = 'sync' | 'thread' | 'adaptive';
+export type FlushMode = 'sync' | 'thread' | 'adaptive' | 'none';
 export type FlushPlace = 'sync' | 'thread';
 
 /** Where flushes take this long, the caller's thread is not blocked, even if that were quicker. */

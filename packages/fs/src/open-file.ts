@@ -18,7 +18,7 @@ export interface OpenFileOptions {
   readonly readOnly?: boolean;
   /**
    * `no` (default): the file must exist. `exclusive`: it must not, and is created empty. `truncate`: it is
-   * created, or emptied. A created file's directory entry is durable when `openFile` returns.
+   * created, or emptied. A created file's directory entry is durable when `openFile` returns, unless `flush` is `none`.
    */
   readonly create?: 'no' | 'exclusive' | 'truncate';
   /** Permissions of a created file, before the umask; 0o666 if not given. */
@@ -29,7 +29,10 @@ export interface OpenFileOptions {
    * can not tell).
    */
   readonly io?: IoMode;
-  /** Where fdatasync runs; `adaptive` if not given, `thread` where `io` is `async`. */
+  /**
+   * Where fdatasync runs; `adaptive` if not given, `thread` where `io` is `async`. `none`: it is never called, and what is written is the
+   * system's to bring to the disk. For a file that is worth nothing until all of it is there, and can be made again.
+   */
   readonly flush?: FlushMode;
   /** `ignore`: `discard` is allowed and does nothing, as where the system has no holes; `unmap` if not given. */
   readonly discard?: 'ignore' | 'unmap';
@@ -79,7 +82,7 @@ export function openFile(path: string, options: OpenFileOptions = {}): FileDevic
     });
     if (options.lock !== undefined) device.lock(options.lock);
     if (create === 'truncate' && status.kind === 'file' && status.sizeBytes > 0) device.resize(0);
-    if (create !== 'no') syncDirectory(dirname(path), calls);
+    if (create !== 'no' && options.flush !== 'none') syncDirectory(dirname(path), calls);
     return device;
   } catch (error) {
     calls.close(fd);

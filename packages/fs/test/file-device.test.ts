@@ -125,6 +125,18 @@ describe('FileDevice flushes', () => {
     expect(calls.count('datasyncSync', 'datasync')).toBe(0);
   });
 
+  it('none at all where that is asked for, nor of the directory', async () => {
+    const calls = new LoggedCalls();
+    const device = openFile(path(), { create: 'exclusive', calls, flush: 'none' });
+    device.write(0, filled(10, 1), { fua: true });
+    await Promise.all([device.flush(), device.flush()]);
+    device.resize(5000);
+    await device.flush();
+    await device.close();
+    expect(calls.count('datasyncSync', 'datasync', 'synchronize')).toBe(0);
+    expect(readFileSync(device.path)).toHaveLength(5000);
+  });
+
   it('once for a write with FUA, after the write', () => {
     const { calls, device } = created({ flush: 'sync' });
     device.write(0, filled(10, 1), { fua: true });

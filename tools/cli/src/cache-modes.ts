@@ -1,6 +1,7 @@
 /**
  * `-t` and `-T`: QEMU's cache modes. Files are used through the page cache whatever is said, which changes no byte; what a mode promises
- * of durability is kept: all but `unsafe` have what was written on the disk when the command ends.
+ * of durability is kept: all but `unsafe` have what was written on the disk when the command ends. With `unsafe`, which is what `convert`
+ * takes for an image that it makes, nothing is flushed at all, as by qemu-img.
  */
 import { CommandFailure } from './failures.ts';
 

@@ -33,8 +33,10 @@ export interface ConvertJob {
   readonly salvage: boolean;
   readonly bytesPerSecond: number | undefined;
   readonly bitmaps: 'none' | 'all' | 'sound';
-  /** Durable when it is done. */
+  /** The target is on its disk when it is done. */
   readonly durable: boolean;
+  /** Not even the order in which its parts come to the disk matters: after a crash of the system it is made again. */
+  readonly expendable: boolean;
   readonly progress: ProgressView | undefined;
   readonly quiet: boolean;
 }
@@ -44,9 +46,12 @@ export async function convertImages(job: ConvertJob, context: CommandContext): P
   // Asked for early: a signal is then ours to answer, in words.
   const { stop } = context;
   const opened: DiskImage[] = [];
+  // Pieces are read in the thread pool while others are looked through and written on this one.
+  const reading: NamingRules = { ...job.rules, access: { io: 'async' } };
+  const writing: NamingRules = job.expendable ? { ...job.rules, access: { flush: 'none' } } : job.rules;
   try {
     for (const name of job.names) {
-      opened.push(await openDiskImage(name, { format: job.format }, job.rules));
+      opened.push(await openDiskImage(name, { format: job.format }, reading));
     }
     const sources =
       job.snapshot === undefined
@@ -61,7 +66,7 @@ export async function convertImages(job: ConvertJob, context: CommandContext): P
     });
     const progress = new Progress(job.progress, sizeBytes);
     try {
-      const target = await openTarget(job.target, plan, sources, job.rules);
+      const target = await openTarget(job.target, plan, sources, writing);
       try {
         if (target.image.device.sizeBytes < sizeBytes) {
           throw new CommandFailure('output file is smaller than input file');

@@ -154,7 +154,7 @@ async function makeTarget(
   { name }: WantedTarget,
   plan: TargetPlan,
   sources: readonly DiskImage[],
-  { secrets }: NamingRules,
+  { secrets, access }: NamingRules,
   subject: string,
 ): Promise<void> {
   if (sources.some(({ layers }) => layers.some(({ path }) => sameFile(path, name)))) {
@@ -163,8 +163,8 @@ async function makeTarget(
     );
   }
   const path = localPath(name);
-  if (plan.format === 'raw') await createRaw(path, plan.values, subject);
-  else await createQcow2(path, plan.values, secrets, name, subject);
+  if (plan.format === 'raw') await createRaw(path, plan.values, subject, access?.flush);
+  else await createQcow2(path, plan.values, secrets, name, subject, access?.flush);
 }
 
 export interface TargetWriting {

@@ -10,7 +10,13 @@ import { CommandFailure } from './failures.ts';
 import { type FollowPolicy, followOptions, followPolicy } from './follow.ts';
 import type { ServedFormat } from './image-format.ts';
 import { imageNameOptions, type NamedImage, nameImage } from './named-image.ts';
-import { explainingOpen, type OpenedChain, type OpenedLayer, openChain } from './open-image.ts';
+import {
+  explainingOpen,
+  type FileAccess,
+  type OpenedChain,
+  type OpenedLayer,
+  openChain,
+} from './open-image.ts';
 import { Secrets } from './secrets.ts';
 import { wholeSectors } from './whole-sectors.ts';
 
@@ -34,6 +40,8 @@ export interface NamingRules {
   readonly secrets: Secrets;
   readonly follow: FollowPolicy;
   readonly context: CommandContext;
+  /** Of the files of an image, all the way down. */
+  readonly access?: FileAccess;
 }
 
 /** @throws CommandFailure: for a wrong secret, or `--image-opts` beside a format */
@@ -82,11 +90,11 @@ export async function openDiskImage(
   { format, readOnly = true, writableDepth, keySecret, dryRun = false }: DiskImageChoice,
   rules: NamingRules,
 ): Promise<DiskImage> {
-  const { secrets, imageOpts: byOptions, shared, follow, context } = rules;
+  const { secrets, imageOpts: byOptions, shared, follow, context, access } = rules;
   const plain = nameImage(name, { format, byOptions, secrets });
   const named = keySecret === undefined ? plain : { ...plain, node: { ...plain.node, keySecret } };
   for (const short of named.options?.shortForms ?? []) warnShort(context, short);
-  const chain = await openChain(named, { readOnly, shared, follow, writableDepth, dryRun });
+  const chain = await openChain(named, { readOnly, shared, follow, writableDepth, dryRun, access });
   try {
     const { path, format: found, device: file } = chain.top;
     const image = found === 'raw' ? undefined : await openTop(chain, named, readOnly);

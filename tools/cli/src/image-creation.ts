@@ -4,7 +4,7 @@
  */
 import { realpathSync, statSync, unlinkSync } from 'node:fs';
 import { type CreateOptions, createImage } from '@qcow2/driver';
-import { openFile } from '@qcow2/fs';
+import { type FlushMode, openFile } from '@qcow2/fs';
 import { Qcow2Error } from '@qcow2/spec';
 import { qcow2Settings, rawReservation } from './create-options.ts';
 import { newEncryption } from './encryption-options.ts';
@@ -25,15 +25,20 @@ export function sameFile(first: string, second: string): boolean {
   }
 }
 
-/** @param subject what messages begin with. @throws CommandFailure */
-export async function createRaw(path: string, values: OptionValues, subject: string): Promise<void> {
+/** @param subject what messages begin with. @param flush of the file that is made; `none`: nothing of it is durable. @throws CommandFailure */
+export async function createRaw(
+  path: string,
+  values: OptionValues,
+  subject: string,
+  flush?: FlushMode,
+): Promise<void> {
   const size = values.get('size')?.value;
   const sizeBytes = typeof size === 'bigint' ? ((size + 511n) / 512n) * 512n : 0n;
   if (sizeBytes > BigInt(Number.MAX_SAFE_INTEGER)) {
     throw new CommandFailure(`${subject}: Sizes of 8 PiB and more are not supported`);
   }
   const space = rawReservation(values, subject);
-  const { device, lock } = await openTarget(path, subject);
+  const { device, lock } = await openTarget(path, subject, flush);
   try {
     if (device.capabilities.resize) await device.resize(Number(sizeBytes));
     else refuseSmall(device.sizeBytes, Number(sizeBytes), subject);
@@ -55,13 +60,19 @@ function refuseSmall(presentBytes: number, wantedBytes: number, subject: string)
   );
 }
 
-/** @param name what relative names in the image are seen from. @param subject what messages begin with. @throws CommandFailure */
+/**
+ * @param name what relative names in the image are seen from
+ * @param subject what messages begin with
+ * @param flush of the files that are made; `none`: nothing of them is durable
+ * @throws CommandFailure
+ */
 export async function createQcow2(
   path: string,
   values: OptionValues,
   secrets: Secrets,
   name: string,
   subject: string = name,
+  flush?: FlushMode,
 ): Promise<void> {
   const { dataFile, encrypt, space, ...settings } = qcow2Settings(values, subject);
   const encryption = encrypt === undefined ? undefined : await newEncryption(encrypt, secrets, subject);
@@ -70,7 +81,7 @@ export async function createQcow2(
     throw new CommandFailure(`${subject}: The data file is the image itself`);
   }
   // QEMU's order: the data file is made first, and empty, like the image.
-  const data = dataPath === undefined ? undefined : await openTarget(localPath(dataPath), subject);
+  const data = dataPath === undefined ? undefined : await openTarget(localPath(dataPath), subject, flush);
   try {
     const options = {
       ...settings,
@@ -79,7 +90,7 @@ export async function createQcow2(
         ? {}
         : { dataFile: { ...dataFile, device: data.device } }),
     };
-    await writeQcow2(path, subject, options, space);
+    await writeQcow2(path, { subject, flush }, options, space);
     if (space !== undefined && data !== undefined) await reserveSpace(data.device, space);
   } finally {
     data?.device.close();
@@ -89,11 +100,11 @@ export async function createQcow2(
 
 async function writeQcow2(
   path: string,
-  subject: string,
+  { subject, flush }: { readonly subject: string; readonly flush: FlushMode | undefined },
   options: CreateOptions,
   space: SpaceReservation | undefined,
 ): Promise<void> {
-  const { device, lock } = await openTarget(path, subject);
+  const { device, lock } = await openTarget(path, subject, flush);
   try {
     await createImage(device, options);
     if (space !== undefined) await reserveSpace(device, space);
@@ -113,11 +124,11 @@ interface Target {
   readonly lock: ImageLock | undefined;
 }
 
-async function openTarget(path: string, subject: string): Promise<Target> {
+async function openTarget(path: string, subject: string, flush: FlushMode = 'adaptive'): Promise<Target> {
   let lock: ImageLock | undefined;
   try {
     if (statSync(path, { throwIfNoEntry: false })?.isFile() === true) lock = await lockToOverwrite(path);
-    return { device: openFile(path, { create: 'truncate', lock: 'writer' }), lock };
+    return { device: openFile(path, { create: 'truncate', lock: 'writer', flush }), lock };
   } catch (error) {
     lock?.release();
     if (error instanceof Qcow2Error && error.code === 'IN_USE') {

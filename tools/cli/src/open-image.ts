@@ -6,7 +6,7 @@ import { existsSync, realpathSync, statSync } from 'node:fs';
 import type { BlockDevice } from '@qcow2/block-device';
 import type { ClusterCompression } from '@qcow2/codec';
 import type { FileReference, FoundFile, OpenOptions, ResolvedChain } from '@qcow2/driver';
-import { type ImageUse, openFile } from '@qcow2/fs';
+import { type ImageUse, type OpenFileOptions, openFile } from '@qcow2/fs';
 import { Qcow2Error, StateError } from '@qcow2/spec';
 import { keptInMemory } from './dry-run.ts';
 import { CommandFailure, describeOpenFailure, openFailureReason } from './failures.ts';
@@ -43,7 +43,11 @@ export interface OpenFileChoice {
   readonly discard?: 'ignore' | 'unmap';
   /** Opened for reading whatever `readOnly` says: what is written stays in memory. */
   readonly dryRun?: boolean;
+  readonly access?: FileAccess | undefined;
 }
+
+/** Where the calls of a file run, and whether it is ever flushed. */
+export type FileAccess = Pick<OpenFileOptions, 'io' | 'flush'>;
 
 const sectorBytes = 512;
 
@@ -80,7 +84,7 @@ async function openPlainly(name: string, choice: OpenFileChoice): Promise<Opened
   const readOnly = choice.readOnly || dryRun;
   const wanted = given === undefined ? undefined : servedFormat(given);
   refuseSpecialFile(path);
-  const device = openFile(path, { readOnly, discard: choice.discard ?? 'ignore' });
+  const device = openFile(path, { readOnly, discard: choice.discard ?? 'ignore', ...choice.access });
   let lock: ImageLock | undefined;
   const close = async (): Promise<void> => {
     device.close();
@@ -339,6 +343,7 @@ class BelowImages {
       format: wanted,
       readOnly: this.#isOnlyRead(role, depth),
       shared,
+      access: this.#options.access,
       isDataFile: role === 'data',
       dryRun,
       discard: role === 'data' ? discard : 'ignore',

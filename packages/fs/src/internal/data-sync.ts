@@ -8,6 +8,7 @@
  *    of them were asked for.
  *  - A failed fdatasync is never repeated: the kernel may have marked the lost pages clean and would report
  *    success. Everything that would change the file is refused from then on.
+ *  - In the mode `none` a flush is done as soon as it is asked for, and makes nothing durable.
  */
 import { StateError } from '@qcow2/spec';
 import { fileError } from '../file-error.ts';
@@ -21,6 +22,7 @@ export class DataSync {
   readonly #calls: FileCalls;
   readonly #inFlight: InFlight;
   readonly #policy: FlushPolicy;
+  readonly #never: boolean;
   /** Something may not be durable: at first, whatever was written before the file was opened here. */
   #dirty = true;
   #running: Promise<void> | undefined;
@@ -33,6 +35,7 @@ export class DataSync {
     this.#calls = calls;
     this.#inFlight = inFlight;
     this.#policy = new FlushPolicy(mode);
+    this.#never = mode === 'none';
   }
 
   /** Something has been written, or may have been: called when a write ends, well or badly. */
@@ -50,6 +53,7 @@ export class DataSync {
   /** @throws FLUSH_FAILED, FAILED_EARLIER */
   flush(): void | Promise<void> {
     this.checkHealthy();
+    if (this.#never) return;
     if (this.#running !== undefined) {
       this.#next ??= this.#after(this.#running);
       return this.#next;

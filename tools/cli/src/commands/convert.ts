@@ -106,6 +106,7 @@ async function runConvert(args: ParsedArguments, context: CommandContext): Promi
 
 function sharedSettings(args: ParsedArguments, context: CommandContext) {
   const rate = args.value('rate');
+  const cache = args.value('cache');
   return {
     workers: workersOf(args.value('workers')),
     sparseBytes: sparseBytesOf(args.value('sparse-size'), context),
@@ -115,7 +116,9 @@ function sharedSettings(args: ParsedArguments, context: CommandContext) {
     progress: progressView(args, context),
     quiet: args.has('quiet'),
     bytesPerSecond: rate === undefined ? undefined : sizeArgument(rate, 'rate limit', context),
-    durable: args.has('cache') && args.value('cache') !== 'unsafe',
+    durable: cache !== undefined && cache !== 'unsafe',
+    // What was there before is worth its order until it is said not to be.
+    expendable: cache === undefined ? !args.has('no-create') : cache === 'unsafe',
     bitmaps: args.has('bitmaps') ? (args.has('skip-broken-bitmaps') ? 'sound' : 'all') : 'none',
   } as const;
 }
