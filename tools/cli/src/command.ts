@@ -16,8 +16,24 @@ export interface CommandContext {
   readonly terminal?: { readonly columns: number; readonly colour: boolean } | undefined;
   /** Write to standard error, as it stands. */
   err(text: string): void;
+  /** Absent where the command runs within another program, which can not be started once more. */
+  readonly background?: Background;
   /** Aborted when the program is asked to end (SIGINT, SIGTERM). Only commands that wait look at it. */
   readonly stop: AbortSignal;
+}
+
+/** For commands that go on without the terminal that they were started from. */
+export interface Background {
+  /** This process is the one that went there; its parent waits for `ready`. */
+  readonly isThere: boolean;
+  /**
+   * Start this program with the same words there, and wait until it is ready or has ended. What it says until then is said here.
+   * @param verbose afterwards as well
+   * @returns the exit code: 0 where it is ready
+   */
+  send(verbose: boolean, stop: AbortSignal): Promise<number>;
+  /** There: let the parent go, which returns 0. Nothing where this process is not there. */
+  ready(): void;
 }
 
 export interface Command {

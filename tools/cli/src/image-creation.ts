@@ -14,6 +14,7 @@ import { type ImageLock, lockToOverwrite } from './image-lock.ts';
 import type { OptionValues } from './option-list.ts';
 import { reserveSpace, type SpaceReservation } from './preallocation.ts';
 import type { Secrets } from './secrets.ts';
+import { systemReason } from './system-reason.ts';
 
 /** By name, as qemu-img; and by what the names lead to, as the reader of a chain would find out. */
 export function sameFile(first: string, second: string): boolean {
@@ -138,24 +139,6 @@ async function openTarget(path: string, subject: string, flush: FlushMode = 'ada
       cause: error,
     });
   }
-}
-
-const systemReasons: Readonly<Record<string, string>> = {
-  ENOENT: 'No such file or directory',
-  ENOTDIR: 'Not a directory',
-  EISDIR: 'Is a directory',
-  EACCES: 'Permission denied',
-  EPERM: 'Operation not permitted',
-  EROFS: 'Read-only file system',
-  ENOSPC: 'No space left on device',
-  ENAMETOOLONG: 'File name too long',
-};
-
-/** The C library's words for the error number below, where scripts may look for them. */
-function systemReason(error: unknown): string {
-  const cause = error instanceof Error ? error.cause : undefined;
-  const errno = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
-  return systemReasons[errno] ?? describeError(error);
 }
 
 /** A disk is not removed; and whatever stands in the way of removing, the first error is the one to report. */

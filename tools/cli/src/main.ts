@@ -24,6 +24,8 @@ const stopOnSignal = (signal: NodeJS.Signals): void => {
 process.exitCode = await runProgram(process.argv.slice(2), context(), version());
 
 function context() {
+  const isThere = process.env.QCOW2_BACKGROUND === '1';
+  delete process.env.QCOW2_BACKGROUND;
   // A reader that goes away (`qcow2 info … | head -1`) is no failure worth a stack.
   for (const stream of [process.stdout, process.stderr]) {
     stream.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
@@ -37,7 +39,23 @@ function context() {
     terminal: process.stdout.isTTY
       ? { columns: process.stdout.columns, colour: (process.env.NO_COLOR ?? '') === '' }
       : undefined,
-    err: (text: string) => void process.stderr.write(text),
+    err: (text: string) => {
+      // Until it is ready, who was sent to the background has no other voice than its parent's.
+      if (isThere && process.connected) process.send?.({ said: text });
+      else process.stderr.write(text);
+    },
+    background: {
+      isThere,
+      send: async (verbose: boolean, signal: AbortSignal) => {
+        const { sendToBackground } = await import('./background.ts');
+        return await sendToBackground(verbose, signal);
+      },
+      ready: () => {
+        if (!isThere || !process.connected) return;
+        process.send?.({ ready: true });
+        process.disconnect?.();
+      },
+    },
     get stop(): AbortSignal {
       if (process.listenerCount('SIGTERM') === 0) {
         stopOnSignal('SIGTERM');

@@ -1,4 +1,6 @@
 /** `-l`: an internal snapshot of an image, to be read in place of its disk. */
+import type { BlockDevice } from '@qcow2/block-device';
+import type { Qcow2Image } from '@qcow2/driver';
 import type { CommandContext } from './command.ts';
 import type { DiskImage } from './disk-image.ts';
 import { CommandFailure } from './failures.ts';
@@ -18,10 +20,14 @@ export type WantedSnapshot =
 
 const prefix = 'snapshot.';
 
-/** @throws CommandFailure for a parameter that is not one of a snapshot */
+/**
+ * @param quote what messages have in front of the words that they repeat: qemu-nbd has another sign there
+ * @throws CommandFailure for a parameter that is not one of a snapshot
+ */
 export function wantedSnapshot(
   text: string | undefined,
   { programName }: CommandContext,
+  quote: "'" | '`' = "'",
 ): WantedSnapshot | undefined {
   if (text === undefined) return undefined;
   if (!text.startsWith(prefix)) return { either: text };
@@ -29,7 +35,7 @@ export function wantedSnapshot(
   const unknown = elements.find(({ name }) => name !== `${prefix}id` && name !== `${prefix}name`);
   if (unknown !== undefined) {
     throw new CommandFailure(
-      `Invalid parameter '${unknown.name}'\n${programName}: Failed in parsing snapshot param '${text}'`,
+      `Invalid parameter '${unknown.name}'\n${programName}: Failed in parsing snapshot param ${quote}${text}'`,
     );
   }
   const given = (key: string) => elements.findLast(({ name }) => name === `${prefix}${key}`)?.text;
@@ -38,23 +44,31 @@ export function wantedSnapshot(
 
 /** The image with the snapshot's disk in place of its own. @throws CommandFailure: "Failed to load snapshot: …" */
 export async function showingSnapshot(image: DiskImage, wanted: WantedSnapshot): Promise<DiskImage> {
-  const qcow2 = image.image;
-  if (qcow2 === undefined) {
+  const device = await snapshotDisk(image.image, wanted);
+  const [top, ...below] = image.layers;
+  return { ...image, device, layers: [{ ...top!, device }, ...below] };
+}
+
+/** @param image undefined for a raw file. @throws CommandFailure: "Failed to load snapshot: …" */
+export async function snapshotDisk(
+  image: Qcow2Image | undefined,
+  wanted: WantedSnapshot,
+): Promise<BlockDevice> {
+  if (image === undefined) {
     throw new CommandFailure(
       "Failed to load snapshot: Block format 'raw' used by device '' does not support temporarily loading internal snapshots",
     );
   }
+  const { snapshots } = image;
   const found =
     'either' in wanted
-      ? (qcow2.snapshots.find(({ id }) => id === wanted.either) ??
-        qcow2.snapshots.find(({ name }) => name === wanted.either))
-      : qcow2.snapshots.find(
+      ? (snapshots.find(({ id }) => id === wanted.either) ??
+        snapshots.find(({ name }) => name === wanted.either))
+      : snapshots.find(
           ({ id, name }) =>
             (wanted.id === undefined || wanted.id === id) &&
             (wanted.name === undefined || wanted.name === name),
         );
   if (found === undefined) throw new CommandFailure("Failed to load snapshot: Can't find snapshot");
-  const device = await qcow2.openSnapshot({ id: found.id });
-  const [top, ...below] = image.layers;
-  return { ...image, device, layers: [{ ...top!, device }, ...below] };
+  return await image.openSnapshot({ id: found.id });
 }

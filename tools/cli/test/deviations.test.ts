@@ -8,6 +8,7 @@ import { convertCases, ddCases } from './support/copy-cases.ts';
 import { createCases } from './support/create-cases.ts';
 import { benchCases, compareCases, mapCases, measureCases } from './support/look-cases.ts';
 import { checkCases, infoCases, programCases } from './support/read-cases.ts';
+import { serveCases } from './support/serve-cases.ts';
 
 interface Deviation {
   readonly id: string;
@@ -33,6 +34,7 @@ const allCases = [
   ...changeCases,
   ...lookCases,
   ...copyCases,
+  ...serveCases,
 ];
 
 describe('docs/deviations.md', () => {

@@ -184,24 +184,27 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'python3-libnbd'], 'serve', () =
   });
 
   it.each([
-    [['serve'], 'Expecting one image file name'],
+    [['serve'], 'Invalid number of arguments'],
     [
       ['serve', 'missing.qcow2'],
-      "Could not open 'missing.qcow2': Could not open 'missing.qcow2': No such file",
+      "Failed to blk_new_open 'missing.qcow2': Could not open 'missing.qcow2': No such file",
     ],
     [['serve', '-k', 'x', '-p', '1', 'disk.qcow2'], 'mutually exclusive'],
     [['serve', '-p', '70000', 'disk.qcow2'], "Invalid port '70000'"],
-    [['serve', '-e', 'x', 'disk.qcow2'], "Invalid shared 'x'"],
+    [['serve', '-e', 'x', 'disk.qcow2'], "Invalid shared device number 'x'"],
     [['serve', '--journal', 'maybe', 'disk.qcow2'], '--journal must be on, off or auto'],
     [['serve', '-r', '--journal', 'on', 'disk.qcow2'], '--read-only forbids'],
     [['serve', '-c', '/dev/nbd0', 'disk.qcow2'], "option '-c' is not supported"],
-    [['serve', '--fork', 'disk.qcow2'], "option '--fork' is not supported"],
+    [['serve', '--selinux-label', 'x', 'disk.qcow2'], "option '--selinux-label' is not supported"],
     [['serve', '--tls-creds', 'x', 'disk.qcow2'], "option '--tls-creds' is not supported"],
     [['serve', 'guessed.raw'], 'say so with -f raw'],
     [['serve', 'orphan.qcow2'], "Could not open backing file: Could not open 'gone': No such file"],
     [['serve', 'remote.qcow2'], 'not followed to the network without --allow-remote'],
     [['serve', 'loop.qcow2'], 'twice'],
-    [['serve', '-f', 'qcow2', 'guessed.raw'], "Could not open 'guessed.raw': Image is not in qcow2 format"],
+    [
+      ['serve', '-f', 'qcow2', 'guessed.raw'],
+      "Failed to blk_new_open 'guessed.raw': Image is not in qcow2 format",
+    ],
     [['journal'], 'Expecting journal info, dump, enable, convert, disable, resize or replay'],
     [['journal', 'burn', 'disk.qcow2'], "not 'burn'"],
     [['journal', 'info', 'disk.qcow2'], "'disk.qcow2' has no journal"],
