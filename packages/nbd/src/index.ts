@@ -1,9 +1,12 @@
+export type { ListedExport } from './client-handshake.ts';
+export { connectNbd, listNbdExports, type NbdConnectOptions, type NbdTarget } from './connect.ts';
 export type { NbdServerCounters } from './counters.ts';
 export type { NbdExport } from './export.ts';
 export type { NbdMetadataContext, StatusRun } from './metadata-context.ts';
+export { NbdDevice } from './nbd-device.ts';
 export type { CommandName } from './protocol.ts';
 export { nbdDefaultPort } from './protocol.ts';
 export type { NbdClient, NbdRequestFailure, NbdServer, NbdServerOptions } from './server.ts';
 export { createNbdServer } from './server.ts';
-export type { NbdAddress } from './uri.ts';
-export { nbdUri } from './uri.ts';
+export type { NamedExport, NbdAddress } from './uri.ts';
+export { nbdUri, parseNbdUri } from './uri.ts';

@@ -3,7 +3,7 @@
  * implementation sets. Source: the protocol document of the NetworkBlockDevice project (doc/proto.md),
  * whose names are kept so that a reader can search for them. All integers on the wire are big-endian.
  *
- * Server and client share this module and `request-parser.ts`; neither imports the other.
+ * Server and client share this module; neither imports the other.
  */
 
 /** IANA's port for NBD. */
@@ -17,6 +17,9 @@ export const magic = {
   /** ASCII "IHAVEOPT", after it, and before each option of the client */
   optionHigh: 0x49484156,
   optionLow: 0x454f5054,
+  /** in the place of IHAVEOPT: a server of the old style, which sends its only export at once */
+  oldStyleHigh: 0x00004202,
+  oldStyleLow: 0x81861253,
   /** before each reply to an option */
   optionReplyHigh: 0x0003e889,
   optionReplyLow: 0x045565a9,
@@ -34,6 +37,8 @@ export const wireBytes = {
   /** end of the handshake after NBD_OPT_EXPORT_NAME: size, flags and the zeros that NO_ZEROES leaves out */
   exportNameReply: 10,
   exportNameZeroes: 124,
+  /** what a server of the old style sends behind its magic: size, flags and zeros */
+  oldStyleExport: 136,
   requestHeader: 28,
   simpleReply: 16,
   chunkHeader: 20,
@@ -152,4 +157,26 @@ export const limits = {
   requestsInFlight: 256,
   /** reply bytes and write payloads that one connection holds; then the same. One request may overshoot it */
   heldBytes: 64 * 1024 * 1024,
+} as const;
+
+/** What a client takes from a server, and what it has under way at once. */
+export const clientLimits = {
+  /** replies to one option; an endless row of them is no answer */
+  optionReplies: 65_536,
+  /** names and descriptions of one list of exports, in characters */
+  listCharacters: 4 * 1024 * 1024,
+  /** requests that were sent and not answered yet; more wait in line */
+  requestsInFlight: 64,
+  /** payloads of those, to be written and to be read. One request may overshoot it */
+  heldBytes: 64 * 1024 * 1024,
+  /** descriptors of one BLOCK_STATUS reply that are looked at; what is beyond is asked for again */
+  statusDescriptors: 65_536,
+  /** payload of one BLOCK_STATUS chunk, most of it skipped */
+  statusBytes: 64 * 1024 * 1024,
+  /** payload of a chunk that says what went wrong */
+  errorBytes: 64 * 1024 + 16,
+  /** parts of one READ's reply that are apart from each other; servers send them in order, mostly */
+  separateParts: 4096,
+  /** the longest range that one TRIM or BLOCK_STATUS is about */
+  rangeBytes: 2 ** 31 - 2 ** 20,
 } as const;

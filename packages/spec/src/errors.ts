@@ -88,6 +88,16 @@ export const errorCodes = {
   NOT_FOUND: { class: 'storage', nbd: 'EIO', meaning: 'the file does not exist' },
   ACCESS_DENIED: { class: 'storage', nbd: 'EPERM', meaning: 'the file may not be opened this way' },
   IN_USE: { class: 'storage', nbd: 'EPERM', meaning: 'another process holds the image' },
+  CONNECT_FAILED: {
+    class: 'storage',
+    nbd: 'EIO',
+    meaning: 'no connection to the server came about: not reached, not in time, or not of the protocol',
+  },
+  CONNECTION_LOST: {
+    class: 'storage',
+    nbd: 'EIO',
+    meaning: 'the connection to the server has ended; what was asked last may be done or not',
+  },
   SOURCE_CHANGED: {
     class: 'storage',
     nbd: 'EIO',

@@ -12,6 +12,8 @@ const packages = {
   libnbd: 'python3-libnbd',
   'qemu-img': 'qemu-utils',
   fio: 'fio',
+  'qemu-nbd': 'qemu-utils',
+  nbdkit: 'nbdkit',
 } as const;
 export type Peer = keyof typeof packages;
 

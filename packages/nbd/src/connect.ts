@@ -1,0 +1,110 @@
+/** Connections to NBD servers: a socket, the handshake with its time limit, and an export as a device, or the list of exports. */
+import { connect as connectSocket } from 'node:net';
+import type { ConnectionOptions } from 'node:tls';
+import { FormatError, StateError, StorageError } from '@qcow2/spec';
+import { aborted, ClientConnection } from './client-connection.ts';
+import { type ListedExport, negotiateExport, negotiateList } from './client-handshake.ts';
+import { ClientStream } from './client-stream.ts';
+import { NbdDevice } from './nbd-device.ts';
+import { limits } from './protocol.ts';
+import { type NamedExport, nbdUri, parseNbdUri } from './uri.ts';
+
+export interface NbdConnectOptions {
+  /** Only read, whatever the server allows. */
+  readonly readOnly?: boolean;
+  /** From the first packet to the end of the handshake; 30 s if not given. */
+  readonly connectTimeoutMs?: number;
+  /** The server is given up when not a byte came for so long while it is asked something; never if not given. */
+  readonly answerTimeoutMs?: number;
+  /** How long `close` waits for the server; 5 s if not given. */
+  readonly graceMs?: number;
+  /** Ends the connection, at any time: what waits fails with ABORTED. */
+  readonly signal?: AbortSignal;
+  /** Encrypted, and not otherwise: how (`node:tls`). `nbds` URIs are so without it, too. */
+  readonly tls?: ConnectionOptions;
+}
+
+/** An export by its URI, or by its parts. */
+export type NbdTarget = string | (Pick<NamedExport, 'address'> & Partial<NamedExport>);
+
+/**
+ * Connect to an export. The device's `close` ends the connection.
+ * @throws CONNECT_FAILED: nobody there, not in time, or not a server of this protocol; NOT_FOUND: no such export; ACCESS_DENIED:
+ *   TLS is wanted, or not had; ABORTED; INVALID_ARGUMENT for another URI
+ */
+export async function connectNbd(target: NbdTarget, options: NbdConnectOptions = {}): Promise<NbdDevice> {
+  const named = namedExport(target);
+  const { exportName, address } = named;
+  const { answerTimeoutMs, graceMs = 5000, readOnly = false, signal } = options;
+  return await shakeHands(named, options, async (stream) => {
+    const negotiated = await negotiateExport(stream, exportName);
+    const { structured, allocationId } = negotiated;
+    const settings = { structured, allocationId, answerTimeoutMs, graceMs };
+    const connection = new ClientConnection(stream.release(), settings);
+    if (signal !== undefined) {
+      const give = (): void => connection.abort(aborted(signal));
+      signal.addEventListener('abort', give, { once: true });
+      connection.closed.then(() => signal.removeEventListener('abort', give));
+    }
+    return new NbdDevice(connection, negotiated, nbdUri(address, exportName), readOnly);
+  });
+}
+
+/** What a server offers, in its order. @throws as `connectNbd`; the export's name does not matter */
+export async function listNbdExports(
+  target: NbdTarget,
+  options: Omit<NbdConnectOptions, 'readOnly' | 'answerTimeoutMs'> = {},
+): Promise<ListedExport[]> {
+  return await shakeHands(namedExport(target), options, async (stream) => {
+    const list = await negotiateList(stream);
+    stream
+      .release()
+      .on('error', () => undefined)
+      .destroySoon();
+    return list;
+  });
+}
+
+function namedExport(target: NbdTarget): NamedExport {
+  const named = typeof target === 'string' ? parseNbdUri(target) : { exportName: '', tls: false, ...target };
+  if (Buffer.byteLength(named.exportName) <= limits.stringBytes) return named;
+  throw new StateError('INVALID_ARGUMENT', 'the name of an export is too long', { field: 'exportName' });
+}
+
+async function shakeHands<T>(
+  { address, tls: encrypted }: NamedExport,
+  { connectTimeoutMs = 30_000, signal, tls }: NbdConnectOptions,
+  action: (stream: ClientStream) => Promise<T>,
+): Promise<T> {
+  if (signal?.aborted === true) throw aborted(signal);
+  const socket = connectSocket('path' in address ? { path: address.path } : { ...address });
+  const stream = new ClientStream(socket, encrypted ? (tls ?? {}) : tls);
+  const timer = setTimeout(() => {
+    stream.fail(new StorageError('CONNECT_FAILED', `no answer within ${connectTimeoutMs} ms`));
+  }, connectTimeoutMs);
+  const give = (): void => stream.fail(aborted(signal!));
+  signal?.addEventListener('abort', give, { once: true });
+  try {
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true);
+    return await action(stream);
+  } catch (error) {
+    stream
+      .release()
+      .on('error', () => undefined)
+      .destroy();
+    throw connectFailure(error);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', give);
+  }
+}
+
+function connectFailure(error: unknown): unknown {
+  if (error instanceof StorageError || error instanceof StateError) return error;
+  if (error instanceof FormatError) {
+    return new StorageError('CONNECT_FAILED', `the server broke the protocol: ${error.message}`, {}, error);
+  }
+  const message = error instanceof Error && error.message !== '' ? error.message : 'not reached';
+  return new StorageError('CONNECT_FAILED', message, {}, error);
+}
