@@ -259,6 +259,8 @@ interface OpenImage {
   readonly below: ImageNode['backing'];
 }
 
+const noBackingFile = "Parameter 'backing' is not supported for an image that names no backing file";
+
 /** What an image names, all the way down. Every file but the top one is only read, and the top one's data file. */
 class BelowImages {
   readonly #top: OpenedFile;
@@ -266,6 +268,8 @@ class BelowImages {
   readonly #options: ChainChoice;
   readonly #compression: ClusterCompression;
   readonly #images = new Map<string, OpenImage>();
+  /** The images that name a backing file. */
+  readonly #asked = new Set<string>();
   readonly #opened: OpenedFile[] = [];
   /** From the top image down. */
   readonly #layers: Omit<OpenedLayer, 'device'>[] = [];
@@ -292,6 +296,11 @@ class BelowImages {
         writableDepth: this.#options.writableDepth,
         below: { compression: this.#compression },
       });
+      const unused = this.#saidOfNothing();
+      if (unused !== undefined) {
+        await chain.close();
+        throw new CommandFailure(`Could not open '${unused}': ${noBackingFile}`);
+      }
       return {
         ...chain,
         close: async () => {
@@ -313,10 +322,19 @@ class BelowImages {
     return this.#layers[depth]?.dataPath;
   }
 
+  /** The image that names no backing file where something is said of one: that must not be passed over. */
+  #saidOfNothing(): string | undefined {
+    for (const [id, { path, below }] of this.#images) {
+      if (below !== undefined && below !== 'none' && !this.#asked.has(id)) return path;
+    }
+    return undefined;
+  }
+
   async #resolve(reference: FileReference): Promise<FoundFile | 'none'> {
     const { role, namedBy } = reference;
     const image = this.#images.get(namedBy)!;
     const said = role === 'backing' ? image.below : undefined;
+    if (role === 'backing') this.#asked.add(namedBy);
     if (said === 'none') return 'none';
     const explain = (error: unknown) => namedFailure(role, besideImage(image.path, reference.name), error);
     try {

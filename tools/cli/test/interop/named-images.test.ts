@@ -226,6 +226,20 @@ describeWith(['qemu-img', 'qemu-io'], 'images named by options, beside qemu-img'
     ).toContain('does not lie in');
   });
 
+  it('what is said of a backing file is not passed over where the image names none', () => {
+    const says = (list: string) =>
+      qcow2(['check', '-r', 'all', ...secrets, '--image-opts', list], { cwd: ours });
+    const plain = 'driver=qcow2,file.filename=aes.qcow2,encrypt.key-secret=base';
+    expect(says(plain).status).toBe(0);
+    expect(says(`${plain},backing=`).status).toBe(0);
+    expect(says(`${plain},backing.file.filename=luks.qcow2`)).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining(
+        "Parameter 'backing' is not supported for an image that names no backing file",
+      ),
+    });
+  });
+
   it('every command that opens a chain keeps to what is said about names', () => {
     for (const command of commands.filter((_, index) => [0, 6, 8].includes(index))) {
       for (const [words, message] of [
