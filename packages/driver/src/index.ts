@@ -35,6 +35,7 @@ export type { JournalProfile, JournalStatus } from './journal-status.ts';
 export { type LoadedHeader, readImageHeader } from './load-header.ts';
 export { type OpenOptions, openImage, probeImage } from './open.ts';
 export { defaultTuning, type JournalOptions, type JournalTuning } from './parts.ts';
+export { type RecoveredDisk, type RecoveredRange, type RecoverOptions, recoverDisk } from './recovery.ts';
 export type { RefcountRepair } from './refcount-rebuild.ts';
 export type { ReferenceKind } from './reference-walk.ts';
 export {

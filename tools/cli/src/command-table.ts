@@ -33,6 +33,11 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import('./commands/verify.ts')).verify,
   },
   {
+    name: 'recover',
+    summary: 'copy what a damaged image still has into a new one, and say what is lost',
+    load: async () => (await import('./commands/recover.ts')).recover,
+  },
+  {
     name: 'amend',
     summary: 'let another passphrase open an encrypted image, or none any more',
     load: async () => (await import('./commands/amend.ts')).amend,
