@@ -107,6 +107,13 @@ export interface DeviceCapabilities {
   readonly preferredBlockBytes: number;
 }
 
+/** A range of bytes in a device. */
+export interface ByteOrigin {
+  readonly device: BlockDevice;
+  readonly offset: number;
+  readonly lengthBytes: number;
+}
+
 export interface BlockDevice {
   readonly capabilities: DeviceCapabilities;
 
@@ -156,6 +163,24 @@ export interface BlockDevice {
    * @throws UNSUPPORTED_OPERATION unless `capabilities.resize`; READ_ONLY, WRITE_FAILED, NO_SPACE, CLOSED
    */
   resize(sizeBytes: number): void | Promise<void>;
+
+  /**
+   * Where the bytes from `offset` on stand in a device below, one for one, as far as they stand there in a row and no further than
+   * `lengthBytes`. Undefined where the first of them do not: they are made (compressed, encrypted, zeros), or only in memory. True until the
+   * device is written to. Absent: nothing is below.
+   * @throws as `extents`
+   */
+  origin?(offset: number, lengthBytes: number): ByteOrigin | undefined | Promise<ByteOrigin | undefined>;
+
+  /**
+   * Copy bytes of another device to `offset`, without a way through this program: like `write` in what is then there, in growing, and
+   * in durability. What is copied is not looked at: zeros are copied too. Absent: never.
+   * @param source is not looked through for where its bytes stand; that is the caller's (`origin`)
+   * @returns bytes copied, from the front on; fewer than asked for where the rest can not be copied so, for whatever reason: it is
+   *   still to be read and written, which says what is wrong, if anything is
+   * @throws OUT_OF_RANGE in the source, or beyond the end unless `growable`; READ_ONLY, NO_SPACE, CLOSED
+   */
+  copyFrom?(source: ByteOrigin, offset: number): number | Promise<number>;
 
   /** Let go of everything. Does not flush. Calling it again does nothing. */
   close(): void | Promise<void>;

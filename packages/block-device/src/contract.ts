@@ -16,6 +16,7 @@
  */
 import type { BlockDevice, DeviceCapabilities } from './block-device.ts';
 import { type Body, checkExtents, fails, filled, reads, type Suite } from './internal/contract-checks.ts';
+import { defineCopies, defineOrigins } from './internal/contract-copies.ts';
 import { compareWithModel } from './internal/contract-model.ts';
 import {
   defineConcurrency,
@@ -79,6 +80,7 @@ export function blockDeviceContract(runner: ContractRunner, subject: ContractSub
   runner.describe(`${subject.name}: block device contract`, () => {
     defineGeneral(suite);
     defineBounds(suite);
+    defineOrigins(suite);
     if (subject.createFrom !== undefined) defineContent(suite, runner);
     if (!capabilities.write) {
       defineReadOnly(suite);
@@ -87,6 +89,7 @@ export function blockDeviceContract(runner: ContractRunner, subject: ContractSub
     defineWrites(suite);
     defineZeroes(suite);
     defineConcurrency(suite);
+    defineCopies(suite);
     if (capabilities.growable) defineGrowth(suite);
     if (capabilities.resize) defineResize(suite);
     else defineNoResize(suite);

@@ -1,5 +1,6 @@
 export type {
   BlockDevice,
+  ByteOrigin,
   DeviceCapabilities,
   Extent,
   ExtentKind,

@@ -10,6 +10,7 @@
 import { StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
 import type {
   BlockDevice,
+  ByteOrigin,
   DeviceCapabilities,
   Extent,
   FlushOptions,
@@ -172,6 +173,17 @@ export class MemoryDevice implements BlockDevice {
     this.#checkSpace(sizeBytes);
     if (sizeBytes < this.#sizeBytes) this.#clear(sizeBytes, this.#sizeBytes);
     this.#sizeBytes = sizeBytes;
+  }
+
+  /** Of memory. */
+  copyFrom({ device, offset: from, lengthBytes }: ByteOrigin, offset: number): number {
+    checkRange(from, lengthBytes, device.sizeBytes);
+    this.#admitWrite(offset, lengthBytes);
+    if (!(device instanceof MemoryDevice)) return 0;
+    const bytes = new Uint8Array(lengthBytes);
+    device.read(from, bytes);
+    this.#put(offset, bytes);
+    return lengthBytes;
   }
 
   close(): void {

@@ -1,6 +1,7 @@
 /** A device that may be looked at and not touched, whatever the one below allows: a backing file, for instance. */
 import { StateError } from '@qcow2/spec';
-import type { BlockDevice, DeviceCapabilities, Extent, ReadOptions } from './block-device.ts';
+import type { BlockDevice, ByteOrigin, DeviceCapabilities, Extent, ReadOptions } from './block-device.ts';
+import { checkRange } from './request.ts';
 import { readOnlyCapabilities, UnwritableDevice } from './unwritable-device.ts';
 
 export class ReadOnlyDevice extends UnwritableDevice implements BlockDevice {
@@ -29,6 +30,12 @@ export class ReadOnlyDevice extends UnwritableDevice implements BlockDevice {
 
   extents(offset: number, lengthBytes: number): readonly Extent[] | Promise<readonly Extent[]> {
     return this.#below.extents(offset, lengthBytes);
+  }
+
+  origin(offset: number, lengthBytes: number): ByteOrigin | undefined {
+    this.checkOpen();
+    checkRange(offset, lengthBytes, this.sizeBytes);
+    return { device: this.#below, offset, lengthBytes };
   }
 
   close(): void | Promise<void> {

@@ -39,7 +39,10 @@ import type { ClusterRange } from './sector-map.ts';
 import { isInPlace, kindRuns, mapped, withZeros } from './sub-clusters.ts';
 
 /** Clusters that one change maps at most: its descriptors must fit a record of a small ring. */
-const longestRun = 64;
+export const longestRun = 64;
+
+/** Bring bytes to a place that nobody reads yet. @returns how many, from the front on */
+export type FillRun = (hostOffset: number, guestOffset: number, lengthBytes: number) => Task<number>;
 
 export class ClusterWriter {
   readonly #core: ImageCore;
@@ -98,8 +101,16 @@ export class ClusterWriter {
         if (isInPlace(next, clusterBytes, 0, clusterBytes)) break;
         wanted++;
       }
-      done += yield* this.#writeNewRun(guestCluster + done, wanted, bytes.subarray(done * clusterBytes));
+      const left = bytes.subarray(done * clusterBytes);
+      done += yield* this.newRun(guestCluster + done, wanted, (hostOffset, guestOffset, lengthBytes) =>
+        this.#writeAll(hostOffset, guestOffset, left.subarray(0, lengthBytes)),
+      );
     }
+  }
+
+  *#writeAll(hostOffset: number, guestOffset: number, bytes: Uint8Array): Task<number> {
+    yield* this.#core.data.write(hostOffset, guestOffset, bytes);
+    return bytes.length;
   }
 
   /** Part of a cluster, not in the overlay. */
@@ -271,7 +282,11 @@ export class ClusterWriter {
     }
   }
 
-  *#writeNewRun(guestCluster: number, wanted: number, bytes: Uint8Array): Task<number> {
+  /**
+   * Whole clusters get new places, in a row, are filled there, and mapped. What was not filled to its end stays as it is mapped.
+   * @returns clusters that were mapped, from the first on; none where nothing was filled
+   */
+  *newRun(guestCluster: number, wanted: number, fill: FillRun): Task<number> {
     const { clusterBytes, l2Entries } = this.#core;
     // The update of a run stays within one L2 table.
     const inTable = l2Entries - (guestCluster % l2Entries);
@@ -280,10 +295,17 @@ export class ClusterWriter {
     const run = own ?? (yield* this.#allocator.allocate(Math.min(wanted, inTable)));
     const update = this.update();
     let overZeros = run.fresh;
+    let count = 0;
     try {
-      const whole = bytes.subarray(0, run.count * clusterBytes);
-      yield* this.#core.data.write(run.first * clusterBytes, guestCluster * clusterBytes, whole);
-      for (let i = 0; i < run.count; i++) {
+      const filled = yield* fill(
+        run.first * clusterBytes,
+        guestCluster * clusterBytes,
+        run.count * clusterBytes,
+      );
+      count = Math.floor(filled / clusterBytes);
+      if (own === undefined) this.#allocator.unreserve(run.first + count, run.count - count);
+      if (count === 0) return 0;
+      for (let i = 0; i < count; i++) {
         const before = yield* this.#mappings.lookup(guestCluster + i);
         overZeros &&= this.#reader.readsAsZeros(guestCluster + i, before);
         if (own === undefined) {
@@ -297,7 +319,7 @@ export class ClusterWriter {
       if (own === undefined) this.#allocator.unreserve(run.first, run.count);
       throw error;
     }
-    return run.count;
+    return count;
   }
 
   /**

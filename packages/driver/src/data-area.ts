@@ -18,6 +18,7 @@
  */
 import {
   type BlockDevice,
+  type ByteOrigin,
   type Extent,
   isPromise,
   readPadded,
@@ -146,6 +147,33 @@ export class DataArea {
     if (isPromise(done)) yield done;
     this.noteWritten();
     this.#guestBytesWritten += bytes.length;
+  }
+
+  /** Where bytes that stand in place can be copied from as they are; undefined where they can not. May tell less than the range. */
+  origin(hostOffset: number, lengthBytes: number): ByteOrigin | undefined {
+    const device = this.#device ?? refuseMissing(this.#core.header);
+    const inFile = Math.min(lengthBytes, device.sizeBytes - hostOffset);
+    return this.copies && inFile > 0 ? { device, offset: hostOffset, lengthBytes: inFile } : undefined;
+  }
+
+  /** Whether bytes of another device may come in by `copy`. */
+  get takesCopies(): boolean {
+    return this.copies && this.#device?.copyFrom !== undefined;
+  }
+
+  /**
+   * As `write`, for bytes of another device, which the device below copies by itself. Within the disk.
+   * @returns bytes copied, from the front on
+   */
+  *copy(hostOffset: number, source: ByteOrigin): Task<number> {
+    const device = this.#device ?? refuseMissing(this.#core.header);
+    if (!this.copies || device.copyFrom === undefined) return 0;
+    if (this.isExternal) this.#noteReach(hostOffset + source.lengthBytes);
+    else this.#core.refuseMetadata(hostOffset, source.lengthBytes);
+    const copied = yield* wait(device.copyFrom(source, hostOffset));
+    this.noteWritten();
+    this.#guestBytesWritten += copied;
+    return copied;
   }
 
   /** As `write`, for bytes around the guest's. They were read from where the guest saw them before. */

@@ -1,5 +1,5 @@
 /** What a guest range is made of: data, zeros, or nothing of the image's own; and where that stands. */
-import { type Extent, pushExtent, type Task } from '@qcow2/block-device';
+import { type ByteOrigin, type Extent, pushExtent, type Task } from '@qcow2/block-device';
 import { clusterKind } from '@qcow2/codec';
 import type { GuestOverlay } from './guest-overlay.ts';
 import type { ImageCore } from './image-core.ts';
@@ -59,6 +59,26 @@ export function* placedExtents(
     at += length;
   }
   return extents;
+}
+
+/** Where the beginning of a guest range stands one for one, in the image's file, its data file, or the backing file; see `BlockDevice.origin`. */
+export function* guestOrigin(
+  core: ImageCore,
+  mappings: MappingTable,
+  held: { readonly overlay: GuestOverlay; readonly pending: PendingClusters },
+  offset: number,
+  lengthBytes: number,
+): Task<ByteOrigin | undefined> {
+  const [first] = yield* placedExtents(core, mappings, held, offset, lengthBytes);
+  // What the log is still to bring in stands elsewhere.
+  if (first === undefined || !core.fills.isEmpty) return undefined;
+  if (first.kind === 'data') {
+    return first.hostOffset === undefined ? undefined : core.data.origin(first.hostOffset, first.lengthBytes);
+  }
+  const { backing } = core;
+  const inBacking = Math.min(first.lengthBytes, (backing?.sizeBytes ?? 0) - offset);
+  if (first.kind !== 'hole' || backing === undefined || inBacking <= 0) return undefined;
+  return { device: backing, offset, lengthBytes: inBacking };
 }
 
 /** Bytes from a cluster's start on that no L2 table maps, up to where the next table would take over; a whole table at a time. */

@@ -5,6 +5,7 @@
  */
 import {
   type BlockDevice,
+  type ByteOrigin,
   checkRange,
   checkSize,
   type DeviceCapabilities,
@@ -29,10 +30,11 @@ import {
   removeBitmap,
 } from './bitmap-operations.ts';
 import type { BitmapInfo, DirtyRange } from './bitmaps.ts';
+import { copyClusters } from './cluster-copier.ts';
 import { readL1 } from './detached-table.ts';
 import type { EncryptionHeaderArea } from './encryption.ts';
 import { encryptionHeaderArea } from './encryption-header.ts';
-import { guestExtents, type PlacedExtent, placedExtents } from './extents.ts';
+import { guestExtents, guestOrigin, type PlacedExtent, placedExtents } from './extents.ts';
 import type { ImageCacheCounters } from './image-core.ts';
 import { ImageRequests } from './image-requests.ts';
 import type { ZeroMode } from './image-writer.ts';
@@ -169,6 +171,17 @@ export class Qcow2Image implements BlockDevice {
     return run(this.#requests.guard(this.#writeCompressed(offset, bytes)));
   }
 
+  /** Whole clusters are copied by the device below; of an encrypted image none are. @throws as `write` */
+  async copyFrom(source: ByteOrigin, offset: number): Promise<number> {
+    this.#requests.refuseWrite(offset, source.lengthBytes);
+    return await copyClusters(this.#parts, this.#requests, source, offset);
+  }
+
+  origin(offset: number, lengthBytes: number): ByteOrigin | undefined | Promise<ByteOrigin | undefined> {
+    const { core, mappings } = this.#readable(offset, lengthBytes);
+    return run(guestOrigin(core, mappings, this.#parts, offset, lengthBytes));
+  }
+
   writeZeroes(offset: number, lengthBytes: number, options?: WriteZeroesOptions): void | Promise<void> {
     this.#requests.refuseWrite(offset, lengthBytes);
     return this.#zero(offset, lengthBytes, { unmap: options?.mayUnmap ?? false, discard: false }, options);
@@ -222,11 +235,15 @@ export class Qcow2Image implements BlockDevice {
   }
 
   extents(offset: number, lengthBytes: number): readonly Extent[] | Promise<readonly Extent[]> {
+    const { core, mappings } = this.#readable(offset, lengthBytes);
+    return run(guestExtents(core, mappings, this.#parts, offset, lengthBytes));
+  }
+
+  #readable(offset: number, lengthBytes: number): ImageParts {
     this.#requests.refuseClosed();
     checkRange(offset, lengthBytes, this.sizeBytes);
     this.#requests.refuseUnreachable();
-    const { core, mappings } = this.#parts;
-    return run(guestExtents(core, mappings, this.#parts, offset, lengthBytes));
+    return this.#parts;
   }
 
   /** As `extents`, and where in the file the bytes stand. @throws as `extents` */
@@ -234,10 +251,7 @@ export class Qcow2Image implements BlockDevice {
     offset: number,
     lengthBytes: number,
   ): readonly PlacedExtent[] | Promise<readonly PlacedExtent[]> {
-    this.#requests.refuseClosed();
-    checkRange(offset, lengthBytes, this.sizeBytes);
-    this.#requests.refuseUnreachable();
-    const { core, mappings } = this.#parts;
+    const { core, mappings } = this.#readable(offset, lengthBytes);
     return run(placedExtents(core, mappings, this.#parts, offset, lengthBytes));
   }
 

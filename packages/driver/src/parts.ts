@@ -17,6 +17,7 @@ import {
 import { cryptMethods, type Qcow2Error, UnsupportedFeatureError } from '@qcow2/spec';
 import { Allocator } from './allocator.ts';
 import { hasBitmaps, ImageBitmaps } from './bitmaps.ts';
+import { ClusterCopier } from './cluster-copier.ts';
 import { ClusterReader } from './cluster-reader.ts';
 import { ClusterWriter } from './cluster-writer.ts';
 import { CompressedReader } from './compressed-reader.ts';
@@ -110,6 +111,7 @@ export class ImageParts {
   readonly reader: ClusterReader;
   readonly clusterWriter: ClusterWriter;
   readonly compressedWriter: CompressedWriter;
+  readonly copier: ClusterCopier;
   readonly bitmaps = new ImageBitmaps(this);
   /** Held by operations of many changes, and by whatever must not meet one: rest, and changes of the journal. */
   readonly operations = new Mutex();
@@ -147,6 +149,7 @@ export class ImageParts {
     this.reader = new ClusterReader(core, mappings, overlay, allocator, pending, compressed);
     this.clusterWriter = new ClusterWriter(core, mappings, allocator, this.reader, overlay, pending);
     const { l2 } = this.clusterWriter;
+    this.copier = new ClusterCopier(core, mappings, this.clusterWriter, overlay, pending);
     this.compressedWriter = new CompressedWriter(core, mappings, allocator, l2, compressed.gate);
     this.writer = this.#imageWriter(0, 0);
   }

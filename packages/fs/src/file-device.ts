@@ -15,6 +15,7 @@
  */
 import {
   type BlockDevice,
+  type ByteOrigin,
   checkRange,
   checkSize,
   type DeviceCapabilities,
@@ -29,7 +30,7 @@ import {
   wait,
 } from '@qcow2/block-device';
 import { StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
-import { fileError, isPassing } from './file-error.ts';
+import { errnoOf, fileError, isPassing } from './file-error.ts';
 import type { FlushMode } from './flush-policy.ts';
 import { ImageLock, type ImageUse } from './image-lock.ts';
 import { DataSync } from './internal/data-sync.ts';
@@ -206,6 +207,17 @@ export class FileDevice implements BlockDevice {
     }
   }
 
+  /** From another file, by the kernel, in the thread pool. */
+  copyFrom({ device, offset: from, lengthBytes }: ByteOrigin, offset: number): number | Promise<number> {
+    checkRange(from, lengthBytes, device.sizeBytes);
+    this.#admitWrite(offset, lengthBytes);
+    const { native } = this.#calls;
+    if (lengthBytes === 0 || native === undefined || device === this || !(device instanceof FileDevice))
+      return 0;
+    const copying = () => this.#copy(native, device, from, offset, lengthBytes);
+    return this.#tracked(this.#alone(offset, offset + lengthBytes, true, copying));
+  }
+
   /**
    * Set space aside, so that writing there can not fail for want of it; the bytes stay what they are. The file grows
    * to the end of the range, new bytes read as zeros. Durable after a flush.
@@ -352,6 +364,41 @@ export class FileDevice implements BlockDevice {
       // meanwhile need not have seen this write.
       this.#sync.touch();
     }
+  }
+
+  /**
+   * A source that is being written to is not waited for: two files that are copied to each other would wait for ever. Any failure
+   * ends the copy where it stands: who reads and writes the rest meets it again, and knows of which file it is.
+   */
+  *#copy(
+    native: NativeCalls,
+    source: FileDevice,
+    from: number,
+    to: number,
+    lengthBytes: number,
+  ): Task<number> {
+    const end = from + lengthBytes;
+    if (source.#closed || source.#ranges.conflicts(from, end, false)) return 0;
+    const lock = yield* source.#ranges.acquire(from, end, false);
+    source.#inFlight.enter();
+    let done = 0;
+    try {
+      while (done < lengthBytes) {
+        const most = Math.min(lengthBytes - done, callLimitBytes);
+        const call = native.copyRangeInThread(source.#fd, from + done, this.#fd, to + done, most);
+        const count = yield* wait(call);
+        if (count === 0) break;
+        this.#grownTo(to + done, count);
+        done += count;
+      }
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error;
+    } finally {
+      this.#sync.touch();
+      source.#ranges.release(lock);
+      source.#inFlight.leave();
+    }
+    return done;
   }
 
   /** Call by call: after a failure the file ends where the last successful one left it. */

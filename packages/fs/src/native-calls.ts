@@ -40,6 +40,14 @@ export interface NativeCalls {
   readCached(fd: number, into: Uint8Array, offset: number): number | undefined;
   /** copy_file_range: bytes from file to file inside the kernel. @returns bytes copied, 0 at the source's end */
   copyRange(from: number, fromOffset: number, to: number, toOffset: number, lengthBytes: number): number;
+  /** The same in the thread pool. */
+  copyRangeInThread(
+    from: number,
+    fromOffset: number,
+    to: number,
+    toOffset: number,
+    lengthBytes: number,
+  ): Promise<number>;
   /** Take a lock of the open file description, without waiting. @returns whether it was to be had */
   lock(fd: number, kind: FileLockKind, offset: number, lengthBytes: number): boolean;
   unlock(fd: number, offset: number, lengthBytes: number): void;

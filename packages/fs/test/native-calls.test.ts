@@ -132,6 +132,18 @@ describe('native calls', () => {
     closeSync(fd);
   });
 
+  it('copy in the thread pool as on this thread', async () => {
+    const at = path();
+    const [from, to] = [opened(), opened(at)];
+    writeSync(from, new Uint8Array(5000).fill(7));
+    expect(await native.copyRangeInThread(from, 1000, to, 10, 6000)).toBe(4000);
+    expect(await native.copyRangeInThread(from, 5000, to, 10, 6000)).toBe(0);
+    expect(readFileSync(at)).toEqual(Buffer.concat([Buffer.alloc(10), Buffer.alloc(4000, 7)]));
+    await expect(native.copyRangeInThread(from, 0, from, 10, 100)).rejects.toMatchObject({ code: 'EINVAL' });
+    closeSync(from);
+    closeSync(to);
+  });
+
   it('copy from file to file, as far as the source goes', () => {
     const from = opened();
     const at = path();

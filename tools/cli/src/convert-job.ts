@@ -30,6 +30,8 @@ export interface ConvertJob {
   /** Zeros of this length take no space; 0: everything does. */
   readonly sparseBytes: number;
   readonly compressed: boolean;
+  /** Let the system copy from file to file, where it can. */
+  readonly offload: boolean;
   readonly salvage: boolean;
   readonly bytesPerSecond: number | undefined;
   readonly bitmaps: 'none' | 'all' | 'sound';

@@ -171,6 +171,8 @@ export interface TargetWriting {
   readonly compressed: boolean;
   /** Zeros of this length take no space; 0: they do. */
   readonly sparseBytes: number;
+  /** Bytes are copied by whoever has them, where that can be. */
+  readonly offload?: boolean;
 }
 
 const usualUnitBytes = 4096;
@@ -190,6 +192,10 @@ export function copyTarget({ image, readsZeros }: OpenedTarget, how: TargetWriti
       how.compressed && qcow2 !== undefined
         ? qcow2.writeCompressed(offset, bytes)
         : device.write(offset, bytes),
+    copyFrom:
+      how.offload === true && device.copyFrom !== undefined
+        ? async (offset, from) => (await device.copyFrom?.(from, offset)) ?? 0
+        : undefined,
     zero: (offset, lengthBytes) =>
       readsZeros ? undefined : zeroInPieces(image, offset, lengthBytes, unitBytes),
   };

@@ -1,5 +1,12 @@
 /** A raw file as a disk of whole sectors, which is how QEMU sees it: what its last sector lacks reads as zeros. */
-import { type BlockDevice, type Extent, pushExtent, ReadOnlyDevice, readPadded } from '@qcow2/block-device';
+import {
+  type BlockDevice,
+  type ByteOrigin,
+  type Extent,
+  pushExtent,
+  ReadOnlyDevice,
+  readPadded,
+} from '@qcow2/block-device';
 
 const sectorBytes = 512;
 
@@ -17,6 +24,11 @@ class WholeSectors extends ReadOnlyDevice {
 
   override read(offset: number, into: Uint8Array): void | Promise<void> {
     return readPadded(this.#file, offset, into);
+  }
+
+  override origin(offset: number, lengthBytes: number): ByteOrigin | undefined {
+    const inFile = Math.min(lengthBytes, this.#file.sizeBytes - offset);
+    return inFile > 0 ? super.origin(offset, inFile) : undefined;
   }
 
   override async extents(offset: number, lengthBytes: number): Promise<readonly Extent[]> {

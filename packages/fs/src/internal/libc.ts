@@ -111,7 +111,7 @@ function transferCalls({
   koffi,
   failure,
   lastCode,
-}: Libc): Pick<NativeCalls, 'readCached' | 'copyRange'> {
+}: Libc): Pick<NativeCalls, 'readCached' | 'copyRange' | 'copyRangeInThread'> {
   const iovec = koffi.pointer(koffi.struct({ base: 'void *', lengthBytes: 'size_t' }));
   const preadv2 = functions.func('preadv2', 'int64_t', ['int', iovec, 'int', 'int64_t', 'int']);
   const copyFileRange = functions.func(
@@ -135,6 +135,22 @@ function transferCalls({
       const count = Number(copyFileRange(from, source, to, target, lengthBytes, 0));
       if (count < 0) throw failure('copy_file_range');
       return count;
+    },
+
+    copyRangeInThread(from, fromOffset, to, toOffset, lengthBytes) {
+      checkNumbers(fromOffset, toOffset, lengthBytes);
+      const offsets = [fromOffset, toOffset].map((offset) => BigInt64Array.of(BigInt(offset)));
+      return new Promise((resolve, reject) => {
+        const done = (error: unknown, result: unknown): void => {
+          // The call writes to both until it is done; nothing else holds them.
+          offsets.length = 0;
+          const count = Number(result);
+          if (error) reject(error);
+          else if (count >= 0) resolve(count);
+          else reject(failure('copy_file_range'));
+        };
+        copyFileRange.async(from, offsets[0], to, offsets[1], lengthBytes, 0, done);
+      });
     },
   };
 }

@@ -96,6 +96,8 @@ export function playedDisk(status: FileStatus, sizeBytes: number, atEnd?: string
 export class LoggedNative implements NativeCalls {
   readonly log: string[] = [];
   readonly lacking = new Set<AllocationChange>();
+  /** The error number of every copy; none if not set. */
+  refusesCopies: string | undefined;
   /** Called before each change; what it throws is the call's failure. */
   before: (change: AllocationChange) => void = () => undefined;
   readonly #real = realNative();
@@ -111,6 +113,17 @@ export class LoggedNative implements NativeCalls {
   readonly seek = this.#real.seek;
   readonly readCached = this.#real.readCached;
   readonly copyRange = this.#real.copyRange;
+  readonly copyRangeInThread: NativeCalls['copyRangeInThread'] = async (
+    from,
+    fromOffset,
+    to,
+    toOffset,
+    lengthBytes,
+  ) => {
+    this.log.push(`copy ${fromOffset} to ${toOffset}+${lengthBytes}`);
+    if (this.refusesCopies !== undefined) throw systemError(this.refusesCopies);
+    return await this.#real.copyRangeInThread(from, fromOffset, to, toOffset, lengthBytes);
+  };
   readonly lock = this.#real.lock;
   readonly unlock = this.#real.unlock;
   readonly isLocked = this.#real.isLocked;

@@ -2,7 +2,7 @@
  * What of a disk is to be copied: pieces in order, from what the source is made of. A plan knows nothing of how pieces are read or
  * written; `disk-copy.ts` does, and knows nothing of why.
  */
-import type { BlockDevice } from '@qcow2/block-device';
+import type { BlockDevice, ByteOrigin } from '@qcow2/block-device';
 import { type BlockStatus, blockStatuses } from '../block-status.ts';
 import type { OpenedLayer } from '../open-image.ts';
 
@@ -18,6 +18,8 @@ export interface CopyPiece {
 /** Where the bytes of pieces are read, at the offsets that they have in the target. */
 export interface CopyReader {
   read(offset: number, into: Uint8Array): void | Promise<void>;
+  /** Where a range stands byte for byte in a file, as far as it does in a row; undefined where its beginning does not. Absent: nowhere. */
+  origin?(offset: number, lengthBytes: number): ByteOrigin | undefined | Promise<ByteOrigin | undefined>;
 }
 
 /** A disk that is read, and where the target has it. */
@@ -64,7 +66,25 @@ export function joinedReader(sources: readonly CopySource[]): CopyReader {
         if (from < until) await device.read(from - startsAt, into.subarray(from - offset, until - offset));
       }
     },
+    async origin(offset, lengthBytes) {
+      for (const { device, startsAt } of sources) {
+        const inDisk = Math.min(lengthBytes, startsAt + device.sizeBytes - offset);
+        if (offset >= startsAt && inDisk > 0) {
+          return await lowestOrigin({ device, offset: offset - startsAt, lengthBytes: inDisk });
+        }
+      }
+      return undefined;
+    },
   };
+}
+
+/** Through images and what is around files, down to what has nothing below. */
+async function lowestOrigin(range: ByteOrigin): Promise<ByteOrigin | undefined> {
+  let origin: ByteOrigin | undefined = range;
+  while (origin?.device.origin !== undefined) {
+    origin = await origin.device.origin(origin.offset, origin.lengthBytes);
+  }
+  return origin;
 }
 
 /**

@@ -1,3 +1,4 @@
+import { type ByteOrigin, MemoryDevice } from '@qcow2/block-device';
 import { StorageError } from '@qcow2/spec';
 import { describe, expect, test } from 'vitest';
 import type { CopyPiece, PieceKind } from './copy-plan.ts';
@@ -136,6 +137,49 @@ describe('copying pieces', () => {
     await expect(copyPieces(asynchronously(pieces(2)), reader, played, options)).rejects.toThrow(
       'error while reading at byte 1024: no',
     );
+  });
+
+  test('where the target copies by itself, pieces are not read, but for what it leaves', async () => {
+    const played = new Played(8 * unitBytes);
+    const file = new MemoryDevice();
+    const asked: string[] = [];
+    let most = Number.POSITIVE_INFINITY;
+    const copyFrom = async (offset: number, from: ByteOrigin): Promise<number> => {
+      asked.push(`${offset}+${from.lengthBytes} at ${from.offset}`);
+      const copied = Math.min(from.lengthBytes, most);
+      played.bytes.set(played.source.subarray(offset, offset + copied), offset);
+      return copied;
+    };
+    const run = async (places: (offset: number, lengthBytes: number) => ByteOrigin | undefined) => {
+      for (const log of [asked, played.done]) log.length = 0;
+      played.bytes.fill(255);
+      const { placeBytes, write, zero } = played;
+      const target = { placeBytes, unitBytes, copyFrom, write: write.bind(played), zero: zero.bind(played) };
+      const reader = { ...played.reader, origin: places };
+      const whole = { kind: 'data', offset: 0, lengthBytes: 4 * unitBytes } as const;
+      const rest = { kind: 'data', offset: 4 * unitBytes, lengthBytes: 4 * unitBytes } as const;
+      const options = { workers: 1, inOrder: true, findZeros: true };
+      await copyPieces(asynchronously([whole, rest]), reader, target, options);
+      expect(played.bytes).toEqual(played.source);
+    };
+    await run((offset, lengthBytes) => ({ device: file, offset: offset + 77, lengthBytes }));
+    expect([asked, played.done]).toEqual([['0+4096 at 77', '4096+4096 at 4173'], []]);
+    // A row that ends within a place is copied up to there; what stands nowhere is read.
+    await run((offset, lengthBytes) =>
+      offset < 4096 ? { device: file, offset, lengthBytes: Math.min(lengthBytes, 2500) } : undefined,
+    );
+    expect(asked).toEqual(['0+2048 at 0', '2048+2048 at 2048']);
+    expect(played.done).toEqual(['write 4096+4096']);
+    // What is refused once is not asked again.
+    most = 1024;
+    await run((offset, lengthBytes) => ({ device: file, offset, lengthBytes }));
+    expect(asked).toEqual(['0+4096 at 0']);
+    expect(played.done).toEqual(['write 1024+3072', 'write 4096+4096']);
+    // Where nobody knows a place, reading says what is wrong.
+    await run(() => {
+      throw new StorageError('READ_FAILED', 'a table can not be read');
+    });
+    expect(asked).toEqual([]);
   });
 
   test('told to stop, it takes no other piece', async () => {

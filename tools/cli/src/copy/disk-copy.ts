@@ -3,9 +3,11 @@
  * written; in the order of the plan, or as they come.
  *
  * Invariants: a worker holds one buffer of `pieceBytes` and nothing else, so memory is bounded by `workers`; a piece is taken from the
- * plan only by a worker that is ready for it; with `inOrder` the writes of a piece begin when those of the piece before are done. The first
+ * plan only by a worker that is ready for it; with `inOrder` the writes of a piece begin when those of the piece before are done. Where
+ * the target copies by itself (`copyFrom`), pieces are not read until that is refused once; then all of them are. The first
  * failure ends the copy when every worker has come to rest: nobody uses the target behind the caller's back.
  */
+import type { ByteOrigin } from '@qcow2/block-device';
 import { Qcow2Error, StateError } from '@qcow2/spec';
 import { CommandFailure, describeError } from '../failures.ts';
 import { isZero } from '../zero-search.ts';
@@ -19,6 +21,8 @@ export interface CopyTarget {
   /** Zeros are looked for in ranges of this length; a multiple of `placeBytes`. */
   readonly unitBytes: number;
   write(offset: number, bytes: Uint8Array): void | Promise<void>;
+  /** Copy from a file without reading it here. @returns bytes copied, from the front on. Absent: never */
+  readonly copyFrom?: ((offset: number, from: ByteOrigin) => Promise<number>) | undefined;
   /** The range is to read as zeros; nothing is done where it does. */
   zero(offset: number, lengthBytes: number): void | Promise<void>;
 }
@@ -67,6 +71,8 @@ class Copy {
   /** Resolves when the writes of every piece taken so far are done. */
   #written: Promise<void> = Promise.resolve();
   #failed = false;
+  /** The target copies by itself, as far as is known. */
+  #offloads: boolean;
 
   constructor(
     pieces: AsyncIterator<CopyPiece>,
@@ -78,6 +84,7 @@ class Copy {
     this.#source = source;
     this.#target = target;
     this.#options = options;
+    this.#offloads = target.copyFrom !== undefined;
   }
 
   async work(): Promise<void> {
@@ -89,13 +96,22 @@ class Copy {
         const { piece, turn, done } = taken;
         try {
           if (piece.kind === 'data') {
-            buffer ??= new Uint8Array(pieceBytesFor(this.#target.unitBytes));
-            const bytes = buffer.subarray(0, piece.lengthBytes);
-            await this.#options.pace?.take(bytes.length);
-            await this.#read(piece.offset, bytes);
-            if (this.#options.inOrder) await turn;
-            if (this.#failed) return;
-            await this.#writeData(piece.offset, bytes);
+            await this.#options.pace?.take(piece.lengthBytes);
+            let { offset } = piece;
+            if (this.#offloads) {
+              if (this.#options.inOrder) await turn;
+              if (this.#failed) return;
+              offset += await this.#offload(piece);
+            }
+            const left = piece.offset + piece.lengthBytes - offset;
+            if (left > 0) {
+              buffer ??= new Uint8Array(pieceBytesFor(this.#target.unitBytes));
+              const bytes = buffer.subarray(0, left);
+              await this.#read(offset, bytes);
+              if (this.#options.inOrder) await turn;
+              if (this.#failed) return;
+              await this.#writeData(offset, bytes);
+            }
           } else if (piece.kind === 'zero') {
             if (this.#options.inOrder) await turn;
             if (this.#failed) return;
@@ -126,6 +142,41 @@ class Copy {
     });
     this.#taking = taking.catch(() => undefined);
     return taking;
+  }
+
+  /**
+   * Have whole places of a piece copied, as far as they stand in files in a row. As with qemu-img, what refuses one copy is not asked
+   * again. @returns bytes copied, from the front on
+   */
+  async #offload({ offset, lengthBytes }: CopyPiece): Promise<number> {
+    const { placeBytes, copyFrom } = this.#target;
+    let done = 0;
+    while (copyFrom !== undefined && done < lengthBytes) {
+      const at = offset + done;
+      const from = await this.#originOf(at, lengthBytes - done);
+      const wholeBytes = from === undefined ? 0 : from.lengthBytes - (from.lengthBytes % placeBytes);
+      if (from === undefined || wholeBytes === 0) break;
+      let copied = 0;
+      await writing(at, async () => {
+        copied = await copyFrom(at, { ...from, lengthBytes: wholeBytes });
+      });
+      done += copied;
+      if (copied < wholeBytes) {
+        this.#offloads = false;
+        break;
+      }
+    }
+    return done;
+  }
+
+  /** What can not be told is read, and then says why. */
+  async #originOf(offset: number, lengthBytes: number): Promise<ByteOrigin | undefined> {
+    try {
+      return await this.#source.origin?.(offset, lengthBytes);
+    } catch (error) {
+      if (error instanceof Qcow2Error) return undefined;
+      throw error;
+    }
   }
 
   async #read(offset: number, into: Uint8Array): Promise<void> {
