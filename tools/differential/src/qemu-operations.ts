@@ -3,13 +3,15 @@
  *
  * What QEMU is known to do otherwise is not asked for here: a compressed write over a cluster that is there (it leaks that one);
  * snapshots where a refcount has no room (it finds that out half way); a larger disk where the old one ended within a cluster
- * (it shows what a smaller disk hid), or that a version 2 image would have to hide a backing file from (it can not).
+ * (it shows what a smaller disk hid), or that a version 2 image would have to hide a backing file from (it can not). And in one process no
+ * compressed write where it might go into somebody's data (`packed-clusters.ts`).
  */
 
 import type { SeededRandom } from '@qcow2/seeded';
 import { Disagreement } from './disagreement.ts';
 import { drawClusters, drawRange, wholeClusters } from './guest-operations.ts';
 import { drawSize, isNarrow } from './image-operations.ts';
+import { PackedClusters } from './packed-clusters.ts';
 import type { Operation, Scene } from './scene.ts';
 import { drawJournal } from './subject.ts';
 import { verifyClosed, verifyOpen } from './verification.ts';
@@ -23,12 +25,13 @@ interface Turn {
 }
 
 /** One request, as qemu-io has it, and what the model makes of it. */
-function request(scene: Scene, random: SeededRandom): string[] {
+function request(scene: Scene, random: SeededRandom, packed: PackedClusters): string[] {
   const { kind, model } = scene;
   const doing = random.pick(['write', 'write', 'write', 'zero', 'unmap', 'discard', 'compressed'] as const);
   if (doing === 'discard') {
     const { offset, lengthBytes } = drawRange(scene, random, [512, kind.clusterBytes]);
     discard(scene, offset, lengthBytes);
+    packed.replace(offset, lengthBytes, false);
     return [`discard ${offset} ${lengthBytes}`];
   }
   if (doing === 'compressed') {
@@ -36,13 +39,17 @@ function request(scene: Scene, random: SeededRandom): string[] {
     if (kind.data !== 'inside' || kind.encryption !== 'none' || !clears) return ['flush'];
     const { offset, lengthBytes } = drawClusters(scene, random, 3);
     const byte = random.below(256);
+    if (!packed.mayGoOn) return ['flush'];
     discard(scene, offset, lengthBytes);
     model.fill(offset, lengthBytes, byte);
+    packed.pack(offset, lengthBytes);
     return [`discard ${offset} ${lengthBytes}`, `write -c -P ${byte} ${offset} ${lengthBytes}`];
   }
   const { offset, lengthBytes } = drawRange(scene, random);
   const byte = doing === 'write' ? 1 + random.below(255) : 0;
   model.fill(offset, lengthBytes, byte);
+  // Zeros too are data where they are not whole clusters.
+  packed.replace(offset, lengthBytes, true);
   const how = { write: `write -P ${byte}`, zero: 'write -z', unmap: 'write -z -u' }[doing];
   return [`${how} ${offset} ${lengthBytes}`];
 }
@@ -55,8 +62,14 @@ function discard(scene: Scene, offset: number, lengthBytes: number): void {
   model.discard(offset, lengthBytes, zeroed);
 }
 
+/** What one process of qemu-io is to do. */
+export function drawRequests(scene: Scene, random: SeededRandom): string[] {
+  const packed = new PackedClusters(scene.kind.clusterBytes);
+  return Array.from({ length: 1 + random.below(5) }, () => request(scene, random, packed)).flat();
+}
+
 function requests(scene: Scene, random: SeededRandom): string {
-  const commands = Array.from({ length: 1 + random.below(5) }, () => request(scene, random)).flat();
+  const commands = drawRequests(scene, random);
   scene.qemu.io(commands);
   return commands.join('; ');
 }
