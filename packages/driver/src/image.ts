@@ -210,7 +210,8 @@ export class Qcow2Image implements BlockDevice {
   }
 
   /**
-   * Name another backing file, or none; nothing of it is opened, and what this open image shows stays as it was opened. What was written
+   * Name another backing file, or none; nothing of it is opened, and what this open image shows stays as it was opened. So it is to be closed
+   * next: what is discarded, or uncovered by growth, would still be so over the old one. What was written
    * before is durable before the name is, and the name on return. A crash leaves the old name and format, or the new.
    * @throws INVALID_ARGUMENT for a name that no image can have, or beside a raw data file; NO_SPACE where the header's cluster has no room.
    *   Nothing is changed then

@@ -3,10 +3,10 @@
  * those from after it, then only these. What a bitmap that is turned off or merged has to say from then on is what
  * it says right before: the living system is asked, and what it answers is held against what was written elsewhere.
  *
- * What can not be asked for is left out: there is no bitmap, there are many, the oldest was found in use.
+ * What can not be asked for is left out: there is no bitmap, there are many, the oldest was found in use; another size of the disk where any was.
  */
 import { InvariantError } from '@qcow2/spec';
-import { type ExpectedBitmap, expectFound } from './bitmap-oracle.ts';
+import { type ExpectedBitmap, expectFound, whileResizing, withSize } from './bitmap-oracle.ts';
 import type { DiskWatch } from './disk-changes.ts';
 import { sectorBytes } from './sector.ts';
 import type { BitmapState, OpenSystem } from './system-under-test.ts';
@@ -77,5 +77,33 @@ export async function changeBitmap(
   if (attempt === undefined) await wanted.make();
   else if (!(await attempt(wanted.make))) return;
   oracle.allowBitmaps(promise, wanted.after);
+  note(true);
+}
+
+/**
+ * The disk gets another size, and its bitmaps with it [BMP-007]. Everything that was written before is durable when it is done, as the size is.
+ * @param change asks for it
+ */
+export async function resizeWithBitmaps(
+  { guest, bitmaps }: OpenSystem,
+  sizeBytes: number,
+  change: () => Promise<void>,
+  { system, oracle, note, attempt }: DiskWatch,
+): Promise<void> {
+  if (bitmaps === undefined || system.bitmaps === undefined) {
+    throw new InvariantError('the bitmaps of a system that has none get another size');
+  }
+  const { promise } = system.bitmaps;
+  const seen = await bitmaps.list();
+  if (seen.some(({ inconsistent }) => inconsistent)) return;
+  const before = oracle.bitmaps;
+  const after = withSize(before, seen, sizeBytes / sectorBytes, oracle.mark());
+  oracle.allowBitmaps(promise, whileResizing(before), whileResizing(after));
+  const token = oracle.beginResize(guest.sizeBytes, sizeBytes);
+  note(false);
+  if (attempt === undefined) await change();
+  else if (!(await attempt(change))) return;
+  oracle.endResize(token, sizeBytes);
+  oracle.allowBitmaps(promise, after);
   note(true);
 }

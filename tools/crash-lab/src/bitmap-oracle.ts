@@ -1,5 +1,5 @@
 /**
- * What the bitmaps of a disk may say after a crash (BMD-006, BMP-004, BMP-005): each that is turned on says of every sector that is
+ * What the bitmaps of a disk may say after a crash (BMD-006, BMP-004, BMP-005, BMP-007): each that is turned on says of every sector that is
  * not what it was when it was turned on, made or cleared, that it is dirty. It says no more than what was written to since, unless
  *
  *   - with a journal something was written to since the image was at rest: then it may say that anything is dirty (ADR 25);
@@ -9,7 +9,8 @@
  * stays so. Which sectors were written to is the guest oracle's business (`SectorWrites`): it knows which writes a
  * sector may hold, and so also whether what is found there can be older than the bitmap.
  *
- * A change of bitmaps that is under way leaves one list of bitmaps or the other, nothing in between.
+ * A change of bitmaps that is under way leaves one list of bitmaps or the other, nothing in between. So does another size of the disk: a list is of one
+ * size, and fits no disk of another. But as long as that is under way each bitmap may be marked as in use, with a journal too, and turned off too.
  */
 
 import { sectorBytes } from './sector.ts';
@@ -31,6 +32,8 @@ export interface ExpectedBitmap {
   readonly since: number;
   /** Something was written to while it was turned on, and the image has not been at rest since. */
   readonly isRestless: boolean;
+  /** The disk is given another size: it may be found in use. */
+  readonly isResizing: boolean;
   /** What was left by a crash or a killed process says too much for good. */
   readonly saysTooMuch: boolean;
 }
@@ -55,6 +58,7 @@ export function expectFound(bitmaps: readonly BitmapState[]): readonly ExpectedB
     dirty,
     since: 0,
     isRestless: false,
+    isResizing: false,
     saysTooMuch: false,
   }));
 }
@@ -62,6 +66,28 @@ export function expectFound(bitmaps: readonly BitmapState[]): readonly ExpectedB
 /** Something is about to be written: bitmaps that are turned on are newer in memory than in the file. */
 export function withWrite(bitmaps: readonly ExpectedBitmap[]): readonly ExpectedBitmap[] {
   return bitmaps.map((one) => (one.enabled && !one.inconsistent ? { ...one, isRestless: true } : one));
+}
+
+/** The disk is given another size, and this is one of the two lists that there may be. */
+export function whileResizing(bitmaps: readonly ExpectedBitmap[]): readonly ExpectedBitmap[] {
+  return bitmaps.map((one) => ({ ...one, isResizing: true }));
+}
+
+/**
+ * The disk has so many sectors: each bitmap says of those that stay what it was seen to say before, and that those that are new are clean.
+ * @param since when that was seen
+ */
+export function withSize(
+  bitmaps: readonly ExpectedBitmap[],
+  seen: readonly BitmapState[],
+  sectors: number,
+  since: number,
+): readonly ExpectedBitmap[] {
+  return bitmaps.map((one) => {
+    const dirty = new Uint8Array(sectors);
+    dirty.set(seen.find(({ name }) => name === one.name)!.dirty.subarray(0, sectors));
+    return { ...one, dirty, since, isRestless: false, saysTooMuch: false };
+  });
 }
 
 /** The image is at rest, durably. */
@@ -120,11 +146,13 @@ function violation(
   promise: BitmapPromise,
   isLiving: boolean,
 ): string | undefined {
-  const { enabled, dirty, since, isRestless, saysTooMuch } = bitmap;
+  const { enabled, dirty, since, isRestless, isResizing, saysTooMuch } = bitmap;
   if (found.granularityBytes !== bitmap.granularityBytes) return 'has another granularity';
   if (found.enabled !== enabled) return `is turned ${found.enabled ? 'on' : 'off'}`;
+  if (found.dirty.length !== dirty.length) return 'is of a disk of another size';
   if (found.inconsistent) {
-    const mayBe = bitmap.inconsistent || (promise === 'in-use' && isRestless && !isLiving);
+    const mayBeMarked = isResizing || (promise === 'in-use' && isRestless);
+    const mayBe = bitmap.inconsistent || (mayBeMarked && !isLiving);
     return mayBe ? undefined : 'is inconsistent';
   }
   if (bitmap.inconsistent) return 'was inconsistent, and is believed now';

@@ -66,8 +66,9 @@ export function jobsOf(options: CampaignOptions): Job[] {
   };
   addSequences(1);
   addSequences(2);
-  const states = Math.ceil(options.randomStates / all.length);
-  if (states > 0) for (const { name } of all) jobs.push({ kind: 'random', system: name, states });
+  const small = all.filter(({ isLarge }) => isLarge !== true);
+  const states = Math.ceil(options.randomStates / Math.max(1, small.length));
+  if (states > 0) for (const { name } of small) jobs.push({ kind: 'random', system: name, states });
   addSequences(3);
   return jobs;
 }

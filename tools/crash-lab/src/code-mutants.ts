@@ -6,6 +6,7 @@
  * `find` must stand exactly once in its file (`test/code-mutants.test.ts` sees to it), so that a change of the code
  * can not disarm a mutant silently.
  */
+import { backingMutants } from './mutants-backing.ts';
 import { bitmapMutants } from './mutants-bitmaps.ts';
 import { compressedMutants } from './mutants-compressed.ts';
 import { copyMutants } from './mutants-copies.ts';
@@ -61,6 +62,7 @@ export const codeMutants: readonly CodeMutant[] = [
   ...dataFileMutants,
   ...snapshotMutants,
   ...bitmapMutants,
+  ...backingMutants,
   ...repairMutants,
 ];
 

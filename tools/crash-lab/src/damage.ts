@@ -89,6 +89,7 @@ export class DamageExplorer {
     const recording = await record(system, base, workload, {
       baseContent: system.initialContent(),
       baseSnapshots: system.hasSnapshots === true ? [] : undefined,
+      baseBacking: system.firstBacking,
       baseBitmaps: system.bitmaps?.initial,
     });
     const random = new SeededRandom(hashText(`damage ${system.name}/${workload.name}`));
@@ -181,6 +182,8 @@ function describe(violation: GuestViolation): string {
       return `the disk has ${violation.foundBytes} bytes`;
     case 'snapshots':
       return `the snapshots are [${violation.found}]`;
+    case 'backing':
+      return `the image stands on ${violation.found}`;
     case 'bitmaps':
       return violation.message;
     case 'dangers':

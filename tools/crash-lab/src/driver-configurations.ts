@@ -7,6 +7,7 @@
  * write is one sector), journal blocks of 512 bytes, a ring of 56 KiB.
  */
 import type { CreateOptions, OpenOptions, RepairMode } from '@qcow2/driver';
+import { sectorBytes } from './sector.ts';
 import type { Sharing } from './shared-clusters.ts';
 
 export type DriverMode = 'draft-2013' | 'journal' | 'ordered' | 'lazy';
@@ -55,6 +56,12 @@ export const driverModes: Readonly<Record<DriverMode, DriverModeTraits>> = {
   },
 };
 
+interface FirstBitmap {
+  readonly name: string;
+  readonly granularityBytes: number;
+  readonly enabled: boolean;
+}
+
 export interface DriverConfiguration {
   /** Part of the ids of states. */
   readonly name: string;
@@ -72,6 +79,8 @@ export interface DriverConfiguration {
   readonly extendedL2?: boolean;
   /** Bytes of backing file, 0 for none. What it does not reach reads as zeros. */
   readonly backingBytes: number;
+  /** It stands on several, by turns (`backing-turns.ts`), instead; for clusters of 2 KiB. */
+  readonly hasTurns?: boolean;
   /** Guest data stands in a file of its own; `raw`: which is the disk at every moment. */
   readonly dataFile?: 'data' | 'raw';
   /** Before the workload no cluster is mapped, however the image was made. */
@@ -81,8 +90,8 @@ export interface DriverConfiguration {
   /** 512 if not given. Larger blocks make a ring of few, which wraps soon. */
   readonly journalBlockBytes?: number;
   readonly tuning?: NonNullable<OpenOptions['journal']>;
-  /** There are two bitmaps before the workload: one that is turned on, and a coarser one that is not. */
-  readonly bitmaps?: boolean;
+  /** What bitmaps there are before the workload, in this order. */
+  readonly bitmaps?: readonly FirstBitmap[];
   /** It is damaged, and so far repaired by every opening for writing. */
   readonly repair?: RepairMode;
   /** Freed clusters are discarded in the file. */
@@ -126,6 +135,14 @@ const shapes: Readonly<Record<string, Shape>> = {
   '+l1': { ...small, clusterBytes: 512, guestBytes: 63 * 512, letters: 'sofgtck' },
   // Snapshots that are made, applied and deleted, and a disk that becomes smaller.
   '+snapshots': { ...small, filled: true, letters: 'sonaeytgfk' },
+  // Put on one backing file after the other. Four sectors for a cluster, so that the header may have two that change.
+  '+rebased': {
+    ...small,
+    clusterBytes: 2048,
+    guestBytes: 32 * 1024,
+    letters: 'sdhfgPck',
+    hasTurns: true,
+  },
   // What is freed reads as zeros at once.
   '+unmap+filled': { ...small, filled: true, letters: 'swzdfgck', discard: 'unmap' },
 };
@@ -139,9 +156,33 @@ const repairedClean: Shape = { ...repaired, letters: 'LZBDFWNXK' };
 /** With a journal another one is made there, since nobody can say whose its clusters are: beyond the bound. */
 const damagedTable: Shape = { ...repaired, letters: 'sLYXSZ' };
 
+const firstBitmaps: readonly FirstBitmap[] = [
+  { name: 'kept', granularityBytes: sectorBytes, enabled: true },
+  { name: 'off', granularityBytes: 2 * sectorBytes, enabled: false },
+];
+/**
+ * The name of the first is so long that the entry of the second is divided by the end of a sector: where its table stands is in the one, its
+ * flags are in the other. The disk, of other sizes, ends within a granule of the first.
+ */
+const dividedBitmaps: readonly FirstBitmap[] = [
+  { name: 'off'.padEnd(480, '-'), granularityBytes: 4 * sectorBytes, enabled: false },
+  { name: 'kept', granularityBytes: sectorBytes, enabled: true },
+];
+
 /** Bitmaps that are changed, and kept current by writes. The draft's journal excludes them. */
 const bitmapShapes: Readonly<Record<string, Shape>> = {
-  '+bitmaps': { ...small, letters: 'sdfqckARCME', filled: true, bitmaps: true },
+  '+bitmaps': { ...small, letters: 'sdfqckARCME', filled: true, bitmaps: firstBitmaps },
+  // The disk becomes smaller and larger, and its bitmaps with it.
+  '+bitmaps+sizes': { ...small, letters: 'stfygqckAE', filled: true, bitmaps: dividedBitmaps },
+  // Two sectors more than one cluster of bits stands for: tables become shorter and longer.
+  '+bitmaps+far': {
+    ...small,
+    clusterBytes: 512,
+    guestBytes: 2 * 1024 * 1024 + 1024,
+    letters: 'tgy',
+    filled: true,
+    bitmaps: firstBitmaps,
+  },
 };
 
 /** With an external data file. The draft's journal can not stand beside one. */

@@ -14,6 +14,8 @@ import {
   repairImage,
 } from '@qcow2/driver';
 import { InvariantError, incompatibleFeatures } from '@qcow2/spec';
+import { backingNamed, backingTurns, firstBacking, openBackingOf } from './backing-turns.ts';
+import { bitmapsBehindEnd } from './bitmap-bits.ts';
 import { damaged, dangersOf, readable } from './damaged-image.ts';
 import { type DriverConfiguration, driverModes, journalBytes } from './driver-configurations.ts';
 import { liveLogOf } from './live-log.ts';
@@ -49,18 +51,13 @@ const compression: ClusterCompression = {
 const baseStamp = 1;
 const backingStamp = 2;
 
-/** Bitmaps that there are from the beginning. */
-const firstBitmaps = [
-  { name: 'kept', granularityBytes: sectorBytes, enabled: true },
-  { name: 'off', granularityBytes: 2 * sectorBytes, enabled: false },
-] as const;
-
 export class DriverSystem implements SystemUnderTest {
   readonly configuration: DriverConfiguration;
   readonly leaksAreFailures: boolean;
   readonly hasSnapshots: boolean;
   readonly leaksForStrangers: boolean;
   readonly bitmaps?: NonNullable<SystemUnderTest['bitmaps']>;
+  readonly firstBacking?: string;
   readonly repair?: Repair;
   readonly #initial: Uint8Array;
   readonly #leaksInOperations: boolean;
@@ -70,7 +67,7 @@ export class DriverSystem implements SystemUnderTest {
     const { leaksAreFailures, leaksInOperations } = driverModes[configuration.mode];
     this.hasSnapshots = configuration.letters.includes('n');
     // Bitmaps are changed at rest, when no mark of lazy refcounts stands there [BMP-005].
-    const leaksInBitmaps = configuration.bitmaps === true && configuration.mode !== 'journal';
+    const leaksInBitmaps = configuration.bitmaps !== undefined && configuration.mode !== 'journal';
     const hasOperations = this.hasSnapshots || configuration.letters.includes('y');
     this.#leaksInOperations = leaksInBitmaps || (hasOperations && leaksInOperations);
     // A repair leaves none.
@@ -79,12 +76,13 @@ export class DriverSystem implements SystemUnderTest {
     if (repair !== undefined) this.repair = this.#repairOf();
     // The draft counts the clusters of its journal, and nobody else knows who refers to them.
     this.leaksForStrangers = configuration.mode === 'draft-2013';
+    if (configuration.hasTurns === true) this.firstBacking = firstBacking;
     const { guestBytes, clusterBytes, filled, sharing } = configuration;
-    if (configuration.bitmaps === true) {
+    if (configuration.bitmaps !== undefined) {
       const clean = { inconsistent: false, dirty: new Uint8Array(guestBytes / sectorBytes) };
       this.bitmaps = {
         promise: configuration.mode === 'journal' ? 'too-much' : 'in-use',
-        initial: firstBitmaps.map((one) => ({ ...one, ...clean })),
+        initial: configuration.bitmaps.map((one) => ({ ...one, ...clean })),
       };
     }
     this.#initial = new Uint8Array(guestBytes);
@@ -113,7 +111,9 @@ export class DriverSystem implements SystemUnderTest {
     return this.configuration.letters;
   }
 
+  /** Of the file that the image stands on at first. */
   backingContent(): Uint8Array {
+    if (this.configuration.hasTurns === true) return backingTurns[0]!.content;
     return stampedContent(backingStamp, this.configuration.backingBytes);
   }
 
@@ -122,7 +122,7 @@ export class DriverSystem implements SystemUnderTest {
   }
 
   async create(device: BlockDevice, random: FillRandom): Promise<void> {
-    const { guestBytes, clusterBytes, mode, filled, sharing, backingBytes } = this.configuration;
+    const { guestBytes, clusterBytes, mode, filled, sharing } = this.configuration;
     const { journalBlockBytes = 512, dataFile, unmapped, encrypted } = this.configuration;
     const { image: imageFile, data } = this.#files(device);
     if (data !== undefined) await device.resize(data.sizeBytes);
@@ -132,7 +132,7 @@ export class DriverSystem implements SystemUnderTest {
       extendedL2: this.configuration.extendedL2 ?? false,
       ...driverModes[mode].create(journalBlockBytes),
       random,
-      ...(backingBytes > 0 ? { backingFile: backingFileName, backingFormat: 'raw' } : {}),
+      ...(this.backingContent().length > 0 ? { backingFile: backingFileName, backingFormat: 'raw' } : {}),
       ...(data === undefined
         ? {}
         : { dataFile: { device: data, name: 'guest.data', raw: dataFile === 'raw' } }),
@@ -146,9 +146,7 @@ export class DriverSystem implements SystemUnderTest {
       if (compressed && bytes.length % clusterBytes === 0) await image.writeCompressed(offset, bytes);
       else await image.write(offset, bytes);
     }
-    if (this.bitmaps !== undefined) {
-      for (const { name, ...bitmap } of firstBitmaps) await image.addBitmap(name, bitmap);
-    }
+    for (const { name, ...bitmap } of this.configuration.bitmaps ?? []) await image.addBitmap(name, bitmap);
     await image.close();
     if (sharing === 'none') return;
     await device.write(0, shareClusters(await allBytes(device), sharing));
@@ -158,7 +156,10 @@ export class DriverSystem implements SystemUnderTest {
   async open(device: BlockDevice, options: { random: FillRandom; readOnly: boolean }): Promise<OpenSystem> {
     const files = this.#files(device);
     const { repair } = this.configuration;
-    const openOptions = this.#openOptions(options.random, options.readOnly, files.data);
+    const openOptions = {
+      ...this.#openOptions(options.random, options.readOnly, files.data),
+      ...(this.configuration.hasTurns === true ? await namedBacking(files.image) : {}),
+    };
     if (repair !== undefined && !options.readOnly) await repairWhole(files.image, { ...openOptions, repair });
     const image = await openImage(files.image, openOptions);
     return {
@@ -173,6 +174,7 @@ export class DriverSystem implements SystemUnderTest {
       shrink: async (smaller) => image.resize(smaller, { shrink: true }),
       ...(this.hasSnapshots ? { snapshots: snapshotsOf(image) } : {}),
       ...(this.bitmaps === undefined ? {} : { bitmaps: bitmapsOf(image) }),
+      ...(this.firstBacking === undefined ? {} : { backing: openBackingOf(image) }),
       // All of the driver's work happens within requests: there is nothing to wait for.
       settle: () => undefined,
       close: () => image.close(),
@@ -245,6 +247,11 @@ export class DriverSystem implements SystemUnderTest {
       errors++;
       findings.push(`${behind} L2 tables of a growth that was not ended`);
     }
+    const strayed = this.bitmaps === undefined ? [] : await bitmapsBehindEnd(files.image);
+    for (const name of strayed) {
+      errors++;
+      findings.push(`bitmap '${name}' says something of what is behind the disk's end`);
+    }
     if (this.configuration.sharing === 'snapshot') {
       const frozen = frozenContent(bytes);
       const difference = describeDifference(this.#initial, frozen);
@@ -303,7 +310,8 @@ export class DriverSystem implements SystemUnderTest {
   }
 
   #openOptions(random: FillRandom, readOnly: boolean, dataFile: BlockDevice | undefined): OpenOptions {
-    const { backingBytes, tuning, encrypted, discard = 'ignore' } = this.configuration;
+    const { tuning, encrypted, discard = 'ignore' } = this.configuration;
+    const backing = this.backingContent();
     return {
       readOnly,
       random,
@@ -311,7 +319,7 @@ export class DriverSystem implements SystemUnderTest {
       // No timers: what a system does must follow from its requests alone.
       journal: { ...tuning, commitIntervalMs: 0 },
       discard,
-      ...(backingBytes > 0 ? { backing: MemoryDevice.fromBytes(this.backingContent()) } : {}),
+      ...(backing.length > 0 ? { backing: MemoryDevice.fromBytes(backing) } : {}),
       ...(dataFile === undefined ? {} : { dataFile }),
       ...(encrypted === true ? { encryption: noiseEncryption } : {}),
     };
@@ -337,6 +345,12 @@ async function repairWhole(device: BlockDevice, options: RepairOptions): Promise
   if (left.corruptions + left.leaks + left.checkErrors === 0) return;
   const findings = left.findings.slice(0, 4).map(({ message }) => message);
   throw new InvariantError(`a repair has left something: ${findings.join('; ')}`);
+}
+
+/** What the header names. Nothing that waits in a log changes that. */
+async function namedBacking(image: BlockDevice): Promise<Pick<OpenOptions, 'backing'>> {
+  const { content } = backingNamed((await readImageHeader(image)).header.backingFileName);
+  return { backing: content.length === 0 ? 'none' : MemoryDevice.fromBytes(content) };
 }
 
 /** Every L2 entry is empty, as where a program that is not this one has discarded the whole disk. */

@@ -20,7 +20,9 @@
 import { hashText, SeededRandom } from '@qcow2/seeded';
 import {
   attachedBytes,
+  backingBytes,
   bitmapListBytes,
+  decodeBacking,
   decodeBitmapList,
   decodeSnapshotList,
   snapshotListBytes,
@@ -259,6 +261,7 @@ export class Explorer {
       return await record(this.#system, image, scene.workload, {
         baseContent: content === undefined ? this.#system.initialContent() : this.#diskOf(content),
         baseSnapshots: this.#snapshotsOf(content),
+        baseBacking: this.#backingOf(content),
         baseBitmaps: this.#bitmapsOf(content),
         mutation: this.#options.mutation,
         isLater: start !== undefined,
@@ -270,7 +273,7 @@ export class Explorer {
     }
   }
 
-  /** What a recovery gives without the lists of snapshots and bitmaps. */
+  /** What a recovery gives without what is attached to the disk. */
   #diskOf(content: Uint8Array): Uint8Array {
     return content.subarray(0, content.length - attachedBytes(this.#system));
   }
@@ -280,6 +283,13 @@ export class Explorer {
     if (content === undefined) return [];
     const at = content.length - attachedBytes(this.#system);
     return decodeSnapshotList(content.subarray(at, at + snapshotListBytes));
+  }
+
+  #backingOf(content: Uint8Array | undefined): string | undefined {
+    const { firstBacking, hasSnapshots } = this.#system;
+    if (firstBacking === undefined || content === undefined) return firstBacking;
+    const at = content.length - attachedBytes(this.#system) + (hasSnapshots === true ? snapshotListBytes : 0);
+    return decodeBacking(content.subarray(at, at + backingBytes));
   }
 
   #bitmapsOf(content: Uint8Array | undefined): readonly BitmapState[] | undefined {
@@ -530,6 +540,10 @@ export function describeViolation(violation: GuestViolation): Problem {
   if (violation.kind === 'dangers') {
     const message = ['a crash has made the image worse', ...violation.found].join('\n  ');
     return { guarantee: 'repair', message };
+  }
+  if (violation.kind === 'backing') {
+    const { found, allowed } = violation;
+    return { guarantee: 'G1/G2', message: `the image stands on ${found}, allowed: ${allowed.join(' or ')}` };
   }
   if (violation.kind === 'bitmaps') return { guarantee: 'bitmaps', message: violation.message };
   if (violation.kind === 'snapshots') {

@@ -20,12 +20,16 @@
  * What takes the place of all of the disk (a snapshot that is applied, a smaller size) is one write of every sector and of the
  * size, durable when it is done. Which snapshots there are is kept as the lists of names that there may be.
  *
+ * What the disk stands on is kept as what it may say of that. Where that says that a change has come so far, so has what was written before it.
+ *
  * What bitmaps may say is `bitmap-oracle.ts`'s; which writes each sector may hold it asks here.
  *
  * A discard adds zeros to what a sector may be and takes nothing away: "anything it held, or zeros".
  */
 import {
+  backingBytes,
   bitmapListBytes,
+  decodeBacking,
   decodeBitmapList,
   decodeSnapshotList,
   snapshotListBytes,
@@ -62,6 +66,12 @@ interface SizeCandidate {
   readonly sizeBytes: number;
 }
 
+/** What the disk may stand on; with `since`, as it is found there what ended before that time of the oracle is durable. */
+interface AllowedBacking {
+  readonly named: string;
+  readonly since?: number;
+}
+
 export type WriteToken = GuestWrite;
 
 /** A read under way, and what each of its sectors held since it began. */
@@ -90,6 +100,7 @@ export type GuestViolation =
       readonly allowed: readonly Sector[];
     }
   | { readonly kind: 'bitmaps'; readonly message: string }
+  | { readonly kind: 'backing'; readonly found: string; readonly allowed: readonly string[] }
   | { readonly kind: 'dangers'; readonly found: readonly string[] }
   | {
       readonly kind: 'snapshots';
@@ -106,6 +117,8 @@ export class GuestOracle {
   readonly #reads = new Set<ReadToken>();
   /** Lists of snapshots that there may be; undefined: the system has none. */
   #snapshots: readonly string[] | undefined;
+  /** Undefined: the system stands on nothing that can be changed. */
+  #backings: readonly AllowedBacking[] | undefined;
   /** Lists of bitmaps that there may be, and how the system keeps them right; undefined: it has none. */
   #bitmaps: { readonly promise: BitmapPromise; readonly lists: BitmapLists } | undefined;
   /** What is dangerous in the image, by damage. */
@@ -176,6 +189,24 @@ export class GuestOracle {
     return write;
   }
 
+  /**
+   * The disk, whose size is seen to be `before`, is about to get another one that is durable when it is done, and what was written
+   * before as well. Nothing else is under way.
+   */
+  beginResize(before: number, sizeBytes: number): WriteToken {
+    if (sizeBytes > before) return this.beginGrow(before, sizeBytes);
+    const write: GuestWrite = { startedAt: this.#now++, endedAt: Infinity, supersedes: true };
+    this.#sizes = [...this.#sizes, { write, sizeBytes }];
+    this.#version++;
+    return write;
+  }
+
+  endResize(token: WriteToken, sizeBytes: number): void {
+    this.#forgetBehind(sizeBytes);
+    this.endGrow(token);
+    this.#settle((write) => write === token || write.endedAt < token.startedAt);
+  }
+
   /** A read is about to be asked for. */
   beginRead(offset: number, lengthBytes: number): ReadToken {
     const held = new Map<number, readonly Sector[]>();
@@ -233,19 +264,33 @@ export class GuestOracle {
     for (let index = 0; index < size / sectorBytes; index++) {
       this.#current[index] = this.#current[index]!.slice(-1);
     }
-    // Behind the end nothing is left that a later size would have to show.
+    this.#forgetBehind(size);
+    this.#settle((write) => write === token);
+  }
+
+  /** Behind the end of the disk nothing is left that a later size would have to show. */
+  #forgetBehind(sizeBytes: number): void {
     const made: GuestWrite = { startedAt: -1, endedAt: -1, supersedes: true };
-    for (let index = size / sectorBytes; index < this.#candidates.length; index++) {
+    for (let index = sizeBytes / sectorBytes; index < this.#candidates.length; index++) {
       this.#candidates[index] = [{ write: made, sector: zeroSector, partial: false }];
       this.#current[index] = [zeroSector];
     }
-    this.#settle((write) => write === token);
   }
 
   /** From now on the system is asked for its snapshots: these, or where a change of them is under way, either list. */
   allowSnapshots(...lists: readonly (readonly string[])[]): void {
     this.#snapshots = lists.map((names) => names.join('\n'));
     this.#version++;
+  }
+
+  /** From now on the system is asked what it stands on: one of these. */
+  allowBacking(...backings: readonly AllowedBacking[]): void {
+    this.#backings = backings;
+    this.#version++;
+  }
+
+  get backings(): readonly AllowedBacking[] {
+    return this.#backings ?? [];
   }
 
   /** From now on this much may be dangerous in the image, and nothing else. */
@@ -351,10 +396,14 @@ export class GuestOracle {
     const candidates = this.#candidates.slice();
     const allowedBytes = this.#sizes.map(({ sizeBytes }) => sizeBytes);
     const snapshots = this.#snapshots;
+    const backings = this.#backings;
     const bitmaps = this.#bitmaps;
     const known = this.#dangers;
+    const snapshotBytes = snapshots === undefined ? 0 : snapshotListBytes;
     const listBytes =
-      (snapshots === undefined ? 0 : snapshotListBytes) + (bitmaps === undefined ? 0 : bitmapListBytes);
+      snapshotBytes +
+      (backings === undefined ? 0 : backingBytes) +
+      (bitmaps === undefined ? 0 : bitmapListBytes);
     return {
       version: this.#version,
       firstViolation: (content, dangers = []) => {
@@ -368,7 +417,15 @@ export class GuestOracle {
           const found = decodeSnapshotList(list).join('\n');
           if (!snapshots.includes(found)) return { kind: 'snapshots', found, allowed: snapshots };
         }
-        const violation = firstViolation(candidates, disk);
+        const at = diskBytes + snapshotBytes;
+        const named = backings && decodeBacking(content.subarray(at, at + backingBytes));
+        const ways: readonly Partial<AllowedBacking>[] = backings?.filter((one) => one.named === named) ?? [
+          {},
+        ];
+        if (ways.length === 0) {
+          return { kind: 'backing', found: named ?? '', allowed: backings!.map((one) => one.named) };
+        }
+        const violation = firstOfAll(ways.map(({ since }) => firstViolation(candidates, disk, since)));
         if (violation !== undefined || bitmaps === undefined) return violation;
         const found = decodeBitmapList(content.subarray(-bitmapListBytes));
         const { lists, promise } = bitmaps;
@@ -392,8 +449,7 @@ export class GuestOracle {
   #settle(isDurable: (write: GuestWrite) => boolean): void {
     this.#settleSize(isDurable);
     this.#candidates.forEach((list, index) => {
-      const newestStart = newestDurable(list, isDurable);
-      const kept = list.filter(({ write }) => write.endedAt >= newestStart);
+      const kept = withDurable(list, isDurable);
       const settled = kept.every(({ write }) => write === kept[0]!.write);
       const mixtureEnds = settled && kept.some(({ partial }) => partial);
       if (kept.length === list.length && !mixtureEnds) return;
@@ -446,19 +502,35 @@ function newestDurable(
   return newest;
 }
 
+/** What is left of a list when these are durable: whatever was over before the newest of them began is gone. */
+function withDurable<T extends { readonly write: GuestWrite }>(
+  list: readonly T[],
+  isDurable: (write: GuestWrite) => boolean,
+): readonly T[] {
+  const newestStart = newestDurable(list, isDurable);
+  return list.filter(({ write }) => write.endedAt >= newestStart);
+}
+
 /** In or out for good: nothing that comes later makes it durable, or takes its place. */
 function settleByKill(write: GuestWrite, killedAt: number): void {
   write.endedAt = Math.min(write.endedAt, killedAt);
   write.supersedes = false;
 }
 
+/** Undefined where one of them is, as each of these is a way in which things may be. */
+function firstOfAll(violations: readonly (GuestViolation | undefined)[]): GuestViolation | undefined {
+  return violations.includes(undefined) ? undefined : violations[0];
+}
+
+/** @param since what ended before is durable */
 function firstViolation(
   candidates: readonly (readonly Candidate[])[],
   content: Uint8Array,
+  since = -1,
 ): GuestViolation | undefined {
   for (let index = 0; index * sectorBytes < content.length; index++) {
     const found = content.subarray(index * sectorBytes, (index + 1) * sectorBytes);
-    const list = candidates[index]!;
+    const list = withDurable(candidates[index]!, ({ endedAt }) => endedAt < since);
     if (!isAllowed(list, found)) {
       return {
         kind: 'content',

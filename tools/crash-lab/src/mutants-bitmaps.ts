@@ -155,4 +155,80 @@ export const bitmapMutants: readonly CodeMutant[] = [
     system: 'journal+direct+bitmaps',
     workload: 'sRfxfof',
   },
+  {
+    name: 'bitmap-size-without-a-mark',
+    clause: 'BMP-007, BMD-005',
+    protection: 'bitmaps are marked as in use before the disk gets another size',
+    edits: [
+      {
+        file: driver('bitmap-resize.ts'),
+        find: 'yield* mark(parts, true);',
+        replace: '',
+      },
+    ],
+    system: 'journal+bitmaps+sizes',
+    workload: 'ty',
+  },
+  {
+    name: 'bitmap-size-before-its-mark',
+    clause: 'BMP-007',
+    protection: 'without a journal, the mark is durable before the size changes',
+    edits: [
+      {
+        file: driver('bitmap-resize.ts'),
+        find: 'yield* mark(parts, true);',
+        replace: `yield* section(parts, function* () {
+      for (const slot of bitmaps.slots) yield* bitmaps.setFlags(slot, slot.entry.flags | bitmapFlags.inUse);
+    });`,
+      },
+    ],
+    system: 'ordered+bitmaps+far',
+    workload: 'yg',
+  },
+  {
+    name: 'bitmap-size-without-its-bits',
+    clause: 'BMP-007',
+    protection: 'what is dirty is in the file before the table is made from it',
+    edits: [
+      {
+        file: driver('bitmap-resize.ts'),
+        find: 'yield* bitmaps.store();',
+        replace: '',
+      },
+    ],
+    system: 'ordered+bitmaps+sizes',
+    workload: 'sg',
+  },
+  {
+    name: 'bitmap-mark-gone-with-its-table',
+    clause: 'BMP-007',
+    protection: 'without a journal, the table for the new size is durable before the mark is taken away',
+    edits: [
+      {
+        file: driver('bitmap-resize.ts'),
+        find: `      yield* bitmaps.adopt(entries, bitmaps.directory);
+    });
+    yield* core.log.commit();`,
+        replace: `      yield* bitmaps.adopt(entries, bitmaps.directory);
+    });`,
+      },
+    ],
+    system: 'ordered+bitmaps+sizes',
+    workload: 'ty',
+  },
+  {
+    name: 'bitmap-resized-before-its-bits',
+    clause: 'BMP-007, JRN-COMMIT-003',
+    protection:
+      'with a journal, the table for the new size and its bits are durable before the record that leads to them',
+    edits: [
+      {
+        file: driver('bitmap-resize.ts'),
+        find: 'yield* update.submit({ required: true, afterData: true });',
+        replace: 'yield* update.submit({ required: true, afterData: false });',
+      },
+    ],
+    system: 'journal+bitmaps+sizes',
+    workload: 'ty',
+  },
 ];

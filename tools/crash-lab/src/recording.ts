@@ -53,6 +53,8 @@ export interface RecordOptions {
   readonly baseContent: Uint8Array;
   /** The snapshots in `base`, oldest first; undefined for a system that has none. */
   readonly baseSnapshots?: readonly string[] | undefined;
+  /** What `base` stands on; undefined for a system of which that can not be changed. */
+  readonly baseBacking?: string | undefined;
   /** The bitmaps in `base`; undefined for a system that has none. */
   readonly baseBitmaps?: readonly BitmapState[] | undefined;
   readonly mutation?: DeviceMutation | undefined;
@@ -102,6 +104,7 @@ class Run {
     );
     this.#oracle = new GuestOracle(options.baseContent);
     if (options.baseSnapshots !== undefined) this.#oracle.allowSnapshots(options.baseSnapshots);
+    if (options.baseBacking !== undefined) this.#oracle.allowBacking({ named: options.baseBacking });
     if (options.baseBitmaps !== undefined && system.bitmaps !== undefined) {
       this.#oracle.allowBitmaps(system.bitmaps.promise, expectFound(options.baseBitmaps));
     }
@@ -138,11 +141,16 @@ class Run {
         if (operation.kind === 'kill') await this.#findBitmaps(system);
         continue;
       }
-      if (isDiskOperation(operation)) {
+      const takesBitmaps = this.#system.bitmaps !== undefined;
+      if (isDiskOperation(operation) || (operation.kind === 'grow' && takesBitmaps)) {
         await Promise.all(underWay);
         underWay = [];
         const note = (stricter: boolean) => this.#note(stricter);
         await changeDisk(system, operation, index, { system: this.#system, oracle: this.#oracle, note });
+        if (operation.kind !== 'rebase') continue;
+        // What it shows of the old one is not what is written over from now on.
+        await this.#close(system);
+        system = await this.#open();
         continue;
       }
       underWay.push(this.#perform(system, operation, index));

@@ -9,7 +9,7 @@
 import { type BlockDevice, type RecordedOperation, RecordingDevice } from '@qcow2/block-device';
 import { SeededRandom } from '@qcow2/seeded';
 import { InvariantError } from '@qcow2/spec';
-import { encodeBitmapList, encodeSnapshotList } from './attached-lists.ts';
+import { encodeBacking, encodeBitmapList, encodeSnapshotList } from './attached-lists.ts';
 import { SectorDevice } from './sector-device.ts';
 import { SectorImage } from './sector-image.ts';
 import type { OpenSnapshots, OpenSystem, SystemUnderTest } from './system-under-test.ts';
@@ -115,9 +115,9 @@ function openSystem(
   return system.open(device, { random: (into) => random.fill(into), readOnly });
 }
 
-/** The guest's disk, and behind it the lists of its snapshots and bitmaps, where the system has any. */
+/** The guest's disk, and behind it its snapshots, what it stands on and its bitmaps, where the system has any. */
 async function readAll(open: OpenSystem, system: SystemUnderTest): Promise<Uint8Array> {
-  const { guest, snapshots, bitmaps } = open;
+  const { guest, snapshots, backing, bitmaps } = open;
   const mostBytes = system.guestBytes + mostGrownClusters * system.clusterBytes;
   if (guest.sizeBytes > mostBytes) {
     throw new InvariantError('the disk is larger than it can have been made', { value: guest.sizeBytes });
@@ -127,6 +127,7 @@ async function readAll(open: OpenSystem, system: SystemUnderTest): Promise<Uint8
   if (done !== undefined) await done;
   const lists = [
     ...(snapshots === undefined ? [] : [encodeSnapshotList(await wholeSnapshots(snapshots))]),
+    ...(backing === undefined ? [] : [encodeBacking(backing.named())]),
     ...(bitmaps === undefined ? [] : [encodeBitmapList(await bitmaps.list())]),
   ];
   return lists.length === 0 ? content : joined([content, ...lists]);

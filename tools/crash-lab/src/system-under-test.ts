@@ -32,6 +32,7 @@ export interface OpenSystem {
   shrink?(sizeBytes: number): Promise<void>;
   readonly snapshots?: OpenSnapshots;
   readonly bitmaps?: OpenBitmaps;
+  readonly backing?: OpenBacking;
   /** Wait until the system has nothing more to do on its own. */
   settle(): void | Promise<void>;
   /** A clean end: everything that was written is durable on return. */
@@ -73,6 +74,16 @@ export interface OpenBitmaps {
   /** What is dirty in `source` is dirty in the bitmap as well. */
   merge(name: string, source: string): Promise<void>;
   enable(name: string, enabled: boolean): Promise<void>;
+}
+
+/** What the system stands on. */
+export interface OpenBacking {
+  /** What the system says now that it stands on. */
+  named(): string;
+  /** What it stands on when it has been changed. */
+  readonly next: string;
+  /** Durable when it is done, as everything that was written before. The system is to be closed then. */
+  change(): Promise<void>;
 }
 
 export interface IntegrityReport {
@@ -131,6 +142,8 @@ export interface SystemUnderTest {
     /** Right after `create`. */
     readonly initial: readonly BitmapState[];
   };
+  /** It stands on something that can be changed, and on this right after `create`: what a recovery gives ends with it (`backingBytes`). */
+  readonly firstBacking?: string;
   readonly repair?: Repair;
   /** After recovery nothing may be leaked (G3); otherwise leaks are counted but allowed. */
   readonly leaksAreFailures: boolean;

@@ -36,6 +36,8 @@ export type GuestOperation =
   | { readonly kind: 'delete' }
   /** Change the bitmaps: a new one; the oldest is removed, cleared, merged into the newest, turned on or off. */
   | { readonly kind: 'bitmap'; readonly change: BitmapChange }
+  /** The disk is put on the next backing file, the guest sees the same; it is closed and opened again. */
+  | { readonly kind: 'rebase' }
   /** Something that is not ours changes a table of the image while nobody has it open; the next opening repairs it. */
   | { readonly kind: 'damage'; readonly damage: Damage }
   /** Write the last bytes of the disk, wherever it ends by then. */
@@ -142,6 +144,7 @@ export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation
     ['C', { kind: 'bitmap', change: 'clear' }],
     ['M', { kind: 'bitmap', change: 'merge' }],
     ['E', { kind: 'bitmap', change: 'toggle' }],
+    ['P', { kind: 'rebase' }],
     ...Object.entries(damageLetters).map(([letter, damage]) => [letter, { kind: 'damage', damage }] as const),
     ['c', { kind: 'reopen' }],
     ['k', { kind: 'kill' }],
@@ -181,7 +184,7 @@ export function randomWorkload(
     if (kind === 'g' && random.chance(16)) operations.push(randomGrowth(random));
     else if (kind === 'm' && random.chance(3)) operations.push(randomView(geometry, random));
     else if (kind === 'n' && random.chance(6)) operations.push(randomChange(random));
-    else if (kind === 'b' && random.chance(6)) operations.push(randomBitmapChange(random));
+    else if (kind === 'b' && random.chance(6)) operations.push(randomBitmapChange(geometry, random));
     else operations.push(...afterClose(randomOperation(geometry, random)));
   }
   return {
@@ -309,8 +312,9 @@ function afterClose(operation: GuestOperation): GuestOperation[] {
 
 function randomOperation(geometry: Geometry, random: SeededRandom): GuestOperation {
   const { guestBytes, clusterBytes, letters } = geometry;
-  // Systems without compressed clusters, or without damage, draw nothing for them.
+  // Systems without compressed clusters, backing files by turns or damage draw nothing for them.
   if (letters.includes('p') && random.chance(5)) return randomCompression(guestBytes, clusterBytes, random);
+  if (letters.includes('P') && random.chance(12)) return { kind: 'rebase' };
   const damage = Object.entries(damageLetters).filter(([letter]) => letters.includes(letter));
   if (damage.length > 0 && random.chance(5)) {
     return { kind: 'damage', damage: damage[random.below(damage.length)]![1] };
@@ -350,9 +354,13 @@ function randomChange(random: SeededRandom): GuestOperation {
   return dice === 8 ? { kind: 'shrink', clusters: 1 + random.below(4) } : randomGrowth(random);
 }
 
-function randomBitmapChange(random: SeededRandom): GuestOperation {
+function randomBitmapChange({ letters }: Geometry, random: SeededRandom): GuestOperation {
   // What is at rest is what a bitmap's next write begins from.
   if (random.chance(3)) return { kind: 'rest' };
+  // Systems whose disk keeps its size draw nothing for another one.
+  if (letters.includes('y') && random.chance(3)) {
+    return random.chance(2) ? { kind: 'shrink', clusters: 1 + random.below(4) } : randomGrowth(random);
+  }
   return { kind: 'bitmap', change: bitmapChanges[random.below(bitmapChanges.length)]! };
 }
 

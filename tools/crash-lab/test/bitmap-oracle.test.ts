@@ -1,7 +1,7 @@
 /** What bitmaps may say, by the oracle alone: too little is told at once, too much where it is not excused. */
 import { describe, expect, it } from 'vitest';
 import { bitmapListBytes, decodeBitmapList, encodeBitmapList } from '../src/attached-lists.ts';
-import { type BitmapPromise, expectFound } from '../src/bitmap-oracle.ts';
+import { type BitmapPromise, expectFound, whileResizing, withSize } from '../src/bitmap-oracle.ts';
 import { GuestOracle } from '../src/guest-oracle.ts';
 import type { BitmapState } from '../src/system-under-test.ts';
 
@@ -19,11 +19,12 @@ function oracleOf(promise: BitmapPromise, ...bitmaps: BitmapState[]): GuestOracl
   return oracle;
 }
 
-/** What a crash is said to have left: sectors that hold 7 instead of 0, and bitmaps. */
+/** What a crash is said to have left: sectors that hold 7 instead of 0, and bitmaps, of a disk as large as these say. */
 function violation(oracle: GuestOracle, written: readonly number[], ...bitmaps: BitmapState[]): string {
-  const content = new Uint8Array(sectors * 512 + bitmapListBytes);
+  const sizeBytes = bitmaps[0]!.dirty.length * 512;
+  const content = new Uint8Array(sizeBytes + bitmapListBytes);
   for (const index of written) content.set(sector(7), index * 512);
-  content.set(encodeBitmapList(bitmaps), sectors * 512);
+  content.set(encodeBitmapList(bitmaps), sizeBytes);
   const found = oracle.allowed().firstViolation(content);
   return found === undefined ? '' : found.kind === 'bitmaps' ? found.message : found.kind;
 }
@@ -100,12 +101,54 @@ describe('the oracle of bitmaps', () => {
     expect(violation(oracle, [], bitmap([2]), made)).toContain('sector 2 is dirty');
   });
 
+  it('[BMP-007] takes each for what it says of the old disk or of the new one, or marked as in use, until that is done', () => {
+    for (const promise of ['too-much', 'in-use'] as const) {
+      const seen = [bitmap([1, 3]), bitmap([3], { name: 'off', enabled: false })];
+      const [kept, off] = seen as [BitmapState, BitmapState];
+      const small = (one: BitmapState, ...dirty: number[]): BitmapState => ({
+        ...one,
+        dirty: Uint8Array.from([0, 1], (index) => (dirty.includes(index) ? 1 : 0)),
+      });
+      const marked = (one: BitmapState): BitmapState => ({ ...one, inconsistent: true });
+      const oracle = oracleOf(promise, ...seen);
+      const after = withSize(oracle.bitmaps, seen, 2, oracle.mark());
+      oracle.allowBitmaps(promise, whileResizing(oracle.bitmaps), whileResizing(after));
+      const token = oracle.beginResize(sectors * 512, 1024);
+      expect(violation(oracle, [], kept, off)).toBe('');
+      expect(violation(oracle, [], marked(kept), off)).toBe('');
+      expect(violation(oracle, [], kept, marked(off))).toBe('');
+      expect(violation(oracle, [], marked(small(kept)), small(off))).toBe('');
+      expect(violation(oracle, [], small(kept, 1), small(off))).toBe('');
+      expect(violation(oracle, [], small(kept), small(off))).toContain('has forgotten sector 1');
+      expect(violation(oracle, [], small(kept, 0, 1), small(off))).toContain('sector 0 is dirty');
+      expect(violation(oracle, [], small(kept, 1), small(off, 1))).toContain('sector 1 is dirty');
+      oracle.endResize(token, 1024);
+      oracle.allowBitmaps(promise, after);
+      expect(violation(oracle, [], kept, off)).toBe('size');
+      expect(violation(oracle, [], small(kept, 1), small(off))).toBe('');
+      expect(violation(oracle, [], small(kept, 1), marked(small(off)))).toContain('is inconsistent');
+    }
+  });
+
+  it('[BMP-007] says of what is new that it is clean, but for the granule in which the disk ended', () => {
+    const seen = [bitmap([2], { granularityBytes: 2048 })];
+    const oracle = oracleOf('too-much', ...seen);
+    const token = oracle.beginResize(sectors * 512, 6 * 512);
+    oracle.allowBitmaps('too-much', withSize(oracle.bitmaps, seen, 6, oracle.mark()));
+    oracle.endResize(token, 6 * 512);
+    const found = (...dirty: number[]): BitmapState => ({ ...seen[0]!, dirty: Uint8Array.from(dirty) });
+    expect(violation(oracle, [], found(1, 1, 1, 1, 0, 0))).toBe('');
+    expect(violation(oracle, [], found(1, 1, 1, 1, 1, 1))).toContain('sector 4 is dirty');
+    expect(violation(oracle, [], found(0, 0, 0, 0, 0, 0))).toContain('has forgotten sector 2');
+  });
+
   it('knows coarser bitmaps, and lists come back as they were', () => {
     const coarse = bitmap([2, 3], { granularityBytes: 1024 });
     const oracle = oracleOf('in-use', bitmap([], { granularityBytes: 1024 }));
     write(oracle, 2);
     expect(violation(oracle, [2], coarse)).toBe('');
     expect(violation(oracle, [2], { ...coarse, enabled: false })).toContain('turned off');
-    expect(decodeBitmapList(encodeBitmapList([coarse, bitmap([])]))).toEqual([coarse, bitmap([])]);
+    const lists = [coarse, bitmap([]), bitmap([0, 1, 3], { name: 'from the first on' })];
+    expect(decodeBitmapList(encodeBitmapList(lists))).toEqual(lists);
   });
 });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { encodeSnapshotList } from '../src/attached-lists.ts';
+import { backingBytes, encodeBacking, encodeSnapshotList } from '../src/attached-lists.ts';
 import { GuestOracle } from '../src/guest-oracle.ts';
 
 const sector = (fill: number): Uint8Array => new Uint8Array(512).fill(fill);
@@ -188,6 +188,51 @@ describe('a disk that is replaced', () => {
     oracle.endReplace(oracle.beginReplace(new Uint8Array(1024).fill(5)));
     expect(isAllowed(oracle, new Uint8Array(1024).fill(5))).toBe(true);
     expect(isAllowed(oracle, new Uint8Array(1024).fill(5, 0, 512))).toBe(false);
+  });
+});
+
+describe('a disk that gets another size with all that was written', () => {
+  it('is as large as before or as it is to be, and durable when that is done', () => {
+    const oracle = oracleOf(1, 1);
+    write(oracle, 0, sector(2));
+    write(oracle, 512, sector(3), true);
+    const token = oracle.beginResize(1024, 512);
+    expect(isAllowed(oracle, sector(1))).toBe(true);
+    expect(isAllowed(oracle, new Uint8Array(1024).fill(1, 0, 512).fill(3, 512))).toBe(true);
+    oracle.endResize(token, 512);
+    expect(isAllowed(oracle, sector(1))).toBe(false);
+    expect(isAllowed(oracle, sector(2))).toBe(true);
+    expect(isAllowed(oracle, new Uint8Array(1024).fill(2, 0, 512).fill(3, 512))).toBe(false);
+    oracle.endResize(oracle.beginResize(512, 1024), 1024);
+    expect(isAllowed(oracle, sector(2))).toBe(false);
+    expect(isAllowed(oracle, new Uint8Array(1024).fill(2, 0, 512).fill(3, 512))).toBe(false);
+    expect(isAllowed(oracle, new Uint8Array(1024).fill(2, 0, 512))).toBe(true);
+  });
+});
+
+describe('what the disk stands on', () => {
+  const shown = (named: string, fill: number): Uint8Array => {
+    const bytes = new Uint8Array(512 + backingBytes).fill(fill, 0, 512);
+    bytes.set(encodeBacking(named), 512);
+    return bytes;
+  };
+
+  it('[BAK-004, BAK-005] is one of what there may be, with what was written before where it is the new one', () => {
+    const oracle = oracleOf(1);
+    oracle.allowBacking({ named: 'a (raw)' });
+    write(oracle, 0, sector(2));
+    oracle.allowBacking(...oracle.backings, { named: 'b (file)', since: oracle.beginFlush() });
+    expect(isAllowed(oracle, shown('a (raw)', 1))).toBe(true);
+    expect(isAllowed(oracle, shown('a (raw)', 2))).toBe(true);
+    expect(isAllowed(oracle, shown('b (file)', 1))).toBe(false);
+    expect(isAllowed(oracle, shown('b (file)', 2))).toBe(true);
+    expect(oracle.allowed().firstViolation(shown('b (raw)', 2))).toMatchObject({
+      kind: 'backing',
+      found: 'b (raw)',
+      allowed: ['a (raw)', 'b (file)'],
+    });
+    oracle.allowBacking({ named: 'b (file)' });
+    expect(isAllowed(oracle, shown('a (raw)', 2))).toBe(false);
   });
 });
 

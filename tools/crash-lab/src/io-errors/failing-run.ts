@@ -71,7 +71,8 @@ class Run {
     await this.#open();
     const { snapshots } = this.#opened ?? {};
     if (snapshots !== undefined) this.oracle.allowSnapshots(snapshots.names());
-    const { bitmaps } = this.#system;
+    const { bitmaps, firstBacking } = this.#system;
+    if (firstBacking !== undefined) this.oracle.allowBacking({ named: firstBacking });
     if (bitmaps !== undefined) this.oracle.allowBitmaps(bitmaps.promise, expectFound(bitmaps.initial));
     for (const [index, operation] of workload.operations.entries()) {
       if (this.#opened === undefined) return;
@@ -124,7 +125,8 @@ class Run {
     const { oracle } = this;
     const { guest, grow } = opened;
     const what = describeOperation(operation);
-    if (isDiskOperation(operation)) {
+    const takesBitmaps = this.#system.bitmaps !== undefined;
+    if (isDiskOperation(operation) || (operation.kind === 'grow' && takesBitmaps)) {
       const attempt = (body: () => Promise<unknown>) =>
         this.#attempt(what, async () => {
           await body();
@@ -132,6 +134,9 @@ class Run {
       const watch = { system: this.#system, oracle, note: () => undefined, attempt };
       // It looks at the disk before it asks for a change: that may fail as well.
       await this.#attempt(what, () => changeDisk(opened, operation, index, watch));
+      if (operation.kind !== 'rebase') return;
+      await this.#close();
+      await this.#open();
       return;
     }
     if ('offset' in operation && operation.offset + operation.lengthBytes > guest.sizeBytes) return;
