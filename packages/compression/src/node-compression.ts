@@ -5,8 +5,9 @@
  *
  * A call allocates one cluster and a little more, whatever the data says: output behind that ends it. What a zstd frame
  * asks for is looked at before the decoder sees it.
+ *
+ * Loading `node:zlib` takes longer than opening an image: it is loaded for the first cluster.
  */
-import { constants, deflateRaw, inflateRaw, zstdCompress, zstdDecompress } from 'node:zlib';
 import { type ClusterCompression, damagedCluster, outlineZstdFrame, unservedCompression } from '@qcow2/codec';
 import { compressionTypes, StorageError } from '@qcow2/spec';
 
@@ -19,6 +20,8 @@ export interface NodeCompressionOptions {
 const deflateOptions = { windowBits: 12, memLevel: 9 } as const;
 /** Output that makes more than a cluster is to be seen as such, not to fill a second buffer. */
 const spareBytes = 64;
+
+const zlib = () => process.getBuiltinModule('node:zlib');
 
 type Callback = (error: Error | null, result: Buffer) => void;
 
@@ -33,12 +36,12 @@ function decompress(type: number, bytes: Uint8Array, clusterBytes: number): Prom
     case compressionTypes.deflate:
       // Where the stream is cut off, what has come out of it is looked at all the same.
       return decompressed(clusterBytes, (done) =>
-        inflateRaw(bytes, { ...bounds, finishFlush: constants.Z_SYNC_FLUSH }, done),
+        zlib().inflateRaw(bytes, { ...bounds, finishFlush: zlib().constants.Z_SYNC_FLUSH }, done),
       );
     case compressionTypes.zstd: {
       const { lengthBytes } = outlineZstdFrame(bytes, clusterBytes);
       return decompressed(clusterBytes, (done) =>
-        zstdDecompress(bytes.subarray(0, lengthBytes), bounds, done),
+        zlib().zstdDecompress(bytes.subarray(0, lengthBytes), bounds, done),
       );
     }
     default:
@@ -56,10 +59,14 @@ async function compress(type: number, cluster: Uint8Array): Promise<Uint8Array |
   const data = await finished((done) => {
     switch (type) {
       case compressionTypes.deflate:
-        return deflateRaw(cluster, { ...deflateOptions, chunkSize: cluster.length }, done);
+        return zlib().deflateRaw(cluster, { ...deflateOptions, chunkSize: cluster.length }, done);
       case compressionTypes.zstd:
         // With its size known a frame names it, and asks for no larger a window.
-        return zstdCompress(cluster, { pledgedSrcSize: cluster.length, chunkSize: cluster.length }, done);
+        return zlib().zstdCompress(
+          cluster,
+          { pledgedSrcSize: cluster.length, chunkSize: cluster.length },
+          done,
+        );
       default:
         throw unservedCompression(type);
     }
