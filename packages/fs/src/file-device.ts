@@ -131,6 +131,11 @@ export class FileDevice implements BlockDevice {
     return this.#sizeBytes;
   }
 
+  /** Times that fdatasync was called, for flushes that had something to make durable. */
+  get syncs(): number {
+    return this.#sync.syncs;
+  }
+
   read(offset: number, into: Uint8Array, _options?: ReadOptions): void | Promise<void> {
     this.#checkOpen();
     checkRange(offset, into.length, this.#sizeBytes);

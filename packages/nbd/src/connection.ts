@@ -8,12 +8,13 @@
  * A connection is gone when its socket is closed and no device call of its requests is running any more.
  */
 import type { Socket } from 'node:net';
-import { FormatError } from '@qcow2/spec';
+import { FormatError, Qcow2Error } from '@qcow2/spec';
 import type { Tally } from './counters.ts';
 import type { ServedExport } from './export.ts';
 import { Handshake, type HandshakeOutcome, type NbdSession } from './handshake.ts';
 import { ReplyQueue } from './reply-queue.ts';
 import type { NbdRequest } from './request-parser.ts';
+import type { NbdServerTls } from './server-tls.ts';
 import type { SlabPool } from './slab.ts';
 import { Transmission, type TransmissionHost } from './transmission.ts';
 
@@ -24,6 +25,8 @@ export interface ConnectionContext {
   readonly tally: Tally;
   readonly handshakeTimeoutMs: number;
   readonly graceMs: number;
+  /** Nothing is served in the clear where there is one. */
+  readonly tls: NbdServerTls | undefined;
   /** The handshake led to an export. */
   negotiated(connection: Connection): void;
   gone(connection: Connection): void;
@@ -34,12 +37,23 @@ export interface ConnectionContext {
 
 export class Connection implements TransmissionHost {
   readonly id: number;
-  readonly #socket: Socket;
+  /** The encrypted one, once TLS has begun. */
+  #socket: Socket;
   readonly #context: ConnectionContext;
   readonly #handshake: Handshake;
+  readonly #listeners = {
+    data: (piece: Buffer): void => this.#receive(piece),
+    end: (): void => this.#inputEnded(),
+    drain: (): void => {
+      if (this.#transmission === undefined) this.#socket.resume();
+    },
+    close: (): void => this.#closed(),
+  };
   #session: NbdSession | undefined;
   #transmission: Transmission | undefined;
   #timer: NodeJS.Timeout | undefined;
+  /** TLS begins: the socket is its alone. */
+  #securing = false;
   #ending = false;
   #socketClosed = false;
   #gone = false;
@@ -48,7 +62,7 @@ export class Connection implements TransmissionHost {
     this.id = id;
     this.#socket = socket;
     this.#context = context;
-    this.#handshake = new Handshake(context.exports);
+    this.#handshake = new Handshake(context.exports, context.tls !== undefined);
   }
 
   /** The name of the export that the handshake led to. */
@@ -61,18 +75,18 @@ export class Connection implements TransmissionHost {
     const socket = this.#socket;
     socket.setNoDelay(true);
     socket.setKeepAlive(true); // a peer that vanished without a word gives its place back some time
-    socket.on('data', (piece: Buffer) => this.#receive(piece));
-    socket.on('end', () => this.#inputEnded());
-    socket.on('drain', () => {
-      if (this.#transmission === undefined) socket.resume();
-    });
-    socket.on('error', () => {}); // a peer that went away; `close` follows
-    socket.on('close', () => this.#closed());
+    this.#listen();
     this.#timer = setTimeout(() => {
       this.#violate('the handshake took too long');
     }, this.#context.handshakeTimeoutMs);
     this.#sendHandshake();
     socket.resume();
+  }
+
+  #listen(): void {
+    const socket = this.#socket;
+    for (const [event, listener] of Object.entries(this.#listeners)) socket.on(event, listener);
+    socket.on('error', () => {}); // a peer that went away; `close` follows
   }
 
   /** Take no further request, answer those in flight, and end. */
@@ -120,10 +134,40 @@ export class Connection implements TransmissionHost {
     }
     this.#sendHandshake();
     if (outcome.kind === 'session') this.#transmit(outcome.session);
+    else if (outcome.kind === 'tls') void this.#secure();
     else if (outcome.kind === 'end') {
       if (outcome.reason !== undefined) this.#context.violated(this, outcome.reason);
       this.#end();
     }
+  }
+
+  /**
+   * TLS over the socket, once it has taken the answer. The limit of time goes on. What comes from now on is for TLS, and is not
+   * looked at before that has begun; should it fail, the socket is closed, and nothing of it was.
+   */
+  async #secure(): Promise<void> {
+    const plain = this.#socket;
+    this.#securing = true;
+    plain.pause();
+    const { close, ...reading } = this.#listeners;
+    for (const [event, listener] of Object.entries(reading)) plain.off(event, listener);
+    await new Promise<void>((resolve) => plain.write('', () => resolve()));
+    try {
+      if (this.#ending || this.#context.tls === undefined) return;
+      this.#socket = await this.#context.tls.secure(plain);
+    } catch (error) {
+      if (!this.#ending) this.#violate(error instanceof Qcow2Error ? error.message : String(error));
+      return;
+    }
+    this.#securing = false;
+    if (this.#ending) {
+      this.#socket.destroy();
+      return;
+    }
+    plain.off('close', close);
+    this.#handshake.secured();
+    this.#listen();
+    this.#socket.resume();
   }
 
   #sendHandshake(): void {
@@ -157,6 +201,10 @@ export class Connection implements TransmissionHost {
   #end(): void {
     if (this.#ending) return;
     this.#ending = true;
+    if (this.#securing) {
+      this.#socket.destroy();
+      return;
+    }
     this.#setTimer(this.#context.graceMs);
     this.#socket.end();
     this.#socket.resume();

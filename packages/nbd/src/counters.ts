@@ -1,4 +1,5 @@
 /** What a server has done so far. All numbers count up, but for `connectionsOpen` and `connectionsWaiting`. */
+import { LatencyTally, type NbdLatencies } from './latency.ts';
 import { type CommandName, command } from './protocol.ts';
 
 export interface NbdServerCounters {
@@ -14,6 +15,8 @@ export interface NbdServerCounters {
   /** guest bytes that READ returned and WRITE brought */
   readonly bytesRead: number;
   readonly bytesWritten: number;
+  /** How long requests took; of a server with `measureLatency`. */
+  readonly latencies: NbdLatencies | undefined;
 }
 
 const names = Object.keys(command) as CommandName[];
@@ -27,10 +30,16 @@ const nameByType: readonly (CommandName | undefined)[] = (() => {
 export class Tally {
   readonly #requests: number[] = names.map(() => 0);
   #unknown = 0;
+  /** Undefined: nobody looks at the clock. */
+  readonly latency: LatencyTally | undefined;
   connections = 0;
   failures = 0;
   bytesRead = 0;
   bytesWritten = 0;
+
+  constructor(measureLatency = false) {
+    this.latency = measureLatency ? new LatencyTally() : undefined;
+  }
 
   request(type: number): void {
     const count = this.#requests[type];
@@ -52,6 +61,7 @@ export class Tally {
       failures: this.failures,
       bytesRead: this.bytesRead,
       bytesWritten: this.bytesWritten,
+      latencies: this.latency?.snapshot(),
     };
   }
 }

@@ -5,6 +5,10 @@
  * A client that does not say FIXED_NEWSTYLE can only choose an export by EXPORT_NAME, which knows no
  * errors: what can not be served ends the connection, as the protocol asks. Every other option is answered,
  * unknown ones with ERR_UNSUP, so that a newer client can fall back.
+ *
+ * Where TLS is wanted, nothing is told and nothing agreed on before it has begun: STARTTLS and ABORT are the only options that
+ * are served in the clear. Bytes behind STARTTLS, which a client does not send before the answer, end the connection: somebody
+ * in between may have put them there, to have them taken for the client's own words once the line is safe.
  */
 import { type ServedExport, transmissionFlags } from './export.ts';
 import { isListedBy, type NumberedContext } from './metadata-context.ts';
@@ -35,6 +39,8 @@ export interface NbdSession {
 export type HandshakeOutcome =
   | { readonly kind: 'more' }
   | { readonly kind: 'session'; readonly session: NbdSession }
+  /** the output is to be sent, then TLS begins; `secured` when it has */
+  | { readonly kind: 'tls' }
   /** the output, if any, is to be sent first; `reason` is absent where the client asked to end */
   | { readonly kind: 'end'; readonly reason?: string };
 
@@ -51,11 +57,17 @@ export class Handshake {
   #outputBytes = 0;
   #clientFlags: number | undefined;
   #structured = false;
+  /** TLS has to begin before anything else; false from then on */
+  #wantsTls: boolean;
+  /** the line is encrypted */
+  #isSecure = false;
   /** the contexts that are selected, and for which export */
   #chosen: { readonly exportName: string; readonly contexts: readonly NumberedContext[] } | undefined;
 
-  constructor(exports: Exports) {
+  /** @param wantsTls serve nothing in the clear */
+  constructor(exports: Exports, wantsTls = false) {
     this.#exports = exports;
+    this.#wantsTls = wantsTls;
     this.#put(greeting());
   }
 
@@ -91,8 +103,17 @@ export class Handshake {
     }
   }
 
+  /** TLS has begun: the options that follow are the client's own. */
+  secured(): void {
+    this.#wantsTls = false;
+    this.#isSecure = true;
+  }
+
   #answer(asked: ClientOption): HandshakeOutcome {
     const { type, data } = asked;
+    if (type === option.EXPORT_NAME && this.#wantsTls) {
+      return { kind: 'end', reason: 'the client chose an export without TLS' };
+    }
     if (type === option.EXPORT_NAME) return this.#exportName(data);
     if (((this.#clientFlags ?? 0) & clientFlag.FIXED_NEWSTYLE) === 0) {
       return { kind: 'end', reason: 'an option that needs fixed newstyle' };
@@ -102,6 +123,8 @@ export class Handshake {
       return { kind: 'end' };
     }
     if (data === undefined) return this.#refuse(type, optionReply.ERR_TOO_BIG, 'the option is too long');
+    if (type === option.STARTTLS && (this.#wantsTls || this.#isSecure)) return this.#startTls(data);
+    if (this.#wantsTls) return this.#refuse(type, optionReply.ERR_TLS_REQD, 'begin with STARTTLS');
     switch (type) {
       case option.LIST:
         return this.#list(data);
@@ -116,6 +139,17 @@ export class Handshake {
       default:
         return this.#refuse(type, optionReply.ERR_UNSUP, 'this server does not know the option');
     }
+  }
+
+  #startTls(data: Uint8Array): HandshakeOutcome {
+    const type = option.STARTTLS;
+    if (this.#isSecure) return this.#refuse(type, optionReply.ERR_INVALID, 'TLS has begun already');
+    if (data.length > 0) return this.#refuse(type, optionReply.ERR_INVALID, 'STARTTLS has no data');
+    if (this.#parser.takeRest().length > 0) {
+      return { kind: 'end', reason: 'the client sent more in the clear behind STARTTLS' };
+    }
+    this.#reply(type, optionReply.ACK);
+    return { kind: 'tls' };
   }
 
   #exportName(data: Uint8Array | undefined): HandshakeOutcome {

@@ -12,6 +12,7 @@ import { type NbdExport, type ServedExport, servedExport } from './export.ts';
 import { listenOn } from './listener.ts';
 import { type CommandName, command } from './protocol.ts';
 import type { NbdRequest } from './request-parser.ts';
+import type { NbdServerTls } from './server-tls.ts';
 import { SlabPool } from './slab.ts';
 import type { NbdAddress } from './uri.ts';
 
@@ -39,8 +40,12 @@ export interface NbdServerOptions {
   readonly maxClients?: number;
   /** False: close when the last client that had chosen an export is gone and none waits. True by default. */
   readonly persistent?: boolean;
-  /** Time for a handshake as a whole, 10 seconds by default. */
+  /** Made by `loadServerTls`: every client has to begin with TLS; without it none may. */
+  readonly tls?: NbdServerTls;
+  /** Time for a handshake as a whole, that of TLS within it, 10 seconds by default. */
   readonly handshakeTimeoutMs?: number;
+  /** Look at the clock twice for each request, for `counters().latencies`. False by default. */
+  readonly measureLatency?: boolean;
   /** Time that an ending connection has to take its last replies, 5 seconds by default. */
   readonly graceMs?: number;
   /** A client chose an export. */
@@ -88,9 +93,10 @@ export function createNbdServer(options: NbdServerOptions): NbdServer {
 class Service implements NbdServer, ConnectionContext {
   readonly exports: ReadonlyMap<string, ServedExport>;
   readonly pool = new SlabPool();
-  readonly tally = new Tally();
+  readonly tally: Tally;
   readonly handshakeTimeoutMs: number;
   readonly graceMs: number;
+  readonly tls: NbdServerTls | undefined;
   readonly closed: Promise<void>;
   readonly #options: NbdServerOptions;
   readonly #maxClients: number;
@@ -110,6 +116,8 @@ class Service implements NbdServer, ConnectionContext {
     }
     this.handshakeTimeoutMs = options.handshakeTimeoutMs ?? handshakeTimeoutMsDefault;
     this.graceMs = options.graceMs ?? graceMsDefault;
+    this.tls = options.tls;
+    this.tally = new Tally(options.measureLatency);
     const { promise, resolve } = Promise.withResolvers<void>();
     this.closed = promise;
     this.#resolveClosed = resolve;

@@ -81,6 +81,8 @@ export class Transmission {
   #finished = false;
   #pumping = false;
   #wakeUp = false;
+  /** when the request that is being served was taken, by the clock of `performance.now`; where latency is measured */
+  #takenAt = 0;
 
   constructor(session: NbdSession, queue: ReplyQueue, pool: SlabPool, tally: Tally, host: TransmissionHost) {
     this.#pool = pool;
@@ -167,6 +169,18 @@ export class Transmission {
 
   #serve(request: NbdRequest): void {
     this.#tally.request(request.type);
+    const { latency } = this.#tally;
+    if (latency === undefined) {
+      this.#answer(request);
+      return;
+    }
+    const waiting = this.#inFlight;
+    this.#takenAt = performance.now();
+    this.#answer(request);
+    if (this.#inFlight === waiting) latency.add(request.type, performance.now() - this.#takenAt);
+  }
+
+  #answer(request: NbdRequest): void {
     if (request.type === command.DISC) {
       this.#stopped = true;
       return;
@@ -260,12 +274,14 @@ export class Transmission {
   /** The device needs time: count the request as in flight until it settles. */
   #await<T>(request: NbdRequest, pending: Promise<T>, done: (value: T) => void, undo?: () => void): void {
     const payloadBytes = request.payload?.length ?? 0;
+    const takenAt = this.#takenAt;
     this.#inFlight += 1;
     this.#payloadBytes += payloadBytes;
     const settled = (): void => {
       this.#freePayload(request);
       this.#inFlight -= 1;
       this.#payloadBytes -= payloadBytes;
+      this.#tally.latency?.add(request.type, performance.now() - takenAt);
       this.#wake();
     };
     pending.then(

@@ -51,3 +51,8 @@ test.each([
 ])('refuses %s', (uri) => {
   expect(() => parseNbdUri(uri)).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
 });
+
+test('TLS is a letter more', () => {
+  expect(nbdUri({ host: 'example.com', port: 10809 }, 'disk', true)).toBe('nbds://example.com/disk');
+  expect(nbdUri({ path: '/s' }, '', true)).toBe('nbds+unix:///?socket=/s');
+});

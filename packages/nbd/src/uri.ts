@@ -6,17 +6,18 @@ import { limits, nbdDefaultPort } from './protocol.ts';
 export type NbdAddress = { readonly path: string } | { readonly host: string; readonly port: number };
 
 /**
- * The URI of an export: `nbd://host:port/name` or `nbd+unix:///name?socket=path`.
+ * The URI of an export: `nbd://host:port/name` or `nbd+unix:///name?socket=path`; with TLS `nbds` for `nbd`.
  * A slash in a name stands for itself; everything else that a URI would misread is percent-encoded.
  */
-export function nbdUri(address: NbdAddress, exportName = ''): string {
+export function nbdUri(address: NbdAddress, exportName = '', tls = false): string {
+  const scheme = tls ? 'nbds' : 'nbd';
   const name = encodeURIComponent(exportName).replaceAll('%2F', '/');
   if ('path' in address) {
-    return `nbd+unix:///${name}?socket=${encodeURIComponent(address.path).replaceAll('%2F', '/')}`;
+    return `${scheme}+unix:///${name}?socket=${encodeURIComponent(address.path).replaceAll('%2F', '/')}`;
   }
   const host = address.host.includes(':') ? `[${address.host.replace('%', '%25')}]` : address.host;
   const port = address.port === nbdDefaultPort ? '' : `:${address.port}`;
-  return name === '' ? `nbd://${host}${port}` : `nbd://${host}${port}/${name}`;
+  return name === '' ? `${scheme}://${host}${port}` : `${scheme}://${host}${port}/${name}`;
 }
 
 /** An export as a URI names it. */

@@ -103,6 +103,11 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import('./commands/serve.ts')).serve,
   },
   {
+    name: 'watch',
+    summary: 'show what a server does, as it does it',
+    load: async () => (await import('./commands/watch.ts')).watch,
+  },
+  {
     name: 'journal',
     summary: 'look at, make, remove or replay the journal of an image',
     load: async () => (await import('./commands/journal.ts')).journal,

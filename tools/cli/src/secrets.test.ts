@@ -43,8 +43,8 @@ describe('--object secret', () => {
     ['secret,id=s,data=abc,format=hunter2', "Parameter 'format' does not accept"],
     ['secret,id=s,data=abc,hunter2', 'a comma in a value is doubled'],
     ['secret,id=s,data=abc,hunter2=x', 'a comma in a value is doubled'],
-    ['hunter2,id=s,data=abc', 'secrets only'],
-    ['data=hunter2,id=s', 'secrets only'],
+    ['hunter2,id=s,data=abc', "Parameter 'qom-type' does not accept this value"],
+    ['data=hunter2,id=s', "Parameter 'qom-type' does not accept this value"],
   ])('refuses %s, and does not repeat it', (object, message) => {
     let text = '';
     try {

@@ -9,31 +9,35 @@
 import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { CommandFailure } from './failures.ts';
-import { elementsOf } from './option-list.ts';
+import { type NamedObject, namedObjects } from './object-list.ts';
 
 /** For the options of commands that take secrets. */
 export const objectOption = {
   name: 'object',
   argument: 'OBJECT',
-  help: 'secret,id=ID,file=PATH or data=TEXT[,format=raw|base64]: a passphrase',
+  help: 'secret,id=ID,file=PATH or data=TEXT[,format=raw|base64]: a passphrase; tls-creds-x509, tls-creds-psk, authz-simple, authz-list: TLS',
 } as const;
 
-const known = new Set(['qom-type', 'id', 'data', 'file', 'format']);
 const largestSecretBytes = 1024 * 1024;
 
 export class Secrets {
+  /** What was said of other things than secrets: credentials and authorizations of TLS, for those who use them. */
+  readonly others: readonly NamedObject[];
   readonly #byId = new Map<string, Uint8Array>();
 
   /** @param objects what each `--object` said. @throws CommandFailure */
   constructor(objects: readonly string[]) {
     if (objects.length > 0) process.title = 'qcow2';
-    for (const object of objects) {
-      const { id, bytes } = parseSecret(object);
-      if (this.#byId.has(id)) {
-        throw new CommandFailure(`attempt to add duplicate property '${id}' to object (type 'container')`);
-      }
-      this.#byId.set(id, bytes);
+    const named = namedObjects(objects);
+    for (const { type, id, properties } of named) {
+      if (type !== 'secret') continue;
+      this.#byId.set(id, decoded(contentOf(properties), properties.get('format') ?? 'raw'));
     }
+    this.others = named.filter(({ type }) => type !== 'secret');
+  }
+
+  has(id: string): boolean {
+    return this.#byId.has(id);
   }
 
   /** The bytes are kept here; they are not to be changed. @throws CommandFailure: "No secret with id '…'" */
@@ -42,33 +46,6 @@ export class Secrets {
     if (bytes !== undefined) return bytes;
     throw new CommandFailure(`${subject}No secret with id '${id}'`);
   }
-}
-
-function parseSecret(object: string): { id: string; bytes: Uint8Array } {
-  const elements = elementsOf(object);
-  const values = new Map<string, string>();
-  const [first] = elements;
-  if (first?.isShort === true) values.set('qom-type', object.split(',')[0] ?? '');
-  for (const { name, text, isShort } of first?.isShort === true ? elements.slice(1) : elements) {
-    if (isShort || !known.has(name)) {
-      throw new CommandFailure('--object has a parameter that is not known; a comma in a value is doubled');
-    }
-    values.set(name, text);
-  }
-  const type = values.get('qom-type');
-  if (type !== 'secret') {
-    // Not repeated: it may be a secret in the wrong place.
-    throw new CommandFailure("Parameter 'qom-type' does not accept this value: there are secrets only");
-  }
-  const id = values.get('id');
-  if (id === undefined) throw new CommandFailure("Parameter 'id' is missing");
-  if (!/^[A-Za-z][A-Za-z0-9\-._]*$/.test(id)) {
-    throw new CommandFailure(
-      "Parameter 'id' expects an identifier\n" +
-        "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.",
-    );
-  }
-  return { id, bytes: decoded(contentOf(values), values.get('format') ?? 'raw') };
 }
 
 function contentOf(values: ReadonlyMap<string, string>): Buffer {

@@ -41,10 +41,14 @@ export const serveOptions: readonly OptionSpec[] = [
     help: 'write back and mark the image as clean after so long without requests (default 5; 0: never)',
   },
   ...followOptions,
+  { name: 'watch-socket', argument: 'PATH', help: 'a unix socket, the owner’s only, for qcow2 watch' },
   { name: 'verbose', short: 'v', help: 'say how to connect, who comes and goes, what fails' },
   { name: 'allocation-depth', short: 'A', help: 'say in which image of the chain bytes stand' },
   { name: 'bitmap', short: 'B', argument: 'NAME', help: 'say what a bitmap says has changed' },
   objectOption,
+  { name: 'tls-creds', argument: 'ID', help: 'serve over TLS and not otherwise, with this --object' },
+  { name: 'tls-authz', argument: 'ID', help: 'whose certificates let them in: an --object as well' },
+  { name: 'tls-hostname', argument: 'NAME', refused: 'TLS hostname is only supported with export list' },
   { name: 'fork', help: 'return when the server listens, and leave it in the background' },
   { name: 'pid-file', argument: 'PATH', help: 'write the id of the server’s process to this file' },
   {
@@ -68,8 +72,6 @@ export const serveOptions: readonly OptionSpec[] = [
     name: 'image-opts',
     help: "FILE is a list of QEMU's options: driver=qcow2,file.filename=…,l2-cache-size=…",
   },
-  { name: 'tls-creds', argument: 'ID', refused: 'there is no TLS yet' },
-  { name: 'tls-authz', argument: 'ID', refused: 'there is no TLS yet' },
   { name: 'list', short: 'L', refused: 'this is a server only' },
   { name: 'trace', short: 'T', argument: 'PATTERN', refused: 'there are no trace points' },
   {
@@ -101,6 +103,9 @@ export interface ServePlan {
 export function servePlan(args: ParsedArguments, context: CommandContext): ServePlan {
   for (const name of ['aio', 'discard']) {
     if (args.values(name).length > 1) throw new CommandFailure(`--${name} can only be specified once`);
+  }
+  if (args.has('tls-authz') && !args.has('tls-creds')) {
+    throw new CommandFailure('--tls-authz is not permitted without --tls-creds');
   }
   const discard = discardMode(args);
   const snapshot = wantedSnapshot(args.value('load-snapshot'), context, '`');

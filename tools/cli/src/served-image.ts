@@ -1,6 +1,7 @@
 /** An image opened for `serve` and `start`: its chain, its journal as asked for, and an orderly end. */
 import type { BlockDevice } from '@qcow2/block-device';
 import { openImage, type Qcow2Image } from '@qcow2/driver';
+import { FileDevice } from '@qcow2/fs';
 import { CommandFailure } from './failures.ts';
 import type { FollowPolicy } from './follow.ts';
 import { passDiscard } from './image-options.ts';
@@ -22,6 +23,8 @@ export interface ServedImage {
   readonly layers: readonly BlockDevice[];
   /** Unallocated ranges show another file's bytes. */
   readonly hasBacking: boolean;
+  /** Times that fdatasync was called on its file, and on its data file; undefined where they are no files of this machine. */
+  fileSyncs(): number | undefined;
   /** What its journal did so far, in one line; undefined where it has none, or is only read. */
   summary(): string | undefined;
   /** Write back, clear the dirty bit, close every file. */
@@ -60,6 +63,7 @@ export async function openServedImage(named: NamedImage, options: ServedImageOpt
       image: undefined,
       layers: [top.device],
       hasBacking: false,
+      fileSyncs: () => syncsOf([top.device]),
       summary: () => undefined,
       close: chain.close,
     };
@@ -85,6 +89,7 @@ export async function openServedImage(named: NamedImage, options: ServedImageOpt
       image,
       layers: [image, ...chain.layers.map(({ device }) => device)],
       hasBacking: backing !== undefined,
+      fileSyncs: () => syncsOf([top.device, ...(opening.dataFile === undefined ? [] : [opening.dataFile])]),
       summary: () => journalSummary(image.journalStatus()),
       close: async () => {
         await image.close();
@@ -95,6 +100,11 @@ export async function openServedImage(named: NamedImage, options: ServedImageOpt
     await chain.close();
     throw error;
   }
+}
+
+function syncsOf(devices: readonly BlockDevice[]): number | undefined {
+  const files = devices.filter((device) => device instanceof FileDevice);
+  return files.length === 0 ? undefined : files.reduce((sum, { syncs }) => sum + syncs, 0);
 }
 
 /**

@@ -11,7 +11,6 @@ import { createImage, openImage } from '@qcow2/driver';
 import { openFile } from '@qcow2/fs';
 import type { ServedImage } from './served-image.ts';
 import { wholeSectors } from './whole-sectors.ts';
-import { withWritePolicy } from './write-policy.ts';
 
 /** @param image opened for reading; closed with what is returned */
 export async function underTemporary(image: ServedImage): Promise<ServedImage> {
@@ -19,9 +18,8 @@ export async function underTemporary(image: ServedImage): Promise<ServedImage> {
   const isUnnamed = tryUnlink(path);
   try {
     const below = wholeSectors(image.device);
-    const unflushed = withWritePolicy(file, { durable: 'never', zeroes: 'off' });
-    await createImage(unflushed, { sizeBytes: below.sizeBytes });
-    const overlay = await openImage(unflushed, { backing: below });
+    await createImage(file, { sizeBytes: below.sizeBytes });
+    const overlay = await openImage(file, { backing: below });
     return {
       ...image,
       device: overlay,
@@ -45,7 +43,7 @@ export async function underTemporary(image: ServedImage): Promise<ServedImage> {
 function temporaryFile() {
   const folder = process.env.TMPDIR ?? (process.platform === 'win32' ? tmpdir() : '/var/tmp');
   const path = join(folder, `qcow2-${randomBytes(8).toString('hex')}`);
-  return { path, file: openFile(path, { create: 'exclusive', mode: 0o600 }) };
+  return { path, file: openFile(path, { create: 'exclusive', mode: 0o600, flush: 'none' }) };
 }
 
 function tryUnlink(path: string): boolean {

@@ -27,6 +27,7 @@ export class DataSync {
   #dirty = true;
   #running: Promise<void> | undefined;
   #next: Promise<void> | undefined;
+  #syncs = 0;
   #failure: { readonly cause: unknown } | undefined;
 
   constructor(path: string, fd: number, calls: FileCalls, mode: FlushMode, inFlight: InFlight) {
@@ -36,6 +37,11 @@ export class DataSync {
     this.#inFlight = inFlight;
     this.#policy = new FlushPolicy(mode);
     this.#never = mode === 'none';
+  }
+
+  /** Times that fdatasync was called. */
+  get syncs(): number {
+    return this.#syncs;
   }
 
   /** Something has been written, or may have been: called when a write ends, well or badly. */
@@ -61,6 +67,7 @@ export class DataSync {
     if (!this.#dirty) return;
     // Before the call: what is written while it runs need not be covered by it.
     this.#dirty = false;
+    this.#syncs += 1;
     return this.#policy.next() === 'thread' ? this.#inThread() : this.#now();
   }
 

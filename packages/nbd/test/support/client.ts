@@ -3,7 +3,9 @@
  * error in a constant there shows here. It sends exactly what a test says, right or wrong.
  */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import { type ConnectionOptions, connect as connectTls } from 'node:tls';
 import type { NbdAddress } from '../../src/index.ts';
 
 export const OPT = {
@@ -24,6 +26,7 @@ export const REP = {
   META: 4,
   UNSUP: 0x80000001,
   INVALID: 0x80000003,
+  TLS_REQD: 0x80000005,
   UNKNOWN: 0x80000006,
   BLOCK_SIZE_REQD: 0x80000008,
   TOO_BIG: 0x80000009,
@@ -147,6 +150,14 @@ export class TestClient {
       });
       socket.once('error', reject);
     });
+  }
+
+  /** This connection with TLS over it, which the server has agreed to; this client is not used any more. */
+  async secure(options: ConnectionOptions): Promise<TestClient> {
+    this.socket.removeAllListeners('data');
+    const socket = connectTls({ ...options, socket: this.socket });
+    await once(socket, 'secureConnect');
+    return new TestClient(socket);
   }
 
   /** A client in the transmission phase. */

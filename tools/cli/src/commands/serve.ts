@@ -6,13 +6,14 @@
  * recovers when it is opened next.
  */
 
-import type { NbdMetadataContext, NbdServer } from '@qcow2/nbd';
+import type { NbdMetadataContext, NbdServer, NbdServerTls } from '@qcow2/nbd';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
 import { followPolicy } from '../follow.ts';
 import { type ServePlan, serveOptions, servePlan } from '../serve-options.ts';
 import type { ServedImage } from '../served-image.ts';
+import type { WatchSample } from '../watch/sample.ts';
 
 export const serve: Command = {
   operands: 'FILE',
@@ -36,25 +37,30 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
     return await background.send(args.has('verbose'), stop);
   }
 
+  const credentials = args.value('tls-creds');
+  const tls =
+    credentials === undefined
+      ? undefined
+      : await (await import('../serve-tls.ts')).serverTls(args, credentials);
   const image = await openPlanned(args, name, plan, context);
   const say = (line: string): void => {
     if (args.has('verbose')) context.err(`${context.programName}: ${line}\n`);
   };
   try {
-    const { nbdUri } = await import('@qcow2/nbd');
-    const server = await serverOf(args, image, plan, say);
-    // The socket file goes when its listener is closed; one that a killed server left is replaced.
-    const bound = await server.listen(plan.address);
-    const pidFile = args.value('pid-file');
+    const server = await serverOf(args, image, plan, { tls, say });
+    const beside = await openBeside(args, name, image, server);
     try {
-      if (pidFile !== undefined) (await import('../pid-file.ts')).writePidFile(pidFile);
-    } catch (error) {
+      const { nbdUri } = await import('@qcow2/nbd');
+      // The socket file goes when its listener is closed; one that a killed server left is replaced.
+      const bound = await server.listen(plan.address);
+      beside.writePid();
+      background?.ready();
+      say(`serving ${name} at ${nbdUri(bound, args.value('export-name') ?? '', tls !== undefined)}`);
+      await untilStopped(stop, server);
+    } finally {
+      beside.close();
       await server.close();
-      throw error;
     }
-    background?.ready();
-    say(`serving ${name} at ${nbdUri(bound, args.value('export-name') ?? '')}`);
-    await untilStopped(stop, server);
   } finally {
     await image.close();
     const summary = image.summary();
@@ -63,12 +69,37 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
   return 0;
 }
 
+/** What a server has beside its clients: a socket to be watched through, a file with its process id. */
+async function openBeside(
+  args: ParsedArguments,
+  name: string,
+  image: ServedImage,
+  server: NbdServer,
+): Promise<{ writePid(): void; close(): void }> {
+  const [pidFile, watched] = [args.value('pid-file'), args.value('watch-socket')];
+  const pid = pidFile === undefined ? undefined : await import('../pid-file.ts');
+  const startedMs = performance.now();
+  const watching =
+    watched === undefined
+      ? undefined
+      : await (await import('../watch/watch-socket.ts')).openWatchSocket(watched, await sampling(name));
+  return {
+    writePid: () => pid?.writePidFile(pidFile ?? ''),
+    close: () => watching?.close(),
+  };
+
+  async function sampling(of: string): Promise<() => WatchSample> {
+    const { takeSample } = await import('../watch/sample.ts');
+    return () => takeSample(of, image, server.counters(), startedMs);
+  }
+}
+
 /** A server of the planned part of the disk, under the planned policy; it listens nowhere yet. */
 async function serverOf(
   args: ParsedArguments,
   image: ServedImage,
   plan: ServePlan,
-  say: (line: string) => void,
+  { tls, say }: { readonly tls: NbdServerTls | undefined; readonly say: (line: string) => void },
 ): Promise<NbdServer> {
   const { createNbdServer } = await import('@qcow2/nbd');
   const { contextFrom, diskFrom } = await import('../served-window.ts');
@@ -86,8 +117,10 @@ async function serverOf(
         metadataContexts: contexts.map((each) => contextFrom(each, plan.offset)),
       },
     ],
+    ...(tls === undefined ? {} : { tls }),
     ...(plan.clients === 0 ? {} : { maxClients: plan.clients }),
     persistent: args.has('persistent'),
+    measureLatency: args.has('watch-socket'),
     onClient: (client) => say(`client ${client.id} connected`),
     onClientGone: (client, remaining) => say(`client ${client.id} gone, ${remaining} left`),
     onViolation: (client, reason) => say(`client ${client.id}: ${reason}`),

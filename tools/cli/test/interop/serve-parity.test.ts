@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { makeKeys } from '../support/certificates.ts';
 import { hookLimitMs, must, type Outcome, run, scratchFolder } from '../support/command.ts';
 import { CommandProcess } from '../support/command-process.ts';
 import { describeWith } from '../support/peers.ts';
@@ -15,6 +16,7 @@ describeWith(['qemu-img', 'qemu-nbd'], 'serve beside qemu-nbd', () => {
     must('qemu-img', ['create', '-q', '-f', 'qcow2', 'disk.qcow2', '16M'], { cwd: scratch.path });
     must('qemu-img', ['snapshot', '-c', 'one', 'disk.qcow2'], { cwd: scratch.path });
     writeFileSync(join(scratch.path, 'disk.raw'), new Uint8Array(65536));
+    makeKeys(join(scratch.path, 'keys'), { alice: '00112233445566778899aabbccddeeff' });
   }, hookLimitMs);
   afterAll(async () => {
     await command.end();

@@ -196,7 +196,6 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'python3-libnbd'], 'serve', () =
     [['serve', '-r', '--journal', 'on', 'disk.qcow2'], '--read-only forbids'],
     [['serve', '-c', '/dev/nbd0', 'disk.qcow2'], "option '-c' is not supported"],
     [['serve', '--selinux-label', 'x', 'disk.qcow2'], "option '--selinux-label' is not supported"],
-    [['serve', '--tls-creds', 'x', 'disk.qcow2'], "option '--tls-creds' is not supported"],
     [['serve', 'guessed.raw'], 'say so with -f raw'],
     [['serve', 'orphan.qcow2'], "Could not open backing file: Could not open 'gone': No such file"],
     [['serve', 'remote.qcow2'], 'not followed to the network without --allow-remote'],

@@ -12,6 +12,8 @@ const packages: Readonly<Record<string, string>> = {
   'qemu-io': 'qemu-utils',
   'qemu-nbd': 'qemu-utils',
   nbdinfo: 'libnbd-bin',
+  nbdcopy: 'libnbd-bin',
+  openssl: 'openssl',
   'python3-libnbd': 'python3-libnbd',
   strace: 'strace',
   groff: 'groff-base',
