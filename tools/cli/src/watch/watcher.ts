@@ -39,15 +39,25 @@ export class Watcher {
   async sample(): Promise<WatchSample | undefined> {
     this.#socket.write('\n');
     this.#socket.setTimeout(patienceMs, () => this.#socket.destroy());
-    const { value, done } = await this.#lines.next();
+    const line = await this.#nextLine();
     this.#socket.setTimeout(0);
-    const sample = done === true ? undefined : parseSample(value);
+    const sample = line === undefined ? undefined : parseSample(line);
     // One that ends without having answered at all was none of ours either.
-    if (sample === undefined && !(done === true && this.#answered)) {
+    if (sample === undefined && !(line === undefined && this.#answered)) {
       throw new CommandFailure('what listens there is not the watch socket of a server');
     }
     this.#answered = true;
     return sample;
+  }
+
+  /** @returns undefined at the end, however it came */
+  async #nextLine(): Promise<string | undefined> {
+    try {
+      const { value, done } = await this.#lines.next();
+      return done === true ? undefined : value;
+    } catch {
+      return undefined;
+    }
   }
 
   close(): void {
