@@ -5,7 +5,8 @@
  * asked about.
  */
 import type { BlockDevice } from '@qcow2/block-device';
-import { type PlacedExtent, Qcow2Image } from '@qcow2/driver';
+import { type PlacedExtent as ImageExtent, Qcow2Image } from '@qcow2/driver';
+import { type ForeignExtent, ForeignImage } from '@qcow2/foreign';
 import type { OpenedLayer } from './open-image.ts';
 
 export interface BlockStatus {
@@ -18,7 +19,11 @@ export interface BlockStatus {
   readonly depth: number;
   /** Where in that layer's file, or in its data file, the range stands byte for byte. */
   readonly hostOffset: number | undefined;
+  /** That file, where it is neither the layer's own nor its data file. */
+  readonly path?: string;
 }
+
+type PlacedExtent = ImageExtent | ForeignExtent;
 
 /** What is asked at a time: lists of extents stay short. */
 const askedBytes = 256 * 1024 * 1024;
@@ -77,14 +82,16 @@ function shifted(extent: PlacedExtent, bytes: number): PlacedExtent {
 function ownStatus({ format }: OpenedLayer, extent: PlacedExtent, depth: number): BlockStatus {
   const { offset, lengthBytes, kind } = extent;
   const isRaw = format === 'raw';
+  const isStored = 'isStored' in extent && extent.isStored === true;
   return {
     offset,
     lengthBytes,
-    data: kind === 'data',
+    data: kind === 'data' || isStored,
     zero: kind !== 'data',
     present: isRaw || kind !== 'hole',
     depth,
     hostOffset: isRaw ? offset : extent.hostOffset,
+    ...('path' in extent && extent.path !== undefined ? { path: extent.path } : {}),
   };
 }
 
@@ -109,7 +116,7 @@ function askedOf(
   offset: number,
   lengthBytes: number,
 ): readonly PlacedExtent[] | Promise<readonly PlacedExtent[]> {
-  return device instanceof Qcow2Image
+  return device instanceof Qcow2Image || device instanceof ForeignImage
     ? device.placedExtents(offset, lengthBytes)
     : device.extents(offset, lengthBytes);
 }

@@ -22,7 +22,12 @@ import { wholeSectors } from './whole-sectors.ts';
 
 /** Of every command that names an image so. */
 export const imageOptions: readonly OptionSpec[] = [
-  { name: 'format', short: 'f', argument: 'FMT', help: 'qcow2, raw; found by itself if not given' },
+  {
+    name: 'format',
+    short: 'f',
+    argument: 'FMT',
+    help: 'qcow2, raw, vdi, vpc, vmdk, vhdx; found by itself if not given',
+  },
   ...imageNameOptions,
   ...followOptions,
 ];
@@ -66,7 +71,7 @@ export interface DiskImage {
   readonly format: ServedFormat;
   /** The guest's disk, of whole sectors when it is only read. */
   readonly device: BlockDevice;
-  /** Undefined for a raw file. */
+  /** Undefined for a raw file, and for a foreign image. */
   readonly image: Qcow2Image | undefined;
   /** From the top down; the first shows `device`. */
   readonly layers: readonly OpenedLayer[];
@@ -97,7 +102,7 @@ export async function openDiskImage(
   const chain = await openChain(named, { readOnly, shared, follow, writableDepth, dryRun, access });
   try {
     const { path, format: found, device: file } = chain.top;
-    const image = found === 'raw' ? undefined : await openTop(chain, named, readOnly);
+    const image = found === 'qcow2' ? await openTop(chain, named, readOnly) : undefined;
     const device = image ?? (readOnly ? wholeSectors(file) : file);
     const below = chain.layers.map((layer, at) =>
       layer.format === 'raw' && at + 1 !== writableDepth

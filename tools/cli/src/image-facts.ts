@@ -2,6 +2,7 @@
  * What `info` knows about one file: the facts, before they become text or JSON. Everything the reports show
  * stands here, so that they can be tested without an image.
  */
+import type { ServedFormat } from './image-format.ts';
 import type { LuksFacts } from './luks-facts.ts';
 
 export interface SnapshotFacts {
@@ -39,7 +40,15 @@ export interface JournalFacts {
   readonly committedSequence?: number | undefined;
 }
 
-export interface Qcow2Facts {
+/** The image below, as an image names it. */
+export interface BackingFacts {
+  readonly backingFile?: string | undefined;
+  readonly backingFormat?: string | undefined;
+  /** The backing file's name as seen from here: beside the image, not beside the caller. */
+  readonly fullBackingFile?: string | undefined;
+}
+
+export interface Qcow2Facts extends BackingFacts {
   readonly version: 2 | 3;
   readonly clusterBytes: number;
   readonly compressionType: string;
@@ -49,10 +58,6 @@ export interface Qcow2Facts {
   readonly extendedL2: boolean;
   /** The dirty bit: not closed cleanly. */
   readonly dirty: boolean;
-  readonly backingFile?: string | undefined;
-  readonly backingFormat?: string | undefined;
-  /** The backing file's name as seen from here: beside the image, not beside the caller. */
-  readonly fullBackingFile?: string | undefined;
   readonly dataFile?: string | undefined;
   readonly dataFileRaw?: boolean | undefined;
   readonly encryption?: 'aes' | LuksFacts | undefined;
@@ -61,11 +66,27 @@ export interface Qcow2Facts {
   readonly journal?: JournalFacts | undefined;
 }
 
+export interface VmdkReport extends BackingFacts {
+  readonly cid: number;
+  readonly parentCid: number;
+  readonly createType: string;
+  readonly extents: readonly {
+    readonly compressed: true | undefined;
+    readonly virtualSizeBytes: number;
+    readonly path: string;
+    readonly clusterBytes: number | undefined;
+    readonly type: string;
+  }[];
+}
+
 export interface ImageFacts {
   readonly path: string;
-  readonly format: 'qcow2' | 'raw';
+  readonly format: ServedFormat;
   readonly virtualSizeBytes: number;
   /** What the file occupies on its disk, where that can be told. */
   readonly diskBytes: number | undefined;
   readonly qcow2?: Qcow2Facts | undefined;
+  /** The unit of allocation of a foreign image. */
+  readonly clusterBytes?: number | undefined;
+  readonly vmdk?: VmdkReport | undefined;
 }

@@ -6,7 +6,7 @@ import type { CacheOptions, PassDiscard } from '@qcow2/driver';
 import { Qcow2Error } from '@qcow2/spec';
 import { CommandFailure } from './failures.ts';
 import { protocolOf } from './file-name.ts';
-import { type ServedFormat, servedFormat } from './image-format.ts';
+import { isForeign, type ServedFormat, servedFormat } from './image-format.ts';
 import { isJsonName, jsonElements } from './json-name.ts';
 import {
   elementsOf,
@@ -170,7 +170,9 @@ function backingOf(
     .filter(({ name }) => name.startsWith('backing.'))
     .map((element) => ({ ...element, name: element.name.slice('backing.'.length) }));
   if (node === undefined && below.length === 0) return undefined;
-  if (format === 'raw') fail("Block format 'raw' does not support the option 'backing'");
+  if (format === 'raw' || isForeign(format ?? '')) {
+    fail(`Block format '${format}' does not support the option 'backing'`);
+  }
   if (below.length > 0) return parseBackingNode(below);
   // "" means the same as null in JSON: no backing file, whatever the image says.
   return node === ''
@@ -217,7 +219,8 @@ function elementsOfJson(name: string, fail: Fail): readonly OptionElement[] {
 }
 
 function optionsOf(format: ServedFormat | undefined): ListedOption[] {
-  return [...commonOptions, ...fileOptions, ...(format === 'raw' ? rawOptions : qcow2Options)];
+  const own = format === 'raw' ? rawOptions : isForeign(format ?? '') ? [] : qcow2Options;
+  return [...commonOptions, ...fileOptions, ...own];
 }
 
 function refuseUnknown(
@@ -242,7 +245,7 @@ function refuseUnknown(
 
 function formatOf(driver: string | undefined, fail: Fail): ServedFormat | undefined {
   if (driver === undefined) return undefined;
-  if (driver !== 'qcow2' && driver !== 'raw') return fail(`Unknown driver '${driver}'`);
+  if (driver !== 'qcow2' && driver !== 'raw' && !isForeign(driver)) return fail(`Unknown driver '${driver}'`);
   return servedFormat(driver);
 }
 

@@ -3,7 +3,15 @@
  * dictionaries in the order of a hash table; the members below stand in that order, found by asking it.
  * The journal's section is ours, and stands last in the format's own data.
  */
-import type { BitmapFacts, ImageFacts, JournalFacts, Qcow2Facts, SnapshotFacts } from './image-facts.ts';
+import type {
+  BackingFacts,
+  BitmapFacts,
+  ImageFacts,
+  JournalFacts,
+  Qcow2Facts,
+  SnapshotFacts,
+  VmdkReport,
+} from './image-facts.ts';
 import type { JsonValue } from './json-text.ts';
 import type { LuksFacts } from './luks-facts.ts';
 import { formatSize } from './sizes.ts';
@@ -13,20 +21,41 @@ export type JsonObject = { readonly [key: string]: JsonValue | undefined };
 
 export function imageJson(facts: ImageFacts): JsonObject {
   const { qcow2 } = facts;
+  const backing: BackingFacts = qcow2 ?? facts.vmdk ?? {};
   return {
-    'backing-filename-format': qcow2?.backingFormat,
+    'backing-filename-format': backing.backingFormat,
     snapshots:
       qcow2 === undefined || qcow2.snapshots.length === 0 ? undefined : qcow2.snapshots.map(snapshotJson),
     'virtual-size': facts.virtualSizeBytes,
     filename: facts.path,
-    'cluster-size': qcow2?.clusterBytes,
+    'cluster-size': qcow2?.clusterBytes ?? facts.clusterBytes,
     format: facts.format,
     'actual-size': facts.diskBytes,
-    'format-specific': qcow2 === undefined ? undefined : { type: 'qcow2', data: specificJson(qcow2) },
-    'full-backing-filename': qcow2?.fullBackingFile,
+    'format-specific': formatSpecific(facts),
+    'full-backing-filename': backing.fullBackingFile,
     encrypted: qcow2?.encryption === undefined ? undefined : true,
-    'backing-filename': qcow2?.backingFile,
+    'backing-filename': backing.backingFile,
     'dirty-flag': qcow2?.dirty ?? false,
+  };
+}
+
+function formatSpecific({ qcow2, vmdk }: ImageFacts): JsonObject | undefined {
+  if (qcow2 !== undefined) return { type: 'qcow2', data: specificJson(qcow2) };
+  return vmdk === undefined ? undefined : { type: 'vmdk', data: vmdkJson(vmdk) };
+}
+
+function vmdkJson({ cid, parentCid, createType, extents }: VmdkReport): JsonObject {
+  return {
+    cid,
+    'parent-cid': parentCid,
+    'create-type': createType,
+    extents: extents.map((extent) => ({
+      compressed: extent.compressed,
+      'virtual-size': extent.virtualSizeBytes,
+      filename: extent.path,
+      'cluster-size': extent.clusterBytes,
+      format: extent.type,
+    })),
   };
 }
 
@@ -39,12 +68,17 @@ export function imageText(facts: ImageFacts): string {
     `virtual size: ${formatSize(facts.virtualSizeBytes)} (${facts.virtualSizeBytes} bytes)`,
     `disk size: ${facts.diskBytes === undefined ? 'unavailable' : formatSize(facts.diskBytes)}`,
   ];
+  if (facts.clusterBytes !== undefined) lines.push(`cluster_size: ${facts.clusterBytes}`);
   if (qcow2 !== undefined) {
     if (qcow2.encryption !== undefined) lines.push('encrypted: yes');
     lines.push(`cluster_size: ${qcow2.clusterBytes}`);
     if (qcow2.dirty) lines.push('cleanly shut down: no');
     lines.push(...backingText(qcow2), ...snapshotsText(qcow2.snapshots));
     lines.push('Format specific information:', ...treeText(specificJson(qcow2), 1));
+  }
+  const { vmdk } = facts;
+  if (vmdk !== undefined) {
+    lines.push(...backingText(vmdk), 'Format specific information:', ...treeText(vmdkJson(vmdk), 1));
   }
   return `${lines.join('\n')}\n`;
 }
@@ -123,9 +157,8 @@ export function journalJson(journal: JournalFacts): JsonObject {
   };
 }
 
-function backingText(qcow2: Qcow2Facts): string[] {
-  if (qcow2.backingFile === undefined) return [];
-  const { backingFile, fullBackingFile, backingFormat } = qcow2;
+function backingText({ backingFile, fullBackingFile, backingFormat }: BackingFacts): string[] {
+  if (backingFile === undefined) return [];
   const elsewhere =
     fullBackingFile === undefined || fullBackingFile === backingFile
       ? ''

@@ -4,6 +4,7 @@
  * caller's opens it and what is below it: no more, since it is not an image's to say how it is opened.
  */
 import { CommandFailure } from './failures.ts';
+import { isForeign } from './image-format.ts';
 import type { ImageNode } from './image-options.ts';
 import type { OptionElement } from './option-list.ts';
 
@@ -28,7 +29,8 @@ interface JsonFile {
   readonly node: ImageNode | undefined;
 }
 
-const jsonFormats = new Set(['raw', 'qcow2']);
+const isServed = (driver: unknown): boolean =>
+  driver === 'raw' || driver === 'qcow2' || (typeof driver === 'string' && isForeign(driver));
 const secretKey = /^(backing\.)*encrypt\.(format|key-secret)$/;
 
 /**
@@ -54,7 +56,7 @@ export function localFileOfJson(
     if (isSecret) secrets.push({ name: key, text: value, isShort: false });
   }
   const fileDriver = options.get('file.driver') ?? 'file';
-  const isFormat = driver === undefined || isProtocol || jsonFormats.has(String(driver));
+  const isFormat = driver === undefined || isProtocol || isServed(driver);
   if (!isFormat || fileDriver !== 'file') {
     throw new CommandFailure(`'${name}' is not followed: it means more than a local file`);
   }

@@ -6,15 +6,18 @@ import { existsSync, realpathSync, statSync } from 'node:fs';
 import type { BlockDevice } from '@qcow2/block-device';
 import type { ClusterCompression } from '@qcow2/codec';
 import type { FileReference, FoundFile, OpenOptions, ResolvedChain } from '@qcow2/driver';
+import { ForeignImage } from '@qcow2/foreign';
 import { type ImageUse, type OpenFileOptions, openFile } from '@qcow2/fs';
 import { Qcow2Error, StateError } from '@qcow2/spec';
 import { keptInMemory } from './dry-run.ts';
 import { CommandFailure, describeOpenFailure, openFailureReason } from './failures.ts';
 import { besideImage, isHttp, localPath } from './file-name.ts';
 import { type FollowedName, type FollowPolicy, followName, guessedFailure, localFiles } from './follow.ts';
+import { foreignFacts } from './foreign-facts.ts';
+import { type ForeignChoice, openForeignFile } from './foreign-file.ts';
 import { gatherFacts, readHeader } from './gather-facts.ts';
 import type { ImageFacts } from './image-facts.ts';
-import { probeFormat, type ServedFormat, servedFormat } from './image-format.ts';
+import { isForeign, probeFormat, type ServedFormat, servedFormat } from './image-format.ts';
 import { type ImageLock, lockOpened } from './image-lock.ts';
 import type { ImageNode } from './image-options.ts';
 import { type NamedImage, secretOf } from './named-image.ts';
@@ -39,6 +42,12 @@ export interface OpenFileChoice {
   readonly shared?: boolean;
   /** It holds the data of an image that stands in another file. */
   readonly isDataFile?: boolean;
+  /** It is named by an image, and not by the caller. */
+  readonly isNamed?: boolean;
+  /** What is done about names that stand in it, where they are files that its bytes stand in. */
+  readonly follow?: FollowPolicy | undefined;
+  /** No byte of the disk is asked for. */
+  readonly factsOnly?: boolean;
   /** Whether a discard gives space back; not if not given. */
   readonly discard?: 'ignore' | 'unmap';
   /** Opened for reading whatever `readOnly` says: what is written stays in memory. */
@@ -67,7 +76,7 @@ export async function openForReading(
   const opened = await openPlainly(name, { format, readOnly: true });
   try {
     const { device } = opened;
-    const virtualSizeBytes = opened.format === 'raw' ? rawSizeBytes(device) : await qcow2SizeBytes(device);
+    const virtualSizeBytes = opened.format === 'qcow2' ? await qcow2SizeBytes(device) : rawSizeBytes(device);
     return { ...opened, virtualSizeBytes };
   } catch (error) {
     await opened.close();
@@ -86,7 +95,9 @@ async function openPlainly(name: string, choice: OpenFileChoice): Promise<Opened
   refuseSpecialFile(path);
   const device = openFile(path, { readOnly, discard: choice.discard ?? 'ignore', ...choice.access });
   let lock: ImageLock | undefined;
+  let foreign: ForeignImage | undefined;
   const close = async (): Promise<void> => {
+    await foreign?.close();
     device.close();
     lock?.release();
   };
@@ -98,8 +109,9 @@ async function openPlainly(name: string, choice: OpenFileChoice): Promise<Opened
     const format = wanted ?? servedFormat(found);
     // What was looked at before says nothing but which lock it is to be.
     lock = await lockOpened(device, useOf(format, { ...choice, readOnly }));
-    const shown = dryRun && !choice.readOnly ? keptInMemory(device) : device;
-    return { path, id: fileId(path), device: shown, format, probed: wanted === undefined, close };
+    const kept = dryRun && !choice.readOnly ? keptInMemory(device) : device;
+    if (isForeign(format)) foreign = await openForeignFile(kept, path, format, foreignChoice(choice));
+    return { path, id: fileId(path), device: foreign ?? kept, format, probed: wanted === undefined, close };
   } catch (error) {
     await close();
     throw error;
@@ -107,7 +119,8 @@ async function openPlainly(name: string, choice: OpenFileChoice): Promise<Opened
 }
 
 /** A file on a server, which is only read. Nothing is locked there: that it changes is seen when it is read. */
-async function openRemote(url: string, { format: given, readOnly }: OpenFileChoice): Promise<OpenedFile> {
+async function openRemote(url: string, choice: OpenFileChoice): Promise<OpenedFile> {
+  const { format: given, readOnly } = choice;
   if (!readOnly) throw new CommandFailure('curl driver does not support writes');
   const wanted = given === undefined ? undefined : servedFormat(given);
   const { openHttp } = await import('@qcow2/http');
@@ -117,13 +130,21 @@ async function openRemote(url: string, { format: given, readOnly }: OpenFileChoi
     if (wanted === 'qcow2' && !found.startsWith('qcow')) {
       throw new CommandFailure('Image is not in qcow2 format');
     }
-    const close = async (): Promise<void> => device.close();
     const format = wanted ?? servedFormat(found);
-    return { path: url, id: url, device, format, probed: wanted === undefined, close };
+    const disk = isForeign(format)
+      ? await openForeignFile(device, url, format, foreignChoice(choice))
+      : device;
+    const close = async (): Promise<void> => await disk.close();
+    return { path: url, id: url, device: disk, format, probed: wanted === undefined, close };
   } catch (error) {
     device.close();
     throw error;
   }
+}
+
+/** What was found by itself in a place that an image names may be a guest's writing. */
+function foreignChoice(choice: OpenFileChoice): ForeignChoice {
+  return { ...choice, isGuessed: choice.format === undefined && choice.isNamed === true };
 }
 
 /** As QEMU: who serves a raw disk leaves it to the guests whether others may write to it. */
@@ -134,17 +155,21 @@ function useOf(format: ServedFormat, { readOnly, shared, isDataFile }: OpenFileC
   return readOnly ? 'reader' : 'writer';
 }
 
+/** How facts are asked for. */
+export type FactsChoice = Pick<OpenFileChoice, 'shared' | 'follow'>;
+
 /** The facts about one file, for `info`. @throws CommandFailure */
 export async function imageFacts(
   name: string,
-  options: { readonly format?: string | undefined; readonly shared?: boolean } = {},
+  options: FactsChoice & Pick<OpenFileChoice, 'format' | 'isNamed'> = {},
 ): Promise<ImageFacts> {
-  const opened = await openImageFile(name, { ...options, readOnly: true });
+  const opened = await openImageFile(name, { ...options, readOnly: true, factsOnly: true });
   const { device, path } = opened;
   try {
     const diskBytes = isHttp(name) ? undefined : statSync(path).blocks * sectorBytes;
-    if (opened.format === 'raw') {
-      return { path, format: 'raw', virtualSizeBytes: rawSizeBytes(device), diskBytes };
+    if (opened.format !== 'qcow2') {
+      if (device instanceof ForeignImage) return foreignFacts(device, path, diskBytes);
+      return { path, format: opened.format, virtualSizeBytes: rawSizeBytes(device), diskBytes };
     }
     return await explainingOpen(name, async () => ({
       path,
@@ -161,10 +186,10 @@ export async function imageFacts(
 /** The facts about the image that a command was given. @throws CommandFailure */
 export async function namedFacts(
   { fileName, format, explain }: NamedImage,
-  { shared = false }: { readonly shared?: boolean } = {},
+  choice: FactsChoice = {},
 ): Promise<ImageFacts> {
   try {
-    return await imageFacts(fileName, { format, shared });
+    return await imageFacts(fileName, { ...choice, format });
   } catch (error) {
     throw explain(error);
   }
@@ -223,14 +248,15 @@ export async function openChain(image: NamedImage, options: ChainChoice): Promis
       const below = new BelowImages(top, image, options, compression);
       const chain = await explainingOpen(name, () => below.open());
       try {
-        const secret = top.format === 'raw' ? {} : await secretOf(image.node, image.secrets, top.device);
+        const secret = top.format !== 'qcow2' ? {} : await secretOf(image.node, image.secrets, top.device);
         const { backing, dataFile } = chain;
         const opening = { ...secret, compression, backing: backing ?? ('none' as const) };
         return {
           top,
           backing,
           dataPath: below.dataPathOf(0),
-          layers: chain.below.map((device, at) => ({ ...below.layer(at + 1), device })),
+          // What a foreign image knows of its places, it tells of itself.
+          layers: chain.below.map((device, at) => ({ device, ...below.layer(at + 1) })),
           opening: { ...opening, ...(dataFile === undefined ? {} : { dataFile }) },
           close: async () => {
             await chain.close();
@@ -261,6 +287,9 @@ interface OpenImage {
 
 const noBackingFile = "Parameter 'backing' is not supported for an image that names no backing file";
 
+/** The device of a foreign image; of others, the chain has it. */
+type NotedLayer = Omit<OpenedLayer, 'device'> & Partial<Pick<OpenedLayer, 'device'>>;
+
 /** What an image names, all the way down. Every file but the top one is only read, and the top one's data file. */
 class BelowImages {
   readonly #top: OpenedFile;
@@ -272,7 +301,7 @@ class BelowImages {
   readonly #asked = new Set<string>();
   readonly #opened: OpenedFile[] = [];
   /** From the top image down. */
-  readonly #layers: Omit<OpenedLayer, 'device'>[] = [];
+  readonly #layers: NotedLayer[] = [];
 
   constructor(top: OpenedFile, named: NamedImage, options: ChainChoice, compression: ClusterCompression) {
     this.#top = top;
@@ -284,7 +313,7 @@ class BelowImages {
   async open(): Promise<ResolvedChain> {
     const { device, path, format, id } = this.#top;
     this.#layers.push({ path, format, dataPath: undefined });
-    if (format === 'raw' || this.#options.alone === true) {
+    if (format !== 'qcow2' || this.#options.alone === true) {
       return { backing: undefined, dataFile: undefined, below: [], close: async () => undefined };
     }
     const { resolveChain } = await import('@qcow2/driver');
@@ -314,7 +343,7 @@ class BelowImages {
     }
   }
 
-  layer(depth: number): Omit<OpenedLayer, 'device'> {
+  layer(depth: number): NotedLayer {
     return this.#layers[depth]!;
   }
 
@@ -363,14 +392,17 @@ class BelowImages {
       shared,
       access: this.#options.access,
       isDataFile: role === 'data',
+      isNamed: true,
+      follow,
       dryRun,
       discard: role === 'data' ? discard : 'ignore',
     });
     this.#opened.push(file);
     this.#noteLayer(role, file);
     this.#images.set(id, { path, guessed: file.probed && role === 'backing', below: how?.backing });
-    const secret = file.format === 'raw' ? {} : await secretOf(how, this.#named.secrets, file.device);
-    return { device: file.device, format: file.format, id, ...secret };
+    const isImage = file.format === 'qcow2';
+    const secret = isImage ? await secretOf(how, this.#named.secrets, file.device) : {};
+    return { device: file.device, format: isImage ? 'qcow2' : 'raw', id, ...secret };
   }
 
   #follow(reference: FileReference, image: OpenImage, follow: FollowPolicy): FollowedName {
@@ -386,8 +418,9 @@ class BelowImages {
   }
 
   /** A data file is asked for before the image below is. */
-  #noteLayer(role: FileReference['role'], { path, format }: OpenedFile): void {
-    if (role === 'backing') this.#layers.push({ path, format, dataPath: undefined });
+  #noteLayer(role: FileReference['role'], { path, format, device }: OpenedFile): void {
+    const foreign = isForeign(format) ? { device } : {};
+    if (role === 'backing') this.#layers.push({ path, format, dataPath: undefined, ...foreign });
     else this.#layers.push({ ...this.#layers.pop()!, dataPath: path });
   }
 
@@ -458,7 +491,8 @@ export function rawSizeBytes(device: BlockDevice): number {
 /** @throws INVALID_ARGUMENT where the file is not of the format that the command works on */
 export function requireQcow2(opened: OpenedFile, command: string): void {
   if (opened.format === 'qcow2') return;
-  throw new StateError('INVALID_ARGUMENT', `${command}: '${opened.path}' is a raw file, not a qcow2 image`, {
+  const what = opened.format === 'raw' ? 'a raw file' : `a ${opened.format} image`;
+  throw new StateError('INVALID_ARGUMENT', `${command}: '${opened.path}' is ${what}, not a qcow2 image`, {
     path: opened.path,
   });
 }

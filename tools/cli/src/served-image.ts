@@ -17,7 +17,7 @@ export const defaultIdleSeconds = 5;
 
 export interface ServedImage {
   readonly device: BlockDevice;
-  /** The image itself; undefined for a raw file. */
+  /** The image itself; undefined for a raw file, and for a foreign image. */
   readonly image: Qcow2Image | undefined;
   /** It, and what is below it, from the top down. */
   readonly layers: readonly BlockDevice[];
@@ -51,9 +51,9 @@ export async function openServedImage(named: NamedImage, options: ServedImageOpt
   const chain = await openChain(named, says ? { ...options, discard: 'unmap' } : options);
   const { top, backing, opening } = chain;
   const { fileName: name } = named;
-  if (top.format === 'raw') {
+  if (top.format !== 'qcow2') {
     try {
-      refuseGuessedRaw(name, top.probed, options);
+      if (top.format === 'raw') refuseGuessedRaw(name, top.probed, options);
     } catch (error) {
       await chain.close();
       throw error;

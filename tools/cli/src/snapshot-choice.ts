@@ -4,6 +4,7 @@ import type { Qcow2Image } from '@qcow2/driver';
 import type { CommandContext } from './command.ts';
 import type { DiskImage } from './disk-image.ts';
 import { CommandFailure } from './failures.ts';
+import type { ServedFormat } from './image-format.ts';
 import { elementsOf } from './option-list.ts';
 
 export const snapshotOption = {
@@ -44,19 +45,20 @@ export function wantedSnapshot(
 
 /** The image with the snapshot's disk in place of its own. @throws CommandFailure: "Failed to load snapshot: …" */
 export async function showingSnapshot(image: DiskImage, wanted: WantedSnapshot): Promise<DiskImage> {
-  const device = await snapshotDisk(image.image, wanted);
+  const device = await snapshotDisk(image.image, wanted, image.format);
   const [top, ...below] = image.layers;
   return { ...image, device, layers: [{ ...top!, device }, ...below] };
 }
 
-/** @param image undefined for a raw file. @throws CommandFailure: "Failed to load snapshot: …" */
+/** @param image undefined for a raw file, or one of another `format`. @throws CommandFailure: "Failed to load snapshot: …" */
 export async function snapshotDisk(
   image: Qcow2Image | undefined,
   wanted: WantedSnapshot,
+  format: ServedFormat = 'raw',
 ): Promise<BlockDevice> {
   if (image === undefined) {
     throw new CommandFailure(
-      "Failed to load snapshot: Block format 'raw' used by device '' does not support temporarily loading internal snapshots",
+      `Failed to load snapshot: Block format '${format}' used by device '' does not support temporarily loading internal snapshots`,
     );
   }
   const { snapshots } = image;

@@ -41,7 +41,7 @@ export async function withWritableImage<T>(
   const fileBytes = opened.top.device.sizeBytes;
   let image: Qcow2Image | undefined;
   try {
-    if (opened.top.format === 'raw') return await onRaw(opened.top.device);
+    if (opened.top.format !== 'qcow2') return await onRaw(opened.top.device);
     try {
       image = await explainingOpen(named.fileName, () =>
         openImage(opened.top.device, {

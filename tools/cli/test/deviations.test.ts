@@ -6,6 +6,7 @@ import { commitCases, rebaseCases } from './support/chain-cases.ts';
 import { changeStories } from './support/change-cases.ts';
 import { convertCases, ddCases } from './support/copy-cases.ts';
 import { createCases } from './support/create-cases.ts';
+import { foreignCases } from './support/foreign-cases.ts';
 import { benchCases, compareCases, mapCases, measureCases } from './support/look-cases.ts';
 import { checkCases, infoCases, programCases } from './support/read-cases.ts';
 import { serveCases } from './support/serve-cases.ts';
@@ -35,6 +36,7 @@ const allCases = [
   ...lookCases,
   ...copyCases,
   ...serveCases,
+  ...foreignCases,
 ];
 
 describe('docs/deviations.md', () => {

@@ -130,7 +130,7 @@ async function merge(image: Qcow2Image, name: string, source: string, args: Pars
   }
   const opened = await openImageFile(path, { format: args.value('source-format'), readOnly: true });
   try {
-    if (opened.format === 'raw') throw new Explained(`Dirty bitmap '${source}' not found`);
+    if (opened.format !== 'qcow2') throw new Explained(`Dirty bitmap '${source}' not found`);
     // Its bitmaps are looked at, and no byte of its disk.
     const from = await explainingOpen(path, () =>
       openImage(opened.device, { readOnly: true, backing: 'none' }),

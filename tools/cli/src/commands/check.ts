@@ -184,10 +184,16 @@ async function runRepair(
 }
 
 function refuseRaw(opened: OpenedFile): void {
-  if (opened.format !== 'raw') return;
-  throw new CommandFailure('This image format does not support checks', {
-    exitCode: checkExitCodes.unsupported,
-  });
+  const { format } = opened;
+  if (format === 'qcow2') return;
+  // QEMU checks the other foreign ones.
+  const isUnchecked = format === 'raw' || format === 'vpc';
+  throw new CommandFailure(
+    isUnchecked
+      ? 'This image format does not support checks'
+      : `Images of format '${format}' are not checked`,
+    { exitCode: checkExitCodes.unsupported },
+  );
 }
 
 function printFindings(report: CheckReport, context: CommandContext): void {

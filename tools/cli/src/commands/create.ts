@@ -16,7 +16,7 @@ import {
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
 import { besideImage, localPath } from '../file-name.ts';
 import { createQcow2, createRaw, sameFile } from '../image-creation.ts';
-import type { ServedFormat } from '../image-format.ts';
+import type { WritableFormat } from '../image-format.ts';
 import {
   asksForHelp,
   joinLists,
@@ -96,7 +96,7 @@ function sizeOperand(text: string, context: CommandContext): bigint {
 function formatOptions(
   given: string | undefined,
   name: string | undefined,
-): [ServedFormat, readonly ListedOption[]] {
+): [WritableFormat, readonly ListedOption[]] {
   const format = given ?? 'raw';
   if (format === 'qcow2') return [format, qcow2Options];
   if (format === 'raw') return [format, name === undefined ? rawOptions : rawFileOptions];
@@ -106,7 +106,7 @@ function formatOptions(
 /** Put in what comes from other options and from the backing file: its name and format, and the size. */
 async function completeValues(
   args: ParsedArguments,
-  format: ServedFormat,
+  format: WritableFormat,
   values: OptionValues,
   size: bigint | undefined,
   name: string,

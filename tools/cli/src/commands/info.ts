@@ -11,7 +11,7 @@ import {
   followPolicy,
   guessedFailure,
 } from '../follow.ts';
-import type { ImageFacts, Qcow2Facts } from '../image-facts.ts';
+import type { BackingFacts, ImageFacts } from '../image-facts.ts';
 import { imageJson, imageText } from '../image-report.ts';
 import { jsonText } from '../json-text.ts';
 import { imageNameOptions, type NamedImage, namedImage } from '../named-image.ts';
@@ -22,7 +22,12 @@ import { systemText } from '../system-report.ts';
 export const info: Command = {
   operands: 'FILE',
   options: [
-    { name: 'format', short: 'f', argument: 'FMT', help: 'qcow2 or raw; found by itself if not given' },
+    {
+      name: 'format',
+      short: 'f',
+      argument: 'FMT',
+      help: 'qcow2, raw, vdi, vpc, vmdk, vhdx; found by itself if not given',
+    },
     outputOption,
     { name: 'backing-chain', help: 'also the backing file, its backing file, and so on' },
     ...followOptions,
@@ -64,23 +69,24 @@ async function chainFacts(
   const seen = new Set<string>();
   let next: (FollowedName & { readonly guessed?: boolean }) | undefined;
   do {
-    const { shared } = choice;
+    const { shared, follow } = choice;
     const facts: ImageFacts =
       next === undefined
-        ? await namedFacts(named, { shared })
-        : await imageFacts(next.path, { format: next.format, shared });
+        ? await namedFacts(named, { shared, follow })
+        : await imageFacts(next.path, { format: next.format, isNamed: true, shared, follow });
     const real = fileId(facts.path);
     if (seen.has(real)) throw new CommandFailure(`Backing file '${facts.path}' creates an infinite loop.`);
     seen.add(real);
     chain.push(facts);
-    if (!choice.whole || facts.qcow2?.backingFile === undefined) break;
-    if (next?.guessed === true) throw guessedFailure(next.path, facts.qcow2.backingFile);
-    next = nextOf(facts.path, facts.qcow2, facts.qcow2.backingFile, choice.follow);
+    const backing: BackingFacts = facts.qcow2 ?? facts.vmdk ?? {};
+    if (!choice.whole || backing.backingFile === undefined) break;
+    if (next?.guessed === true) throw guessedFailure(next.path, backing.backingFile);
+    next = nextOf(facts.path, backing, backing.backingFile, follow);
   } while (next !== undefined);
   return chain;
 }
 
-function nextOf(path: string, { backingFormat }: Qcow2Facts, name: string, follow: FollowPolicy) {
+function nextOf(path: string, { backingFormat }: BackingFacts, name: string, follow: FollowPolicy) {
   const followed = followName({ role: 'backing', name }, path, follow);
   const format = backingFormat ?? followed.format;
   return { ...followed, format, guessed: format === undefined };

@@ -107,7 +107,7 @@ async function* merged(statuses: AsyncIterable<BlockStatus>): AsyncGenerator<Blo
 
 function goesOn(last: BlockStatus, next: BlockStatus): boolean {
   if (last.data !== next.data || last.zero !== next.zero || last.present !== next.present) return false;
-  if (last.depth !== next.depth) return false;
+  if (last.depth !== next.depth || last.path !== next.path) return false;
   const expected = last.hostOffset === undefined ? undefined : last.hostOffset + last.lengthBytes;
   return expected === next.hostOffset;
 }
@@ -123,14 +123,14 @@ const printText: Print = async (statuses, layers, _from, context) => {
   const text = new TextBuffer(context.out);
   text.add(`${['Offset', 'Length', 'Mapped to'].map((title) => title.padEnd(16)).join('')}File\n`);
   try {
-    for await (const { data, zero, hostOffset, depth, offset, lengthBytes } of statuses) {
+    for await (const { data, zero, hostOffset, depth, offset, lengthBytes, path } of statuses) {
       if (!data || zero) continue;
       if (hostOffset === undefined) {
         throw new CommandFailure('File contains external, encrypted or compressed clusters.');
       }
       const numbers = [offset, lengthBytes, hostOffset].map((value) => hex(value).padEnd(16));
       const layer = layers[depth]!;
-      text.add(`${numbers.join('')}${layer.dataPath ?? layer.path}\n`);
+      text.add(`${numbers.join('')}${path ?? layer.dataPath ?? layer.path}\n`);
       await context.drained?.();
     }
   } finally {
