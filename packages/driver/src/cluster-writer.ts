@@ -326,7 +326,7 @@ export class ClusterWriter {
    * Give unallocated clusters of a new image host clusters, which read as before without having been written; in a raw
    * data file, the bytes that stand there. Returns how many; the caller goes on behind them.
    */
-  *preallocate(guestCluster: number, wanted: number): Task<number> {
+  *preallocate(guestCluster: number, wanted: number, says: PreallocatedKind = 'nothing'): Task<number> {
     const { clusterBytes, l2Entries } = this.#core;
     yield* this.l2.prepare(guestCluster);
     const inTable = l2Entries - (guestCluster % l2Entries);
@@ -335,10 +335,12 @@ export class ClusterWriter {
     const own = data.ownRun(guestCluster, most);
     const run = own ?? (yield* this.#allocator.allocate(most));
     const update = this.update();
+    // Who says that there are data has seen to it that a data file holds zeros there.
+    const isZero = run.fresh || data.isRaw || (says === 'data' && data.isExternal);
     for (let i = 0; i < run.count; i++) {
       const hostOffset = (run.first + i) * clusterBytes;
       if (own === undefined) update.addReference(run.first + i);
-      update.setEntry(guestCluster + i, preallocated(this.#core, hostOffset, run.fresh || data.isRaw));
+      update.setEntry(guestCluster + i, preallocated(this.#core, hostOffset, isZero, says));
     }
     yield* update.submit({ required: true, afterData: true });
     return run.count;
@@ -448,9 +450,24 @@ export class ClusterWriter {
   }
 }
 
+/**
+ * What an entry says of a cluster that has a place and was not written: `zeros`; `data`, which are zeros where the place is fresh; or
+ * `nothing` of its own. Sub-clusters say that there are data where something is below.
+ */
+export type PreallocatedKind = 'nothing' | 'zeros' | 'data';
+
+const allSubclusters = 0xffff_ffff;
+
 /** A cluster that reads as it did before it had a host cluster: as zeros, or, where sub-clusters can say so, as what is below. */
-function preallocated(core: ImageCore, hostOffset: number, fresh: boolean): NewEntry {
-  if (core.l2Format.extended && !core.data.isRaw)
-    return { kind: 'subclusters', hostOffset, copied: true, allocated: 0, zeros: 0 };
-  return fresh ? { kind: 'standard', hostOffset } : { kind: 'zero-allocated', hostOffset };
+function preallocated(core: ImageCore, hostOffset: number, fresh: boolean, says: PreallocatedKind): NewEntry {
+  if (core.l2Format.extended && !core.data.isRaw) {
+    // Without a word of its own a sub-cluster shows what is below.
+    const isSaid = says === 'zeros' || (says === 'data' && core.backing !== undefined);
+    const allocated = isSaid && says === 'data' && fresh ? allSubclusters : 0;
+    const zeros = isSaid && allocated === 0 ? allSubclusters : 0;
+    return { kind: 'subclusters', hostOffset, copied: true, allocated, zeros };
+  }
+  return fresh && says !== 'zeros'
+    ? { kind: 'standard', hostOffset }
+    : { kind: 'zero-allocated', hostOffset };
 }

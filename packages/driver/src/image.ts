@@ -43,6 +43,7 @@ import type { JournalStatus } from './journal-status.ts';
 import type { ImageParts, JournalOptions } from './parts.ts';
 import type { RefcountRepair } from './refcount-rebuild.ts';
 import { resizeDisk } from './resize.ts';
+import type { ResizePreallocation } from './resize-preallocation.ts';
 import { SnapshotDevice } from './snapshot-device.ts';
 import { applySnapshot, createSnapshot, deleteSnapshot, type NewSnapshot } from './snapshot-operations.ts';
 import { chooseSnapshot, type SnapshotChoice } from './snapshot-table.ts';
@@ -59,6 +60,11 @@ export interface JournalSizes {
 export interface ResizeOptions {
   /** It may become smaller, and lose what lies behind its new end. Default false. */
   readonly shrink?: boolean;
+  /**
+   * What it gains has its places in the file when this is done: `metadata` with entries; `data` with entries that say that there is data, for a caller who sets
+   * the space aside. A crash may leave the new size with some of them. Default `off`.
+   */
+  readonly preallocation?: ResizePreallocation;
 }
 
 export class Qcow2Image implements BlockDevice {
@@ -272,7 +278,7 @@ export class Qcow2Image implements BlockDevice {
     );
   }
 
-  async #resize(sizeBytes: number, { shrink = false }: ResizeOptions): Promise<void> {
+  async #resize(sizeBytes: number, { shrink = false, preallocation = 'off' }: ResizeOptions): Promise<void> {
     checkSize(sizeBytes);
     this.#requests.refuseWrite(0, 0);
     await run(
@@ -284,7 +290,7 @@ export class Qcow2Image implements BlockDevice {
             value: sizeBytes,
           });
         }
-        return resizeDisk(this.#parts, sizeBytes);
+        return resizeDisk(this.#parts, sizeBytes, preallocation);
       }),
     );
     this.#parts.core.fitCaches();

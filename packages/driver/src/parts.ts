@@ -19,7 +19,7 @@ import { Allocator } from './allocator.ts';
 import { hasBitmaps, ImageBitmaps } from './bitmaps.ts';
 import { ClusterCopier } from './cluster-copier.ts';
 import { ClusterReader } from './cluster-reader.ts';
-import { ClusterWriter } from './cluster-writer.ts';
+import { ClusterWriter, type PreallocatedKind } from './cluster-writer.ts';
 import { CompressedReader } from './compressed-reader.ts';
 import { CompressedWriter } from './compressed-writer.ts';
 import {
@@ -336,8 +336,8 @@ export class ImageParts {
   }
 
   /** Map up to `wanted` unallocated clusters to fresh ones without writing them. Returns how many. */
-  *preallocate(guestCluster: number, wanted: number): Task<number> {
-    return yield* this.clusterWriter.preallocate(guestCluster, wanted);
+  *preallocate(guestCluster: number, wanted: number, says?: PreallocatedKind): Task<number> {
+    return yield* this.clusterWriter.preallocate(guestCluster, wanted, says);
   }
 
   /** Whether a journal like this can be made in the image. @throws INVALID_ARGUMENT, UNSUPPORTED_OPERATION */

@@ -2,13 +2,29 @@
 import type { Task } from '@qcow2/block-device';
 import { withBitmapsOfSize } from './bitmap-resize.ts';
 import { growDisk } from './grow-operation.ts';
+import { orUndo } from './operation.ts';
 import type { ImageParts } from './parts.ts';
+import { preallocateBehind, type ResizePreallocation } from './resize-preallocation.ts';
 import { keepSnapshotSizes, shrinkDisk } from './shrink-operation.ts';
 
 /** Holds: `operations`. @throws as `growDisk` and `shrinkDisk`; UNSUPPORTED_OPERATION for a version 2 disk with snapshots */
-export function* resizeDisk(parts: ImageParts, sizeBytes: number): Task<void> {
+export function* resizeDisk(
+  parts: ImageParts,
+  sizeBytes: number,
+  preallocation: ResizePreallocation = 'off',
+): Task<void> {
   const before = parts.core.header.sizeBytes;
   if (sizeBytes === before) return;
+  yield* changeSize(parts, before, sizeBytes);
+  if (preallocation === 'off' || sizeBytes < before) return;
+  yield* orUndo(
+    () => preallocateBehind(parts, before, preallocation),
+    () => changeSize(parts, sizeBytes, before),
+    'a disk has the new size, and not all of it has its place',
+  );
+}
+
+function* changeSize(parts: ImageParts, before: number, sizeBytes: number): Task<void> {
   yield* withBitmapsOfSize(parts, sizeBytes, function* () {
     yield* keepSnapshotSizes(parts);
     if (sizeBytes < before) return yield* shrinkDisk(parts, sizeBytes);

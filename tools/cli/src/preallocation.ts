@@ -14,14 +14,26 @@ const pieceBytes = 1024 * 1024;
  * @throws NO_SPACE, WRITE_FAILED
  */
 export async function reserveSpace(device: FileDevice, how: SpaceReservation): Promise<void> {
-  if (how === 'full' || !(await setAside(device))) await writeInFull(device);
+  await reserveRange(device, 0, device.sizeBytes, how);
   await device.flush();
 }
 
+/** The same for a range, not durable on return. @throws NO_SPACE, WRITE_FAILED */
+export async function reserveRange(
+  device: FileDevice,
+  offset: number,
+  lengthBytes: number,
+  how: SpaceReservation,
+): Promise<void> {
+  if (how === 'full' || !(await setAside(device, offset, lengthBytes))) {
+    await writeInFull(device, offset, offset + lengthBytes);
+  }
+}
+
 /** @returns false where it can not be done */
-async function setAside(device: FileDevice): Promise<boolean> {
+async function setAside(device: FileDevice, offset: number, lengthBytes: number): Promise<boolean> {
   try {
-    await device.preallocate(0, device.sizeBytes);
+    await device.preallocate(offset, lengthBytes);
     return true;
   } catch (error) {
     if (error instanceof Qcow2Error && error.code === 'UNSUPPORTED_OPERATION') return false;
@@ -30,10 +42,10 @@ async function setAside(device: FileDevice): Promise<boolean> {
 }
 
 /** Write what stands there once more: also where nobody tells what is a hole. */
-async function writeInFull(device: FileDevice): Promise<void> {
-  const piece = new Uint8Array(Math.min(pieceBytes, device.sizeBytes));
-  for (let at = 0; at < device.sizeBytes; at += piece.length) {
-    const part = piece.subarray(0, Math.min(piece.length, device.sizeBytes - at));
+async function writeInFull(device: FileDevice, offset: number, end: number): Promise<void> {
+  const piece = new Uint8Array(Math.min(pieceBytes, end - offset));
+  for (let at = offset; at < end; at += piece.length) {
+    const part = piece.subarray(0, Math.min(piece.length, end - at));
     const [first] = device.extents(at, part.length);
     if (first?.kind === 'data' && first.lengthBytes === part.length && device.capabilities.extents) continue;
     await device.read(at, part);

@@ -16,19 +16,16 @@ export interface WritableImageChoice {
 }
 
 /** A raw file has no metadata: what can be done to it, if anything. */
-export type RawAction<T> = (device: {
-  readonly sizeBytes: number;
-  resize(sizeBytes: number): void | Promise<void>;
-}) => T | Promise<T>;
+export type RawAction<T> = (device: BlockDevice) => T | Promise<T>;
 
 /**
- * Open, act, close: replayed and clean afterwards.
+ * Open, act, close: replayed and clean afterwards. The action gets the image's file, and the one in which guest bytes stand.
  * @throws CommandFailure: "Could not open '…': …"; what the action throws
  */
 export async function withWritableImage<T>(
   named: NamedImage,
   choice: WritableImageChoice,
-  action: (image: Qcow2Image, file: BlockDevice) => Promise<T>,
+  action: (image: Qcow2Image, file: BlockDevice, data: BlockDevice) => Promise<T>,
   onRaw: RawAction<T>,
 ): Promise<T> {
   const opened = await openChain(named, {
@@ -52,7 +49,7 @@ export async function withWritableImage<T>(
     } catch (error) {
       throw named.explain(error);
     }
-    return await action(image, opened.top.device);
+    return await action(image, opened.top.device, opened.opening.dataFile ?? opened.top.device);
   } finally {
     await image?.close();
     await opened.close();

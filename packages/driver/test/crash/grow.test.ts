@@ -28,6 +28,7 @@ interface Setup {
   readonly written: readonly (readonly [number, number])[];
   /** A guest writes and flushes all the while, on a device that answers late. */
   readonly busy?: boolean;
+  readonly preallocation?: 'metadata' | 'data';
 }
 
 const base = {
@@ -37,6 +38,14 @@ const base = {
   after: 70_000,
   backingBytes: 60_000,
   written: [[512, 512]],
+} as const;
+
+const places = {
+  ...base,
+  clusterBytes: 4096,
+  before: 9 * 4096 + 1024,
+  after: 30 * 4096,
+  backingBytes: 20 * 4096,
 } as const;
 
 const setups: readonly Setup[] = [
@@ -54,6 +63,8 @@ const setups: readonly Setup[] = [
   { name: 'ordered', ...base, journal: false },
   { name: 'ordered, clusters of 4096', ...base, journal: false, clusterBytes: 4096, before: 9 * 4096 + 1024 },
   { name: 'ordered, version 2', ...base, journal: false, version: 2, backingBytes: 30_000 },
+  { name: 'journalled, places', ...places, preallocation: 'data' },
+  { name: 'ordered, places', ...places, journal: false, preallocation: 'metadata' },
 ];
 
 const backings = new Map<number, MemoryDevice>();
@@ -107,7 +118,10 @@ async function growRecorded(setup: Setup) {
 /** Grow, while the guest writes again what stands there, and flushes, if it is busy. */
 async function growBusily(image: Qcow2Image, setup: Setup): Promise<void> {
   let growing = true;
-  const grow = image.grow(setup.after).finally(() => {
+  const { preallocation } = setup;
+  const asked =
+    preallocation === undefined ? image.grow(setup.after) : image.resize(setup.after, { preallocation });
+  const grow = Promise.resolve(asked).finally(() => {
     growing = false;
   });
   while (setup.busy && growing) {

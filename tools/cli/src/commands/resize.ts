@@ -1,12 +1,14 @@
 /** `resize`: another size of the disk. qemu-img's options, texts and exit codes; the last word is always the size. */
 import type { BlockDevice } from '@qcow2/block-device';
 import { checkImage, type Qcow2Image } from '@qcow2/driver';
+import { FileDevice } from '@qcow2/fs';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { dryRun, dryRunOption, nothingWritten } from '../dry-run.ts';
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
 import { followOptions, followPolicy } from '../follow.ts';
 import { imageNameOptions, namedImage } from '../named-image.ts';
+import { reserveRange } from '../preallocation.ts';
 import { parseSize } from '../sizes.ts';
 import { withWritableImage } from '../writable-image.ts';
 
@@ -16,14 +18,14 @@ export const resize: Command = {
   options: [
     { name: 'format', short: 'f', argument: 'FMT', help: 'qcow2, raw; found by itself if not given' },
     { name: 'shrink', help: 'the disk may become smaller, and lose what lies behind its new end' },
-    { name: 'preallocation', argument: 'MODE', help: 'off: nothing else is served yet' },
+    { name: 'preallocation', argument: 'MODE', help: 'of what the disk gains: off, metadata, falloc, full' },
     dryRunOption,
     ...followOptions,
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
     ...imageNameOptions,
   ],
   notes:
-    'A crash leaves the old size or the new one.\n' +
+    'A crash leaves the old size or the new one; with --preallocation the new one may lack some of its places.\n' +
     'Examples:\n' +
     '  qcow2 resize disk.qcow2 +10G\n' +
     '  qcow2 resize --shrink disk.qcow2 5G',
@@ -36,11 +38,16 @@ interface WantedSize {
   readonly bytes: bigint;
 }
 
-const modes = ['off', 'metadata', 'falloc', 'full'];
+const modes = ['off', 'metadata', 'falloc', 'full'] as const;
+type Mode = (typeof modes)[number];
+
+function isMode(text: string): text is Mode {
+  return (modes as readonly string[]).includes(text);
+}
 
 async function runResize(args: ParsedArguments, context: CommandContext): Promise<number> {
   const mode = args.value('preallocation') ?? 'off';
-  if (!modes.includes(mode)) throw new CommandFailure(`Invalid preallocation mode '${mode}'`);
+  if (!isMode(mode)) throw new CommandFailure(`Invalid preallocation mode '${mode}'`);
   const [name, sizeText, ...extra] = args.operands;
   if (name === undefined || sizeText === undefined || extra.length > 0) {
     throw usageFailure('Expecting image file name and size');
@@ -51,7 +58,6 @@ async function runResize(args: ParsedArguments, context: CommandContext): Promis
     if (sizeBytes <= before && mode !== 'off') {
       throw new CommandFailure('Preallocation can only be used for growing images');
     }
-    if (mode !== 'off') throw new CommandFailure(`Preallocation mode '${mode}' is not supported yet`);
     if (sizeBytes < before && !args.has('shrink')) throw notWithoutShrink(context);
     await to(sizeBytes);
   };
@@ -61,16 +67,18 @@ async function runResize(args: ParsedArguments, context: CommandContext): Promis
     withWritableImage(
       namedImage(args, name),
       { follow: followPolicy(args), dryRun: report === undefined ? undefined : { closed } },
-      (image, file) =>
+      (image, file, data) =>
         change(image.sizeBytes, async (sizeBytes) => {
+          const before = image.sizeBytes;
           await report?.before(image, file, sizeBytes);
-          await resizeImage(image, sizeBytes);
+          await resizeImage(image, sizeBytes, mode);
+          if (mode === 'falloc' || mode === 'full') await setAside(image, before, data, mode);
           await report?.after(image, file);
         }),
       (device) =>
         change(device.sizeBytes, (sizeBytes) => {
           report?.raw(device.sizeBytes, sizeBytes);
-          return device.resize(sizeBytes);
+          return resizeRaw(device, sizeBytes, mode);
         }),
     ),
   );
@@ -167,14 +175,56 @@ function notWithoutShrink({ programName }: CommandContext): CommandFailure {
 
 const sectorBytes = 512;
 
-async function resizeImage(image: Qcow2Image, sizeBytes: number): Promise<void> {
+async function resizeImage(image: Qcow2Image, sizeBytes: number, mode: Mode): Promise<void> {
   if (sizeBytes % sectorBytes !== 0) throw new CommandFailure('The new size must be a multiple of 512');
   if (image.header.version < 3 && image.snapshots.length > 0) {
     throw new CommandFailure("Can't resize a v2 image which has snapshots");
   }
   try {
-    await image.resize(sizeBytes, { shrink: true });
+    const preallocation = mode === 'falloc' || mode === 'full' ? 'data' : mode;
+    await image.resize(sizeBytes, { shrink: true, preallocation });
   } catch (error) {
+    throw new CommandFailure(`Failed to resize: ${describeError(error)}`, { cause: error });
+  }
+}
+
+/** Space for the places of what the disk has gained. Where there is not enough, the disk becomes what it was. */
+async function setAside(
+  image: Qcow2Image,
+  before: number,
+  file: BlockDevice,
+  mode: 'falloc' | 'full',
+): Promise<void> {
+  // A dry run sets nothing aside.
+  if (!(file instanceof FileDevice)) return;
+  await image.quiesce();
+  try {
+    for (let at = before; at < image.sizeBytes; ) {
+      const most = Math.min(askedBytes, image.sizeBytes - at);
+      for (const extent of await image.placedExtents(at, most)) {
+        at = extent.offset + extent.lengthBytes;
+        if (extent.hostOffset === undefined || extent.offset < before) continue;
+        const lengthBytes = Math.ceil(extent.lengthBytes / sectorBytes) * sectorBytes;
+        await reserveRange(file, extent.hostOffset, lengthBytes, mode);
+      }
+    }
+    await file.flush();
+  } catch (error) {
+    await image.resize(before, { shrink: true });
+    throw new CommandFailure(`Failed to resize: ${describeError(error)}`, { cause: error });
+  }
+}
+
+async function resizeRaw(device: BlockDevice, sizeBytes: number, mode: Mode): Promise<void> {
+  if (mode === 'metadata') throw new CommandFailure('Unsupported preallocation mode: metadata');
+  const before = device.sizeBytes;
+  await device.resize(sizeBytes);
+  if (mode === 'off' || !(device instanceof FileDevice)) return;
+  try {
+    await reserveRange(device, before, sizeBytes - before, mode);
+    await device.flush();
+  } catch (error) {
+    await device.resize(before);
     throw new CommandFailure(`Failed to resize: ${describeError(error)}`, { cause: error });
   }
 }
