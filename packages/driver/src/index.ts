@@ -31,6 +31,7 @@ export { Qcow2Image, type ResizeOptions } from './image.ts';
 export type { ImageCacheCounters } from './image-core.ts';
 export type { ImageInfo } from './info.ts';
 export { servedIntentKinds } from './intent-handlers.ts';
+export { defaultJournalBytes } from './journal-binding.ts';
 export type { JournalProfile, JournalStatus } from './journal-status.ts';
 export { type LoadedHeader, readImageHeader } from './load-header.ts';
 export { type OpenOptions, openImage, probeImage } from './open.ts';

@@ -4,7 +4,12 @@
  * qemu-img checks them and in its words.
  */
 import { isUsableGeometry, journalGeometry } from '@qcow2/codec';
-import { defaultDraftBlockBytes, type JournalProfile, minNewDraftBlocks } from '@qcow2/driver';
+import {
+  defaultDraftBlockBytes,
+  defaultJournalBytes,
+  type JournalProfile,
+  minNewDraftBlocks,
+} from '@qcow2/driver';
 import { journalV1Limits } from '@qcow2/spec';
 import { type EncryptionSettings, encryptionOptions, encryptionSettings } from './encryption-options.ts';
 import { CommandFailure } from './failures.ts';
@@ -325,6 +330,18 @@ function sizeBytesOf(
   }
   if (sizeBytes > BigInt(Number.MAX_SAFE_INTEGER)) refuse('Sizes of 8 PiB and more are not supported');
   return Number(sizeBytes);
+}
+
+/** Bytes that the journal of an image to be made takes; 0 without one. @throws what `refuse` throws */
+export function journalAreaBytes(
+  values: OptionValues,
+  version: 2 | 3,
+  clusterBytes: number,
+  refuse: Refuse,
+): number {
+  const settings = journalOf(values, version, clusterBytes, refuse);
+  if (settings === false) return 0;
+  return Math.ceil((settings.sizeBytes ?? defaultJournalBytes) / clusterBytes) * clusterBytes;
 }
 
 function journalOf(

@@ -6,6 +6,8 @@ export interface MeasuredShape {
   readonly clusterBytes: number;
   readonly refcountBits: number;
   readonly extendedL2: boolean;
+  /** Of its journal, in whole clusters; 0 without one. */
+  readonly journalBytes: number;
 }
 
 const entryBytes = 8;
@@ -31,7 +33,8 @@ export function fullyAllocatedBytes(diskBytes: number, shape: MeasuredShape): nu
   const dataBytes = roundUp(diskBytes, clusterBytes);
   const l2Bytes = roundUp((dataBytes / clusterBytes) * l2EntryBytes(shape), clusterBytes);
   const l1Bytes = roundUp((l2Bytes / clusterBytes) * entryBytes, clusterBytes);
-  const bytes = clusterBytes + dataBytes + l2Bytes + l1Bytes;
+  // What stands behind the journal is counted as far behind, whether its clusters are or not.
+  const bytes = clusterBytes + dataBytes + l2Bytes + l1Bytes + shape.journalBytes;
   return bytes + refcountBytes(bytes / clusterBytes, shape);
 }
 

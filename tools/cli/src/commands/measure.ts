@@ -2,7 +2,7 @@
 import type { ParsedArguments } from '../arguments.ts';
 import { blockStatuses } from '../block-status.ts';
 import type { Command, CommandContext } from '../command.ts';
-import { qcow2Options, rawFileOptions } from '../create-options.ts';
+import { journalAreaBytes, qcow2Options, rawFileOptions } from '../create-options.ts';
 import {
   type DiskImage,
   imageOptions,
@@ -156,8 +156,6 @@ function shapeOf(values: OptionValues): { readonly version: 2 | 3; readonly shap
     const value = values.get(name)?.value;
     return typeof value === 'bigint' ? value : otherwise;
   };
-  const journal = values.get('journal')?.text ?? 'off';
-  if (!['off', 'no', 'false', 'n'].includes(journal)) refuse("Parameter 'journal' is not measured");
   const clusterBytes = number('cluster_size', 65536n);
   if (clusterBytes < 512n || clusterBytes > 2n ** 21n || (clusterBytes & (clusterBytes - 1n)) !== 0n) {
     refuse('Cluster size must be a power of two between 512 and 2048k');
@@ -178,7 +176,11 @@ function shapeOf(values: OptionValues): { readonly version: 2 | 3; readonly shap
       'Different refcount widths than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)',
     );
   }
-  const shape = { clusterBytes: Number(clusterBytes), refcountBits: Number(refcountBits), extendedL2 };
+  const journalBytes = journalAreaBytes(values, version, Number(clusterBytes), refuse);
+  const shape = {
+    ...{ clusterBytes: Number(clusterBytes), refcountBits: Number(refcountBits) },
+    ...{ extendedL2, journalBytes },
+  };
   return { version, shape };
 }
 
