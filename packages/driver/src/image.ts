@@ -42,8 +42,7 @@ import type { ImageInfo } from './info.ts';
 import type { JournalStatus } from './journal-status.ts';
 import type { ImageParts, JournalOptions } from './parts.ts';
 import type { RefcountRepair } from './refcount-rebuild.ts';
-import { resizeDisk } from './resize.ts';
-import type { ResizePreallocation } from './resize-preallocation.ts';
+import { type ResizeOptions, resizeDisk } from './resize.ts';
 import { SnapshotDevice } from './snapshot-device.ts';
 import { applySnapshot, createSnapshot, deleteSnapshot, type NewSnapshot } from './snapshot-operations.ts';
 import { chooseSnapshot, type SnapshotChoice } from './snapshot-table.ts';
@@ -54,17 +53,6 @@ export interface JournalSizes {
   readonly sizeBytes?: number;
   /** A power of two from 512 to the cluster size. */
   readonly blockBytes?: number;
-}
-
-/** How a disk may get another size. */
-export interface ResizeOptions {
-  /** It may become smaller, and lose what lies behind its new end. Default false. */
-  readonly shrink?: boolean;
-  /**
-   * What it gains has its places in the file when this is done: `metadata` with entries; `data` with entries that say that there is data, for a caller who sets
-   * the space aside. A crash may leave the new size with some of them. Default `off`.
-   */
-  readonly preallocation?: ResizePreallocation;
 }
 
 export class Qcow2Image implements BlockDevice {

@@ -27,7 +27,7 @@ export {
 export type { PlacedExtent } from './extents.ts';
 export type { FreeCause, PassDiscard } from './host-discard.ts';
 export { type HostReference, type HostReferences, hostReferences } from './host-references.ts';
-export { Qcow2Image, type ResizeOptions } from './image.ts';
+export { Qcow2Image } from './image.ts';
 export type { ImageCacheCounters } from './image-core.ts';
 export type { ImageInfo } from './info.ts';
 export { servedIntentKinds } from './intent-handlers.ts';
@@ -46,5 +46,6 @@ export {
   type RepairReport,
   repairImage,
 } from './repair.ts';
+export type { ResizeOptions } from './resize.ts';
 export type { NewSnapshot } from './snapshot-operations.ts';
 export type { SnapshotChoice } from './snapshot-table.ts';

@@ -7,6 +7,17 @@ import type { ImageParts } from './parts.ts';
 import { preallocateBehind, type ResizePreallocation } from './resize-preallocation.ts';
 import { keepSnapshotSizes, shrinkDisk } from './shrink-operation.ts';
 
+/** How a disk may get another size. */
+export interface ResizeOptions {
+  /** It may become smaller, and lose what lies behind its new end. Default false. */
+  readonly shrink?: boolean;
+  /**
+   * What it gains has its places in the file when this is done: `metadata` with entries; `data` with entries that say that there is data, for a caller who sets
+   * the space aside. A crash may leave the new size with some of them. Default `off`.
+   */
+  readonly preallocation?: ResizePreallocation;
+}
+
 /** Holds: `operations`. @throws as `growDisk` and `shrinkDisk`; UNSUPPORTED_OPERATION for a version 2 disk with snapshots */
 export function* resizeDisk(
   parts: ImageParts,

@@ -93,6 +93,8 @@ async function changeBacking(
   context: CommandContext,
 ): Promise<void> {
   const isDry = args.has('dry-run');
+  // Asked for early: a signal is then ours to answer, in words.
+  const { stop } = context;
   const image = await openDiskImage(
     name,
     { format: args.value('format'), readOnly: false, dryRun: isDry },
@@ -107,7 +109,7 @@ async function changeBacking(
     try {
       const figures = isDry ? new CopyFigures() : undefined;
       await losingNothing(name, context, async () => {
-        await bringIn(image, qcow2, below, { progress, stop: context.stop, figures });
+        await bringIn(image, qcow2, below, { progress, stop, figures });
         await changingTo(backing, () => qcow2.changeBacking(named(backing)));
         await image.close();
       });

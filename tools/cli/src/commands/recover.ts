@@ -77,10 +77,12 @@ async function runRecover(args: ParsedArguments, context: CommandContext): Promi
     ...{ backing: undefined, backingFormat: undefined },
   };
   const rules = namingRules(args, context);
+  // Asked for early: a signal is then ours to answer, in words.
+  const { stop } = context;
   const disk = await openDamaged(source, args, rules, context);
   const report = new RecoveryReport();
   try {
-    await copyDisk(disk, wanted, report, rules, args, context);
+    await copyDisk(disk, wanted, report, rules, args, context, stop);
   } finally {
     await disk.image.close();
   }
@@ -159,6 +161,7 @@ async function copyDisk(
   rules: NamingRules,
   args: ParsedArguments,
   context: CommandContext,
+  stop: AbortSignal,
 ): Promise<void> {
   const { image } = disk;
   const sizeBytes = Math.ceil(image.sizeBytes / sectorBytes) * sectorBytes;
@@ -168,7 +171,7 @@ async function copyDisk(
   try {
     const target = await openTarget(wanted, plan, [], rules, 'error while recovering');
     try {
-      await tellingIncomplete(wanted.name, context, () => fill(disk, target, report, progress, context.stop));
+      await tellingIncomplete(wanted.name, context, () => fill(disk, target, report, progress, stop));
     } finally {
       await target.image.close();
     }

@@ -7,6 +7,7 @@
  * the target copies by itself (`copyFrom`), pieces are not read until that is refused once; then all of them are. The first
  * failure ends the copy when every worker has come to rest: nobody uses the target behind the caller's back.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { ByteOrigin } from '@qcow2/block-device';
 import { Qcow2Error, StateError } from '@qcow2/spec';
 import { CommandFailure, describeError } from '../failures.ts';
@@ -132,6 +133,8 @@ class Copy {
   #take(): Promise<{ piece: CopyPiece; turn: Promise<void>; done: () => void } | undefined> {
     const taking = this.#taking.then(async () => {
       if (this.#failed) return undefined;
+      // Files answer at once, and a signal is heard between two turns of the event loop only.
+      if (this.#options.stop !== undefined) await nextTurn();
       if (this.#options.stop?.aborted === true) throw new StateError('ABORTED', 'told to stop');
       const next = await this.#pieces.next();
       if (next.done === true) return undefined;
