@@ -3,7 +3,8 @@
  * clusters of 64 KiB (or as much as the file system has in one file), the L2 tables and refcount blocks really written. Our
  * memory is asserted, being no matter of how busy the machine is: 256 MiB at most, resident, of the whole process.
  *
- * Both check the same file, one after the other; each repairs an image of its own.
+ * Both check the same file, one after the other; each repairs an image of its own. What qemu-img can not do is a row with its exit code:
+ * it puts new refcounts behind the end of the file, where there is no room in one that is as long as ext4 takes.
  */
 import { spawnSync } from 'node:child_process';
 import { rmSync, statfsSync } from 'node:fs';
@@ -44,13 +45,16 @@ export async function checkMemory(workspace: Workspace, options: BenchOptions): 
   const made = make(0);
   const { mappedBytes, tableBytes } = made;
   const outcomes: Outcome[] = [];
+  const note = (outcome: Outcome): void => {
+    outcomes.push(outcome);
+    options.print(cellsOf(outcome).join('  '));
+  };
   for (const { program, command } of programs)
-    outcomes.push(measured(workspace, { job: 'check', program, expected: 0 }, command, ['check', image]));
+    note(measured(workspace, { job: 'check', program }, command, ['check', image]));
   for (const { program, command } of programs) {
     rmSync(image);
     make(wrongRefcounts);
-    const args = ['check', '-q', '-r', 'all', image];
-    outcomes.push(measured(workspace, { job: 'check -r all', program, expected: 0 }, command, args));
+    note(measured(workspace, { job: 'check -r all', program }, command, ['check', '-q', '-r', 'all', image]));
   }
   rmSync(image);
   const what = `${(wanted.diskBytes / tib).toFixed(2)} TiB, ${(mappedBytes / tib).toFixed(3)} TiB mapped`;
@@ -85,7 +89,7 @@ function makeWhereRoomIs(path: string, wanted: MappedImage) {
 /** What the kernel says of the process when it has ended, by way of GNU time. */
 function measured(
   workspace: Workspace,
-  { job, program, expected }: { job: string; program: string; expected: number },
+  { job, program }: { job: string; program: string },
   command: string,
   args: readonly string[],
 ): Outcome {
@@ -99,7 +103,8 @@ function measured(
   if (error !== undefined) throw new BenchmarkFailure('no GNU time (Debian: time)', { cause: error });
   const figures = stderr.trimEnd().split('\n').at(-1)?.split(' ').map(Number) ?? [];
   const [residentKib, seconds, user, system] = figures;
-  if (status !== expected || figures.length !== 4 || figures.some(Number.isNaN))
+  const isDone = status === 0 || (status !== null && program !== 'qcow2');
+  if (!isDone || figures.length !== 4 || figures.some(Number.isNaN))
     throw new BenchmarkFailure(`${program} ${job} ended with ${status}: ${stderr.slice(-500)}`);
   return {
     job,
