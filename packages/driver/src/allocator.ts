@@ -59,6 +59,8 @@ export class Allocator implements SourcePins {
   #neededBytes = 0;
   /** Length of the file when the image was opened. */
   #foundBytes: number;
+  /** A disk of the machine, or of a server: nothing stands behind its end. */
+  readonly #hasFixedSize: boolean;
   #ranAhead = false;
   /** The file can not be made longer than what is in use. */
   #noRoomAhead = false;
@@ -72,6 +74,8 @@ export class Allocator implements SourcePins {
   constructor(core: ImageCore) {
     this.core = core;
     this.#foundBytes = core.device.sizeBytes;
+    const { resize, growable } = core.device.capabilities;
+    this.#hasFixedSize = !resize && !growable;
     this.#freshFrom = Math.ceil(core.device.sizeBytes / core.clusterBytes);
     core.fills.pins = this;
   }
@@ -100,6 +104,7 @@ export class Allocator implements SourcePins {
    */
   *allocateRow(count: number): Task<number> {
     const { refcountsPerBlock, clusterBytes } = this.core;
+    if (this.#hasFixedSize) return yield* this.#allocateRowWithin(count);
     for (;;) {
       const journal = this.core.journalArea;
       const journalEnd =
@@ -121,6 +126,29 @@ export class Allocator implements SourcePins {
       if (block >= this.core.refcountTable.byteLength / 8) yield* growRefcountTable(this, block);
       else yield* addRefcountBlockElsewhere(this, block);
     }
+  }
+
+  /** As `allocateRow`, of what is free within a device of fixed size. @throws NO_SPACE */
+  *#allocateRowWithin(count: number): Task<number> {
+    const others: { first: number; count: number }[] = [];
+    let row = { first: 0, count: 0 };
+    this.#cursor = 0;
+    try {
+      while (row.count < count) {
+        const next = yield* this.allocate(count - row.count);
+        if (next.first === row.first + row.count) row.count += next.count;
+        else {
+          others.push(row);
+          row = { first: next.first, count: next.count };
+        }
+      }
+    } catch (error) {
+      others.push(row);
+      throw error;
+    } finally {
+      for (const other of others) this.unreserve(other.first, other.count);
+    }
+    return row.first;
   }
 
   /**
@@ -406,6 +434,9 @@ export class Allocator implements SourcePins {
       const cluster = this.#cursor;
       if ((cluster + 1) * core.clusterBytes > qcow2Limits.maxOffset / 2) {
         throw new StorageError('NO_SPACE', 'the image has no free cluster left');
+      }
+      if (this.#hasFixedSize && (cluster + 1) * core.clusterBytes > core.device.sizeBytes) {
+        throw new StorageError('NO_SPACE', 'the device has no free cluster left');
       }
       const block = Math.floor(cluster / core.refcountsPerBlock);
       if (block >= core.refcountTable.byteLength / 8) {

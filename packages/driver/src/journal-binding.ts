@@ -33,6 +33,7 @@ import {
   incompatibleFeatures,
   Qcow2Error,
   StateError,
+  StorageError,
   UnsupportedFeatureError,
 } from '@qcow2/spec';
 import type { Allocator } from './allocator.ts';
@@ -172,12 +173,26 @@ export function journalLength(sizeBytes: number, blockBytes: number, clusterByte
 /** The first range behind the end of the file that no refcount counts. */
 export function* freeRange(core: ImageCore, allocator: Allocator, lengthBytes: number): Task<number> {
   const { clusterBytes } = core;
-  let start = Math.ceil(core.device.sizeBytes / clusterBytes);
+  const { capabilities, sizeBytes } = core.device;
+  if (!capabilities.resize && !capabilities.growable) return yield* freeTail(core, allocator, lengthBytes);
+  let start = Math.ceil(sizeBytes / clusterBytes);
   const count = lengthBytes / clusterBytes;
   for (let i = 0; i < count; i++) {
     if ((yield* allocator.refcount(start + i)) === 0) continue;
     start += i + 1;
     i = -1;
+  }
+  return start * clusterBytes;
+}
+
+/** The last clusters of a device that has the size that it has. @throws NO_SPACE where one of them is in use */
+function* freeTail(core: ImageCore, allocator: Allocator, lengthBytes: number): Task<number> {
+  const { clusterBytes } = core;
+  const end = Math.floor(core.device.sizeBytes / clusterBytes);
+  const start = end - lengthBytes / clusterBytes;
+  for (let cluster = start; cluster < end; cluster++) {
+    if (cluster >= 1 && (yield* allocator.refcount(cluster)) === 0) continue;
+    throw new StorageError('NO_SPACE', 'the device has no room at its end for the journal');
   }
   return start * clusterBytes;
 }

@@ -3,7 +3,7 @@
  * the socket, for who reads on.
  */
 import type { Socket } from 'node:net';
-import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
+import type { ConnectionOptions, TLSSocket } from 'node:tls';
 import { FormatError, StorageError } from '@qcow2/spec';
 import type { HandshakeStream } from './client-handshake.ts';
 
@@ -75,13 +75,14 @@ export class ClientStream implements HandshakeStream {
   }
 
   async #encrypt(): Promise<void> {
+    const { connect } = await import('node:tls');
     // What came before the first encrypted byte was not said by who has the key.
     if (this.#socket.readableLength > 0) {
       throw new FormatError('BAD_FIELD', 'the server sent more before it began with TLS');
     }
     const plain = this.release();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const secure: TLSSocket = connectTls({ ...this.#tls, socket: plain });
+    const secure: TLSSocket = connect({ ...this.#tls, socket: plain });
     secure.once('secureConnect', resolve);
     secure.once('error', reject);
     secure.once('close', () => reject(ended()));

@@ -12,8 +12,7 @@ import {
 } from './create-options.ts';
 import { type DiskImage, type NamingRules, openDiskImage } from './disk-image.ts';
 import { CommandFailure, describeError } from './failures.ts';
-import { localPath } from './file-name.ts';
-import { createQcow2, createRaw, sameFile } from './image-creation.ts';
+import { createQcow2, createRaw, creationPath, sameFile } from './image-creation.ts';
 import { type ListedOption, type OptionValues, parseOptionList } from './option-list.ts';
 
 export interface WantedTarget {
@@ -162,7 +161,7 @@ async function makeTarget(
       `${subject}: Failed to get "write" lock\nIs another process using the image [${name}]?`,
     );
   }
-  const path = localPath(name);
+  const path = creationPath(name);
   if (plan.format === 'raw') await createRaw(path, plan.values, subject, access?.flush);
   else await createQcow2(path, plan.values, secrets, name, subject, access?.flush);
 }

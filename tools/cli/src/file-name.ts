@@ -57,6 +57,7 @@ const remoteProtocols = new Set([
   'https',
   'iscsi',
   'nbd',
+  'nbds',
   'nfs',
   'rbd',
   'sheepdog',
@@ -70,15 +71,24 @@ export function isHttp(name: string): boolean {
   return protocol === 'http' || protocol === 'https';
 }
 
+/** Whether a name is that of an export of an NBD server: `nbd:…`, `nbd://…`, `nbd+unix://…`. */
+export function isNbd(name: string): boolean {
+  return /^nbds?(\+tcp|\+unix)?:/.test(name);
+}
+
 /** Whether a name, `nbd://…` or `nbd+unix:…`, leads to the network, or to whatever listens there. */
 export function isRemote(name: string): boolean {
   const scheme = protocolOf(name)?.split('+')[0];
   return scheme !== undefined && remoteProtocols.has(scheme);
 }
 
-/** A backing file's name as seen by the one who named the image: put beside the image unless absolute. */
+/**
+ * A backing file's name as seen by the one who named the image: put beside the image unless absolute.
+ * @throws CommandFailure beside an export of an NBD server: exports have no directories
+ */
 export function besideImage(imagePath: string, name: string): string {
   if (protocolOf(name) !== undefined || posix.isAbsolute(name)) return name;
+  if (isNbd(imagePath)) throw new CommandFailure('Cannot generate a base directory for NBD nodes');
   const folderEnd = imagePath.lastIndexOf('/');
   return folderEnd < 0 ? name : `${imagePath.slice(0, folderEnd + 1)}${name}`;
 }

@@ -47,7 +47,9 @@ describe('names of backing files', () => {
 
   it('of the network are followed as far as they are served, where that is allowed', () => {
     const policy = { ...localFiles, allowRemote: true };
-    expect(() => followName(backing('nbd:x'), 'd/top', policy)).toThrow("Protocol 'nbd' is not supported");
+    expect(followName(backing('nbd:x'), 'd/top', policy).path).toBe('nbd:x');
+    expect(() => followName(backing('ftp:x'), 'd/top', policy)).toThrow("Protocol 'ftp' is not supported");
+    expect(() => followName(backing('null-co://'), 'd/top', policy)).toThrow('is not supported');
   });
 });
 

@@ -4,7 +4,7 @@
  *
  *   always              a path, beside the image that names it; `file:`; and `json:` where it says no more than a local file, its
  *                       format and the caller's secret that opens it
- *   --allow-remote      names of the network too, of those protocols that are served at all: http and https, which are read
+ *   --allow-remote      names of the network too, of those protocols that are served at all: http and https, which are read, and NBD
  *   --confine DIR       only files that lie in DIR, whatever links lead there
  *   --untrusted         none
  *
@@ -19,7 +19,7 @@ import { sep } from 'node:path';
 import type { FileReference } from '@qcow2/driver';
 import type { OptionSpec, ParsedArguments } from './arguments.ts';
 import { CommandFailure } from './failures.ts';
-import { besideImage, isHttp, isRemote, localPath, protocolOf } from './file-name.ts';
+import { besideImage, isHttp, isNbd, isRemote, localPath, protocolOf } from './file-name.ts';
 import { type ImageNode, parseBackingNode } from './image-options.ts';
 import { isJsonName, localFileOfJson } from './json-name.ts';
 
@@ -111,11 +111,13 @@ function backingFile(name: string, imagePath: string, policy: FollowPolicy): Fou
     throw new CommandFailure(`'${name}' is not followed to the network without --allow-remote`);
   }
   const beside = besideImage(imagePath, name);
-  return isHttp(beside) ? plainly(beside) : { path: localPath(beside), format: undefined, node: undefined };
+  return isHttp(beside) || isNbd(beside)
+    ? plainly(beside)
+    : { path: localPath(beside), format: undefined, node: undefined };
 }
 
 function plainly(path: string): FoundName {
-  return { path, format: undefined, node: undefined, remote: isHttp(path) };
+  return { path, format: undefined, node: undefined, remote: isHttp(path) || isNbd(path) };
 }
 
 function realDirectory(directory: string): string {

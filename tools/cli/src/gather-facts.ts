@@ -33,7 +33,7 @@ import {
   qcow2Limits,
   UnsupportedFeatureError,
 } from '@qcow2/spec';
-import { besideImage } from './file-name.ts';
+import { besideImage, isNbd, protocolOf } from './file-name.ts';
 import type { BitmapFacts, Qcow2Facts, SnapshotFacts } from './image-facts.ts';
 import { gatherJournalFacts } from './journal-facts.ts';
 import { type LuksFacts, luksFacts } from './luks-facts.ts';
@@ -81,7 +81,8 @@ export async function gatherFacts(device: BlockDevice, path: string): Promise<Qc
     dirty: has(incompatibleFeatures.dirty),
     backingFile,
     backingFormat: extensionText(header, headerExtensionTypes.backingFormat, decodeBackingFormat),
-    fullBackingFile: backingFile === undefined ? undefined : besideImage(path, backingFile),
+    fullBackingFile:
+      backingFile === undefined || !hasPlaces(path, backingFile) ? undefined : besideImage(path, backingFile),
     dataFile: external
       ? extensionText(header, headerExtensionTypes.externalDataFile, decodeExternalDataFile)
       : undefined,
@@ -91,6 +92,11 @@ export async function gatherFacts(device: BlockDevice, path: string): Promise<Qc
     bitmaps: await gatherBitmaps(device, header),
     journal: await gatherJournalFacts(device, header),
   };
+}
+
+/** A relative name beside an export of an NBD server is that of nothing. */
+function hasPlaces(path: string, name: string): boolean {
+  return !isNbd(path) || protocolOf(name) !== undefined || name.startsWith('/');
 }
 
 const compressionNames: readonly string[] = ['zlib', 'zstd'];

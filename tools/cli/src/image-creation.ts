@@ -3,6 +3,7 @@
  * found good, and a failure removes what was begun.
  */
 import { realpathSync, statSync, unlinkSync } from 'node:fs';
+import type { BlockDevice } from '@qcow2/block-device';
 import { type CreateOptions, createImage } from '@qcow2/driver';
 import { type FlushMode, openFile } from '@qcow2/fs';
 import { Qcow2Error } from '@qcow2/spec';
@@ -13,6 +14,8 @@ import { besideImage, localPath } from './file-name.ts';
 import { type ImageLock, lockToOverwrite } from './image-lock.ts';
 import type { OptionValues } from './option-list.ts';
 import { reserveSpace, type SpaceReservation } from './preallocation.ts';
+import { openProtocol } from './protocol-device.ts';
+import { isProtocolName, protocolNode, refuseCreation } from './protocol-name.ts';
 import type { Secrets } from './secrets.ts';
 import { systemReason } from './system-reason.ts';
 
@@ -42,20 +45,21 @@ export async function createRaw(
   const { device, lock } = await openTarget(path, subject, flush);
   try {
     if (device.capabilities.resize) await device.resize(Number(sizeBytes));
-    else refuseSmall(device.sizeBytes, Number(sizeBytes), subject);
+    else refuseSmall(device.sizeBytes, Number(sizeBytes), subject, path);
     if (space !== undefined) await reserveSpace(device, space);
   } catch (error) {
     if (error instanceof CommandFailure) throw error;
     throw new CommandFailure(`${subject}: Could not resize file: ${describeError(error)}`, { cause: error });
   } finally {
-    device.close();
+    await device.close();
     lock?.release();
   }
 }
 
 /** A disk of the machine has the size that it has. */
-function refuseSmall(presentBytes: number, wantedBytes: number, subject: string): void {
+function refuseSmall(presentBytes: number, wantedBytes: number, subject: string, name: string): void {
   if (presentBytes >= wantedBytes) return;
+  if (isProtocolName(name)) throw new CommandFailure(`${subject}: Cannot grow NBD nodes`);
   throw new CommandFailure(
     `${subject}: The device is too small: it has ${presentBytes} bytes of ${wantedBytes}`,
   );
@@ -94,7 +98,7 @@ export async function createQcow2(
     await writeQcow2(path, { subject, flush }, options, space);
     if (space !== undefined && data !== undefined) await reserveSpace(data.device, space);
   } finally {
-    data?.device.close();
+    await data?.device.close();
     data?.lock?.release();
   }
 }
@@ -120,12 +124,13 @@ async function writeQcow2(
 }
 
 interface Target {
-  readonly device: ReturnType<typeof openFile>;
+  readonly device: BlockDevice;
   /** Of a file that was there before. One that is made now, nobody else knows yet. */
   readonly lock: ImageLock | undefined;
 }
 
 async function openTarget(path: string, subject: string, flush: FlushMode = 'adaptive'): Promise<Target> {
+  if (isProtocolName(path)) return { device: await openNoFile(path, subject), lock: undefined };
   let lock: ImageLock | undefined;
   try {
     if (statSync(path, { throwIfNoEntry: false })?.isFile() === true) lock = await lockToOverwrite(path);
@@ -139,6 +144,24 @@ async function openTarget(path: string, subject: string, flush: FlushMode = 'ada
       cause: error,
     });
   }
+}
+
+/** What is no file is there already, and has the size that it has. */
+async function openNoFile(name: string, subject: string): Promise<BlockDevice> {
+  try {
+    return (await openProtocol(await protocolNode(name), false)).device;
+  } catch (error) {
+    if (!(error instanceof CommandFailure)) throw error;
+    const why = "Protocol driver 'nbd' does not support image creation, and opening the image failed";
+    throw new CommandFailure(`${subject}: ${why}: ${error.message}`, { cause: error });
+  }
+}
+
+/** Where an image of this name is made. @throws CommandFailure for what can not be written to */
+export function creationPath(name: string): string {
+  if (!isProtocolName(name)) return localPath(name);
+  refuseCreation(name);
+  return name;
 }
 
 /** A disk is not removed; and whatever stands in the way of removing, the first error is the one to report. */

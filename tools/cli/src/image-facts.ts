@@ -1,8 +1,3 @@
-/**
- * What `info` knows about one file: the facts, before they become text or JSON. Everything the reports show
- * stands here, so that they can be tested without an image.
- */
-import type { ServedFormat } from './image-format.ts';
 import type { LuksFacts } from './luks-facts.ts';
 
 export interface SnapshotFacts {
@@ -81,7 +76,10 @@ export interface VmdkReport extends BackingFacts {
 
 export interface ImageFacts {
   readonly path: string;
-  readonly format: ServedFormat;
+  /** False where QEMU's driver says nothing more of it. */
+  readonly hasInfo?: boolean;
+  /** Or the driver below one, where that was named. */
+  readonly format: string;
   readonly virtualSizeBytes: number;
   /** What the file occupies on its disk, where that can be told. */
   readonly diskBytes: number | undefined;

@@ -15,6 +15,7 @@ import {
   type OptionValues,
   parseElements,
 } from './option-list.ts';
+import { isProtocolDriver, protocolNameOf } from './protocol-name.ts';
 import { parseSize } from './sizes.ts';
 
 /** How one image of a chain is opened. */
@@ -32,6 +33,8 @@ export interface ImageNode {
 
 export interface ImageOptions extends ImageNode {
   readonly fileName: string;
+  /** `driver` names no format, but what is below one: its bytes are the disk's. */
+  readonly protocol: string | undefined;
   readonly cache: CacheOptions;
   /** Undefined: as the image says. */
   readonly lazyRefcounts: boolean | undefined;
@@ -51,7 +54,7 @@ const commonOptions: readonly ListedOption[] = [
 ];
 
 const fileOptions: readonly ListedOption[] = [
-  { name: 'file.driver', type: 'string', help: 'file, http or https' },
+  { name: 'file.driver', type: 'string', help: 'file, http, https, nbd or null-co' },
   { name: 'file.filename', type: 'string', help: 'path of the file' },
   ...['aio', 'locking', 'pr-manager', 'aio-max-batch', 'drop-cache', 'x-check-cache-dropped'].map((name) =>
     refused(`file.${name}`),
@@ -95,7 +98,9 @@ export function parseImageOptions(list: string, subject = `Failed to blk_new_ope
   const fail: Fail = (message) => {
     throw new CommandFailure(`${subject}: ${message}`);
   };
-  const elements = isJsonName(list) ? elementsOfJson(list, fail) : elementsOf(list);
+  const given = isJsonName(list) ? elementsOfJson(list, fail) : elementsOf(list);
+  const protocol = textOf(given, 'driver');
+  const elements = isProtocolDriver(protocol) ? asRawOf(protocol, given) : given;
   // A first element without "=" is the value of "file", which names a block device of QEMU's, not a path.
   const isBare = elements[0]?.isShort === true;
   const device = isBare ? list.split(',')[0] : elements.find(({ name }) => name === 'file')?.text;
@@ -113,12 +118,13 @@ export function parseImageOptions(list: string, subject = `Failed to blk_new_ope
   refuseUnknown(own, node.format, fail);
   const values = parseElements(
     optionsOf(node.format),
-    own.filter(({ name }) => name !== 'file.url'),
+    own.filter(({ name }) => name !== 'file.url' && !isOfProtocol(own, name)),
     subject,
   );
   const lazy = values.get('lazy-refcounts')?.value;
   return {
     ...node,
+    protocol: isProtocolDriver(protocol) ? protocol : undefined,
     fileName: node.fileName ?? fail("The 'file' block driver requires a file name"),
     cache: cacheOf(values, fail),
     lazyRefcounts: typeof lazy === 'boolean' ? lazy : undefined,
@@ -138,7 +144,7 @@ export function parseBackingNode(elements: readonly OptionElement[]): ImageNode 
   const own = elements.filter(({ name }) => !isOfBacking(name));
   const node = parseNode(elements, fail);
   refuseUnknown(own, node.format, fail);
-  const served = /^(driver|file\.\w+|encrypt\.[\w-]+)$/;
+  const served = /^(driver|file\.[\w.-]+|encrypt\.[\w-]+)$/;
   const more = own.find(({ name }) => !served.test(name));
   if (more !== undefined) fail(`Parameter '${more.name}' is ${notYet} below an image`);
   return node;
@@ -201,7 +207,38 @@ function fileOf(elements: readonly OptionElement[], fail: Fail): string | undefi
       return url;
     }
     default:
+      if (isProtocolDriver(driver)) return protocolFileOf(driver, elements, fail);
       return fail(`Unknown driver '${driver}'`);
+  }
+}
+
+/** The options of a driver of no format, as those of a raw disk on it. */
+function asRawOf(driver: string, elements: readonly OptionElement[]): OptionElement[] {
+  const shared = new Set(commonOptions.map(({ name }) => name));
+  const moved = elements
+    .filter(({ name }) => name !== 'driver')
+    .map((element) => (shared.has(element.name) ? element : { ...element, name: `file.${element.name}` }));
+  return [
+    { name: 'driver', text: 'raw', isShort: false },
+    { name: 'file.driver', text: driver, isShort: false },
+    ...moved,
+  ];
+}
+
+/** Options of a file that is none are its driver's. */
+function isOfProtocol(elements: readonly OptionElement[], name: string): boolean {
+  return name.startsWith('file.') && isProtocolDriver(textOf(elements, 'file.driver'));
+}
+
+function protocolFileOf(driver: string, elements: readonly OptionElement[], fail: Fail): string {
+  const options = elements
+    .filter(({ name }) => name.startsWith('file.') && name !== 'file.driver')
+    .map((element) => ({ ...element, name: element.name.slice('file.'.length) }));
+  try {
+    return protocolNameOf(driver, options);
+  } catch (error) {
+    if (error instanceof CommandFailure) fail(error.message);
+    throw error;
   }
 }
 
@@ -235,7 +272,7 @@ function refuseUnknown(
       fail(`Value '${text}' is out of range for parameter '${name}'`);
     }
     const isHttpOption = /^https?$/.test(textOf(elements, 'file.driver') ?? '') && name === 'file.url';
-    if (isHttpOption) continue;
+    if (isHttpOption || isOfProtocol(elements, name)) continue;
     if (option?.refused !== undefined) fail(`Parameter '${name}' is ${option.refused}`);
     if (option !== undefined) continue;
     if (name.startsWith('file.')) fail(`Block protocol 'file' doesn't support the option '${name.slice(5)}'`);

@@ -35,7 +35,7 @@ export function imageJson(facts: ImageFacts): JsonObject {
     'full-backing-filename': backing.fullBackingFile,
     encrypted: qcow2?.encryption === undefined ? undefined : true,
     'backing-filename': backing.backingFile,
-    'dirty-flag': qcow2?.dirty ?? false,
+    'dirty-flag': facts.hasInfo === false ? undefined : (qcow2?.dirty ?? false),
   };
 }
 
@@ -160,9 +160,11 @@ export function journalJson(journal: JournalFacts): JsonObject {
 function backingText({ backingFile, fullBackingFile, backingFormat }: BackingFacts): string[] {
   if (backingFile === undefined) return [];
   const elsewhere =
-    fullBackingFile === undefined || fullBackingFile === backingFile
-      ? ''
-      : ` (actual path: ${fullBackingFile})`;
+    fullBackingFile === undefined
+      ? ' (cannot determine actual path)'
+      : fullBackingFile === backingFile
+        ? ''
+        : ` (actual path: ${fullBackingFile})`;
   return [
     `backing file: ${backingFile}${elsewhere}`,
     ...(backingFormat === undefined ? [] : [`backing file format: ${backingFormat}`]),

@@ -21,6 +21,8 @@ import { isForeign, probeFormat, type ServedFormat, servedFormat } from './image
 import { type ImageLock, lockOpened } from './image-lock.ts';
 import type { ImageNode } from './image-options.ts';
 import { type NamedImage, secretOf } from './named-image.ts';
+import { debugged, openProtocol } from './protocol-device.ts';
+import { type BlkdebugNode, isProtocolName, protocolNode } from './protocol-name.ts';
 
 /** A file, open, and what it is. */
 export interface OpenedFile {
@@ -31,6 +33,10 @@ export interface OpenedFile {
   readonly format: ServedFormat;
   /** The format was not given but found. */
   readonly probed: boolean;
+  /** What it takes of this machine's disks, of what is no file. */
+  readonly diskBytes?: number | undefined;
+  /** False where QEMU's driver says nothing more of it. */
+  readonly hasInfo?: boolean;
   /** Close the file and let go of its lock. Where something else has closed `device`, only the latter. */
   close(): Promise<void>;
 }
@@ -88,6 +94,7 @@ export async function openForReading(
 async function openPlainly(name: string, choice: OpenFileChoice): Promise<OpenedFile> {
   if (name === '') throw new CommandFailure("The 'file' block driver requires a file name");
   if (isHttp(name)) return await openRemote(name, choice);
+  if (isProtocolName(name)) return await openNoFile(name, choice);
   const path = localPath(name);
   const { format: given, dryRun = false } = choice;
   const readOnly = choice.readOnly || dryRun;
@@ -147,6 +154,49 @@ function foreignChoice(choice: OpenFileChoice): ForeignChoice {
   return { ...choice, isGuessed: choice.format === undefined && choice.isNamed === true };
 }
 
+/** An export of a server, or nothing at all. Nothing is locked: who else writes there is the server's to say. */
+async function openNoFile(name: string, choice: OpenFileChoice): Promise<OpenedFile> {
+  const { format: given, readOnly, dryRun = false } = choice;
+  const wanted = given === undefined ? undefined : servedFormat(given);
+  const node = await protocolNode(name);
+  if (node.driver === 'blkdebug') return await openDebugged(node, choice);
+  const { device, shown, diskBytes } = await openProtocol(node, readOnly || dryRun);
+  try {
+    const found = await probeFormat(device);
+    if (wanted === 'qcow2' && !found.startsWith('qcow')) {
+      throw new CommandFailure('Image is not in qcow2 format');
+    }
+    const format = wanted ?? servedFormat(found);
+    const kept = dryRun && !readOnly ? keptInMemory(device) : device;
+    const disk = isForeign(format) ? await openForeignFile(kept, shown, format, foreignChoice(choice)) : kept;
+    const close = async (): Promise<void> => await disk.close();
+    const probed = wanted === undefined;
+    return { path: shown, id: shown, device: disk, format, probed, diskBytes, hasInfo: false, close };
+  } catch (error) {
+    await device.close();
+    throw error;
+  }
+}
+
+/** What is below, locked as if it were named itself; its requests fail by rules. */
+async function openDebugged(node: BlkdebugNode, choice: OpenFileChoice): Promise<OpenedFile> {
+  let below: OpenedFile;
+  try {
+    below = await openPlainly(node.image, choice);
+  } catch (error) {
+    throw new CommandFailure(openFailureReason(node.image, error), { cause: error });
+  }
+  try {
+    if (isForeign(below.format))
+      throw new CommandFailure(`Image format '${below.format}' is not supported here`);
+    const device = debugged(below.device, node, below.format === 'raw');
+    return { ...below, path: node.shown, device, diskBytes: undefined };
+  } catch (error) {
+    await below.close();
+    throw error;
+  }
+}
+
 /** As QEMU: who serves a raw disk leaves it to the guests whether others may write to it. */
 function useOf(format: ServedFormat, { readOnly, shared, isDataFile }: OpenFileChoice): ImageUse {
   if (shared === true) return 'shared';
@@ -166,10 +216,12 @@ export async function imageFacts(
   const opened = await openImageFile(name, { ...options, readOnly: true, factsOnly: true });
   const { device, path } = opened;
   try {
-    const diskBytes = isHttp(name) ? undefined : statSync(path).blocks * sectorBytes;
+    const isFile = !isHttp(name) && !isProtocolName(name);
+    const diskBytes = isFile ? statSync(path).blocks * sectorBytes : opened.diskBytes;
     if (opened.format !== 'qcow2') {
+      const { format, hasInfo = true } = opened;
       if (device instanceof ForeignImage) return foreignFacts(device, path, diskBytes);
-      return { path, format: opened.format, virtualSizeBytes: rawSizeBytes(device), diskBytes };
+      return { path, format, virtualSizeBytes: rawSizeBytes(device), diskBytes, hasInfo };
     }
     return await explainingOpen(name, async () => ({
       path,
@@ -185,11 +237,12 @@ export async function imageFacts(
 
 /** The facts about the image that a command was given. @throws CommandFailure */
 export async function namedFacts(
-  { fileName, format, explain }: NamedImage,
+  { fileName, format, explain, options }: NamedImage,
   choice: FactsChoice = {},
 ): Promise<ImageFacts> {
   try {
-    return await imageFacts(fileName, { ...choice, format });
+    const facts = await imageFacts(fileName, { ...choice, format });
+    return options?.protocol === undefined ? facts : { ...facts, format: options.protocol };
   } catch (error) {
     throw explain(error);
   }
@@ -432,6 +485,7 @@ class BelowImages {
 /** The same for two names of one file. */
 export function fileId(path: string): string {
   if (isHttp(path)) return path;
+  if (isProtocolName(path)) return path;
   return existsSync(path) ? realpathSync(path) : path;
 }
 

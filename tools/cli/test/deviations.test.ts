@@ -8,6 +8,7 @@ import { convertCases, ddCases } from './support/copy-cases.ts';
 import { createCases } from './support/create-cases.ts';
 import { foreignCases } from './support/foreign-cases.ts';
 import { benchCases, compareCases, mapCases, measureCases } from './support/look-cases.ts';
+import { blkdebugCases, protocolCases } from './support/protocol-cases.ts';
 import { checkCases, infoCases, programCases } from './support/read-cases.ts';
 import { serveCases } from './support/serve-cases.ts';
 
@@ -37,6 +38,8 @@ const allCases = [
   ...copyCases,
   ...serveCases,
   ...foreignCases,
+  ...protocolCases,
+  ...blkdebugCases,
 ];
 
 describe('docs/deviations.md', () => {

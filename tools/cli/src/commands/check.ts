@@ -27,6 +27,7 @@ import { imageNameOptions, type NamedImage, namedImage } from '../named-image.ts
 import { explainingOpen, type OpenedFile, openChain, openImageFile } from '../open-image.ts';
 import { outputFormat, outputOption } from '../output-format.ts';
 import { Progress, progressOption, progressView } from '../progress.ts';
+import { isProtocolName } from '../protocol-name.ts';
 
 export const check: Command = {
   operands: 'FILE',
@@ -99,7 +100,11 @@ async function lookThrough(
     });
     printFindings(report, context);
     if (!args.has('quiet')) {
-      context.out(output === 'json' ? `${jsonText(checkJson(opened.path, report))}\n` : checkText(report));
+      context.out(
+        output === 'json'
+          ? `${jsonText(checkJson(isProtocolName(name) ? name : opened.path, report))}\n`
+          : checkText(report),
+      );
     }
     return checkExitCode(report);
   } finally {

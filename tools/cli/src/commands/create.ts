@@ -14,8 +14,8 @@ import {
   refuseUnsupported,
 } from '../create-options.ts';
 import { CommandFailure, describeError, usageFailure } from '../failures.ts';
-import { besideImage, localPath } from '../file-name.ts';
-import { createQcow2, createRaw, sameFile } from '../image-creation.ts';
+import { besideImage } from '../file-name.ts';
+import { createQcow2, createRaw, creationPath, sameFile } from '../image-creation.ts';
 import type { WritableFormat } from '../image-format.ts';
 import {
   asksForHelp,
@@ -63,7 +63,7 @@ async function runCreate(args: ParsedArguments, context: CommandContext): Promis
   if (extra.length > 0) throw usageFailure(`Unexpected argument: ${extra[0]}`);
 
   const [format, options] = formatOptions(args.value('format'), name);
-  const path = subjectOf(name, () => localPath(name));
+  const path = subjectOf(name, () => creationPath(name));
   const values = parseOptionList(options, list, name);
   refuseUnsupported(options, values, name);
   await completeValues(args, format, values, size, name);

@@ -9,6 +9,7 @@ import { CommandFailure, describeError, usageFailure } from '../failures.ts';
 import { followOptions, followPolicy } from '../follow.ts';
 import { imageNameOptions, namedImage } from '../named-image.ts';
 import { reserveRange } from '../preallocation.ts';
+import { hasFixedSize } from '../protocol-device.ts';
 import { parseSize } from '../sizes.ts';
 import { withWritableImage } from '../writable-image.ts';
 
@@ -61,11 +62,12 @@ async function runResize(args: ParsedArguments, context: CommandContext): Promis
     if (sizeBytes < before && !args.has('shrink')) throw notWithoutShrink(context);
     await to(sizeBytes);
   };
+  const named = namedImage(args, name);
   const report = args.has('dry-run') ? new DryReport(name) : undefined;
   const closed = (before: number, after: number): void => report?.closed(before, after);
   await dryRun(report !== undefined, () =>
     withWritableImage(
-      namedImage(args, name),
+      named,
       { follow: followPolicy(args), dryRun: report === undefined ? undefined : { closed } },
       (image, file, data) =>
         change(image.sizeBytes, async (sizeBytes) => {
@@ -78,7 +80,7 @@ async function runResize(args: ParsedArguments, context: CommandContext): Promis
       (device) =>
         change(device.sizeBytes, (sizeBytes) => {
           report?.raw(device.sizeBytes, sizeBytes);
-          return resizeRaw(device, sizeBytes, mode);
+          return resizeRaw(named.fileName, device, sizeBytes, mode);
         }),
     ),
   );
@@ -215,7 +217,8 @@ async function setAside(
   }
 }
 
-async function resizeRaw(device: BlockDevice, sizeBytes: number, mode: Mode): Promise<void> {
+async function resizeRaw(name: string, device: BlockDevice, sizeBytes: number, mode: Mode): Promise<void> {
+  if (await hasFixedSize(name, device.sizeBytes, sizeBytes)) return;
   if (mode === 'metadata') throw new CommandFailure('Unsupported preallocation mode: metadata');
   const before = device.sizeBytes;
   await device.resize(sizeBytes);
