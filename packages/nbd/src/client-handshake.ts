@@ -48,6 +48,17 @@ export interface NegotiatedExport {
 export interface ListedExport {
   readonly name: string;
   readonly description: string;
+  /** Where it was asked for, and the server has an answer. */
+  readonly details?: ExportDetails;
+}
+
+export interface ExportDetails {
+  readonly sizeBytes: number;
+  /** Of the transmission phase, as bits of the protocol. */
+  readonly flags: number;
+  readonly blockSizes: BlockSizes | undefined;
+  /** Names of what can be asked for about ranges. */
+  readonly contexts: readonly string[];
 }
 
 interface Reply {
@@ -81,7 +92,7 @@ export async function negotiateExport(stream: HandshakeStream, name: string): Pr
 }
 
 /** @throws as `negotiateExport`; CONNECT_FAILED too for a server from before the fixed newstyle, which lists nothing */
-export async function negotiateList(stream: HandshakeStream): Promise<ListedExport[]> {
+export async function negotiateList(stream: HandshakeStream, details = false): Promise<ListedExport[]> {
   const greeting = await greet(stream);
   if (greeting === 'old style' || !greeting.isFixed) {
     throw new StorageError('CONNECT_FAILED', 'the server is too old to list its exports');
@@ -89,8 +100,39 @@ export async function negotiateList(stream: HandshakeStream): Promise<ListedExpo
   await startTls(stream);
   const { replies, last } = await ask(stream, option.LIST);
   if (last.type !== optionReply.ACK) throw refusal(last, '');
+  const listed = replies
+    .filter(({ type }) => type === optionReply.SERVER)
+    .map(({ data }) => listedExport(data));
+  const detailed = details ? await withDetails(stream, listed) : listed;
   stream.send(optionBytes(option.ABORT));
-  return replies.filter(({ type }) => type === optionReply.SERVER).map(({ data }) => listedExport(data));
+  return detailed;
+}
+
+async function withDetails(
+  stream: HandshakeStream,
+  exports: readonly ListedExport[],
+): Promise<ListedExport[]> {
+  const structured = (await ask(stream, option.STRUCTURED_REPLY)).last.type === optionReply.ACK;
+  const detailed: ListedExport[] = [];
+  for (const each of exports) {
+    const { name } = each;
+    const { replies, last } = await ask(stream, option.INFO, infoData(name, [infoType.BLOCK_SIZE]));
+    if (last.type !== optionReply.ACK) {
+      detailed.push(each);
+      continue;
+    }
+    const contexts = structured ? await contextsOf(stream, name) : [];
+    detailed.push({ ...each, details: { ...exportInfo(replies), contexts } });
+  }
+  return detailed;
+}
+
+async function contextsOf(stream: HandshakeStream, name: string): Promise<readonly string[]> {
+  const { replies, last } = await ask(stream, option.LIST_META_CONTEXT, contextData(name, []));
+  if (last.type !== optionReply.ACK) return [];
+  return replies
+    .filter(({ type, data }) => type === optionReply.META_CONTEXT && data.length >= 4)
+    .map(({ data }) => textOf(data.subarray(4)));
 }
 
 async function greet(stream: HandshakeStream): Promise<Greeting | 'old style'> {
@@ -133,7 +175,7 @@ async function allocationOf(stream: HandshakeStream, name: string): Promise<numb
   const { replies, last } = await ask(
     stream,
     option.SET_META_CONTEXT,
-    contextData(name, allocationContext.name),
+    contextData(name, [allocationContext.name]),
   );
   if (last.type !== optionReply.ACK) return undefined;
   for (const { type, data } of replies) {
@@ -305,15 +347,20 @@ function infoData(name: string, types: readonly number[]): Uint8Array {
   return bytes;
 }
 
-function contextData(name: string, query: string): Uint8Array {
-  const texts = [utf8.encode(name), utf8.encode(query)] as const;
-  const bytes = new Uint8Array(12 + texts[0].length + texts[1].length);
+function contextData(name: string, queries: readonly string[]): Uint8Array {
+  const [nameText = new Uint8Array(0), ...texts] = [name, ...queries].map((text) => utf8.encode(text));
+  const bytes = new Uint8Array(texts.reduce((sum, text) => sum + 4 + text.length, 8 + nameText.length));
   const view = viewOf(bytes);
-  view.setUint32(0, texts[0].length);
-  bytes.set(texts[0], 4);
-  view.setUint32(4 + texts[0].length, 1);
-  view.setUint32(8 + texts[0].length, texts[1].length);
-  bytes.set(texts[1], 12 + texts[0].length);
+  let at = 0;
+  const put = (text: Uint8Array): void => {
+    view.setUint32(at, text.length);
+    bytes.set(text, at + 4);
+    at += 4 + text.length;
+  };
+  put(nameText);
+  view.setUint32(at, texts.length);
+  at += 4;
+  for (const text of texts) put(text);
   return bytes;
 }
 

@@ -53,10 +53,13 @@ export async function connectNbd(target: NbdTarget, options: NbdConnectOptions =
 /** What a server offers, in its order. @throws as `connectNbd`; the export's name does not matter */
 export async function listNbdExports(
   target: NbdTarget,
-  options: Omit<NbdConnectOptions, 'readOnly' | 'answerTimeoutMs'> = {},
+  options: Omit<NbdConnectOptions, 'readOnly' | 'answerTimeoutMs'> & {
+    /** Ask for size, flags, block sizes and metadata contexts of each as well. */
+    readonly details?: boolean;
+  } = {},
 ): Promise<ListedExport[]> {
   return await shakeHands(namedExport(target), options, async (stream) => {
-    const list = await negotiateList(stream);
+    const list = await negotiateList(stream, options.details);
     stream
       .release()
       .on('error', () => undefined)

@@ -1,4 +1,4 @@
-export type { ListedExport } from './client-handshake.ts';
+export type { BlockSizes, ExportDetails, ListedExport } from './client-handshake.ts';
 export { connectNbd, listNbdExports, type NbdConnectOptions, type NbdTarget } from './connect.ts';
 export type { NbdServerCounters } from './counters.ts';
 export type { NbdExport } from './export.ts';

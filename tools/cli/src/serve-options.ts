@@ -48,7 +48,8 @@ export const serveOptions: readonly OptionSpec[] = [
   objectOption,
   { name: 'tls-creds', argument: 'ID', help: 'serve over TLS and not otherwise, with this --object' },
   { name: 'tls-authz', argument: 'ID', help: 'whose certificates let them in: an --object as well' },
-  { name: 'tls-hostname', argument: 'NAME', refused: 'TLS hostname is only supported with export list' },
+  { name: 'list', short: 'L', help: 'say what another server offers, at --socket or --bind and --port' },
+  { name: 'tls-hostname', argument: 'NAME', help: 'with --list: the name in that server’s certificate' },
   { name: 'fork', help: 'return when the server listens, and leave it in the background' },
   { name: 'pid-file', argument: 'PATH', help: 'write the id of the server’s process to this file' },
   {
@@ -72,7 +73,6 @@ export const serveOptions: readonly OptionSpec[] = [
     name: 'image-opts',
     help: "FILE is a list of QEMU's options: driver=qcow2,file.filename=…,l2-cache-size=…",
   },
-  { name: 'list', short: 'L', refused: 'this is a server only' },
   { name: 'trace', short: 'T', argument: 'PATTERN', refused: 'there are no trace points' },
   {
     name: 'selinux-label',
@@ -104,8 +104,10 @@ export function servePlan(args: ParsedArguments, context: CommandContext): Serve
   for (const name of ['aio', 'discard']) {
     if (args.values(name).length > 1) throw new CommandFailure(`--${name} can only be specified once`);
   }
-  if (args.has('tls-authz') && !args.has('tls-creds')) {
-    throw new CommandFailure('--tls-authz is not permitted without --tls-creds');
+  for (const name of ['tls-authz', 'tls-hostname']) {
+    if (args.has(name) && !args.has('tls-creds')) {
+      throw new CommandFailure(`--${name} is not permitted without --tls-creds`);
+    }
   }
   const discard = discardMode(args);
   const snapshot = wantedSnapshot(args.value('load-snapshot'), context, '`');

@@ -10,6 +10,9 @@ const systemReasons: Readonly<Record<string, string>> = {
   EROFS: 'Read-only file system',
   ENOSPC: 'No space left on device',
   ENAMETOOLONG: 'File name too long',
+  ECONNREFUSED: 'Connection refused',
+  ECONNRESET: 'Connection reset by peer',
+  ETIMEDOUT: 'Connection timed out',
 };
 
 /** By the error number of the error, or of the one below it. */

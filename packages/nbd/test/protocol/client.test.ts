@@ -122,6 +122,10 @@ test('lists the exports of a server', async () => {
     { name: 'a', description: 'the first' },
     { name: 'größe', description: '' },
   ]);
+  const [first] = await listNbdExports({ address }, { details: true });
+  const flags = 1 | 4 | 8 | 32 | 64 | 128 | 256 | 1024 | 2048;
+  expect(first?.details).toMatchObject({ sizeBytes: 512, flags, contexts: ['base:allocation'] });
+  expect(first?.details?.blockSizes).toMatchObject({ minimum: 1, maximum: 32 * 1024 * 1024 });
   await expect(connectNbd({ address, exportName: 'c' })).rejects.toMatchObject({ code: 'NOT_FOUND' });
 });
 

@@ -16,7 +16,7 @@ import type { ServedImage } from '../served-image.ts';
 import type { WatchSample } from '../watch/sample.ts';
 
 export const serve: Command = {
-  operands: 'FILE',
+  operands: '[FILE]',
   options: serveOptions,
   notes:
     'Ends after the last client, unless -t. SIGTERM and SIGINT finish what runs and close the image.\n' +
@@ -27,9 +27,15 @@ export const serve: Command = {
 };
 
 async function runServe(args: ParsedArguments, context: CommandContext): Promise<number> {
+  if (args.has('list')) {
+    const { listOfExports } = await import('../list-exports.ts');
+    context.out(await listOfExports(args, servePlan(args, context).address));
+    return 0;
+  }
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Invalid number of arguments');
   const plan = servePlan(args, context);
+  if (args.has('tls-hostname')) throw new CommandFailure('TLS hostname is only supported with export list');
   // Asked for early: a signal that comes while the image is being opened is not lost.
   const { stop, background } = context;
   if (args.has('fork') && background?.isThere !== true) {

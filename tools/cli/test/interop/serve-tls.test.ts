@@ -14,7 +14,7 @@ import {
 } from '../support/command.ts';
 import { describeWith } from '../support/peers.ts';
 
-describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'nbdcopy', 'openssl'], 'serve over TLS', () => {
+describeWith(['qemu-img', 'qemu-io', 'qemu-nbd', 'nbdinfo', 'nbdcopy', 'openssl'], 'serve over TLS', () => {
   const scratch = scratchFolder();
   const inScratch = (name: string): string => join(scratch.path, name);
   const image = inScratch('disk.qcow2');
@@ -157,5 +157,35 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'nbdcopy', 'openssl'], 'serve ov
     const refused = qcow2(['serve', '-k', socket, '--object', object, '--tls-creds', 'tls', ...rules, image]);
     expect(refused).toMatchObject({ status: 1, stdout: '' });
     expect(refused.stderr).toContain('--tls-authz needs clients that show a certificate');
+  });
+
+  it('-L lists what a server offers, over TLS and without, in the words of qemu-nbd', async () => {
+    const shown = ['-x', 'disk', '-D', 'a disk', '-A'];
+    const both = (options: readonly string[]): [Outcome, Outcome] => [
+      qcow2(['serve', '-L', '-k', socket, ...options]),
+      run('qemu-nbd', ['-L', '-k', socket, ...options]),
+    ];
+    await served(shown, () => {
+      const [ours, theirs] = both([]);
+      expect(ours).toEqual(theirs);
+      expect(ours.stdout).toContain(" export: 'disk'\n  description: a disk\n  size:  16777216\n");
+      expect(ours.stdout).toContain('   qemu:allocation-depth\n');
+    });
+    const object = `tls-creds-x509,id=tls,dir=${folders.client},endpoint=client`;
+    const asClient = ['--object', object, '--tls-creds', 'tls', '--tls-hostname'];
+    await served([...shown, '-r', ...withCertificates(folders.server)], () => {
+      const [ours, theirs] = both([...asClient, 'localhost']);
+      expect(ours).toEqual(theirs);
+      expect(ours.stdout).toContain('( readonly ');
+      for (const refused of [both([...asClient, 'elsewhere']), both([])].flat()) {
+        expect(refused).toMatchObject({ status: 1, stdout: '' });
+      }
+    });
+    const keyed = (side: string): string => `tls-creds-psk,id=tls,dir=${keys},endpoint=${side}`;
+    await served(['--object', keyed('server'), '--tls-creds', 'tls'], () => {
+      const [ours, theirs] = both(['--object', keyed('client'), '--tls-creds', 'tls']);
+      expect(ours).toEqual(theirs);
+      expect(ours.stdout).toContain('exports available: 1\n');
+    });
   });
 });

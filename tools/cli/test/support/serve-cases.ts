@@ -44,4 +44,20 @@ export const serveCases: readonly ParityCase[] = [
   { args: ['--object', 'tls-creds-x509,dir=keys,endpoint=server', '--tls-creds', 'x', file] },
   { args: ['--object', 'tls-creds-x509,id=x,dir=keys,endpoint=both', '--tls-creds', 'x', file] },
   { args: ['--object', 'tls-creds-psk,id=x,dir=keys,verify-peer=maybe', '--tls-creds', 'x', file] },
+  { args: ['--tls-hostname', 'x', file] },
+  {
+    args: [
+      ...['--object', 'tls-creds-psk,id=x,dir=keys,endpoint=server'],
+      ...['--tls-creds', 'x', '--tls-hostname', 'x'],
+      file,
+    ],
+  },
+  { args: ['-L', file] },
+  { args: ['-L'] },
+  { args: ['-L', '-x', 'name'] },
+  { args: ['-L', '-f', 'raw'] },
+  { args: ['-L', '-n'] },
+  { args: ['-L', '--fork'] },
+  { args: ['-L', '--tls-creds', 'x'] },
+  { args: ['-L', '--object', 'tls-creds-psk,id=x,dir=keys,endpoint=server', '--tls-creds', 'x'] },
 ];
