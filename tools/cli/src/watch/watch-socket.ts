@@ -1,5 +1,5 @@
 /**
- * The socket that a server is watched through (ADR 31): each newline of a client's is answered with one line of JSON. Nothing else can be
+ * The socket that a server is watched through (ADR 33): each newline of a client's is answered with one line of JSON. Nothing else can be
  * asked for, and nothing changed. The socket is the owner's alone from its first moment on: counters tell what a guest does.
  */
 import { lstatSync, unlinkSync } from 'node:fs';
