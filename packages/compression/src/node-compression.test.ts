@@ -35,6 +35,20 @@ describe('nodeCompression', () => {
     expect(await compression.compress?.(type, noise)).toBeUndefined();
   });
 
+  it("zstd on the caller's thread gives the same as on another, for small clusters and at once", async () => {
+    const [here, pooled] = [true, false].map((zstdHere) => nodeCompression({ zstdHere }));
+    const data = here?.compress?.(zstd, content);
+    expect(data).toBeInstanceOf(Uint8Array);
+    expect(data).toEqual(await pooled?.compress?.(zstd, content));
+    expect(here?.compress?.(zstd, noise)).toBeUndefined();
+    expect(pooled?.compress?.(zstd, content)).toBeInstanceOf(Promise);
+    const large = new Uint8Array(2 * clusterBytes);
+    for (const later of [here?.compress?.(zstd, large), here?.compress?.(deflate, content)]) {
+      expect(later).toBeInstanceOf(Promise);
+      await later;
+    }
+  });
+
   it('[CMP-015] deflate streams refer back by 4 KiB at most', async () => {
     const far = new Uint8Array(3 * clusterBytes);
     far.set(noise.subarray(0, 5000));
