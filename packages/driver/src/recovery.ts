@@ -1,6 +1,6 @@
 /**
  * Best effort from a damaged image: its disk, readable as far as there is anything to read, with a word on every range: found, found by a
- * guess and by which, or lost. Nothing is ever written to the image ([ADR 31](../../../docs/adr/0031-recovery-by-evidence.md)).
+ * guess and by which, or lost. Nothing is ever written to the image ([ADR 34](../../../docs/adr/0034-recovery-by-evidence.md)).
  *
  *   1. The header as it stands; where it does not decode, or its tables contradict the refcounts all over, one of those that a scan finds, and of all the
  *      one with the least contradictions (`recovery-header.ts`).

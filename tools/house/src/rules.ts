@@ -1,4 +1,5 @@
 /** The rules of the house, each a name and a function from the repository to what it found. */
+import { checkDecisions } from './decision-rules.ts';
 import { checkDependencies } from './dependency-rules.ts';
 import { checkErrorsPage } from './errors-page.ts';
 import { type Finding, finding } from './finding.ts';
@@ -19,6 +20,7 @@ export const rules: readonly Rule[] = [
   { name: 'words', check: (workspace) => checkWords(workspace.root) },
   { name: 'docs/errors.md', check: (workspace) => checkErrorsPage(workspace.root) },
   { name: 'docs/dependencies.md', check: checkDependencies },
+  { name: 'docs/adr', check: (workspace) => checkDecisions(workspace.root) },
 ];
 
 export interface RuleOutcome {
