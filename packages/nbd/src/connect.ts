@@ -1,5 +1,5 @@
 /** Connections to NBD servers: a socket, the handshake with its time limit, and an export as a device, or the list of exports. */
-import { connect as connectSocket } from 'node:net';
+import { connect as connectSocket, isIP } from 'node:net';
 import type { ConnectionOptions } from 'node:tls';
 import { FormatError, StateError, StorageError } from '@qcow2/spec';
 import { aborted, ClientConnection } from './client-connection.ts';
@@ -81,7 +81,10 @@ async function shakeHands<T>(
 ): Promise<T> {
   if (signal?.aborted === true) throw aborted(signal);
   const socket = connectSocket('path' in address ? { path: address.path } : { ...address });
-  const stream = new ClientStream(socket, encrypted ? (tls ?? {}) : tls);
+  const stream = new ClientStream(
+    socket,
+    encrypted || tls !== undefined ? { ...namedServer(address), ...tls } : undefined,
+  );
   const timer = setTimeout(() => {
     stream.fail(new StorageError('CONNECT_FAILED', `no answer within ${connectTimeoutMs} ms`));
   }, connectTimeoutMs);
@@ -101,6 +104,12 @@ async function shakeHands<T>(
     clearTimeout(timer);
     signal?.removeEventListener('abort', give);
   }
+}
+
+/** Who the server's certificate has to be for, where the caller does not say: the host that was named. */
+function namedServer(address: NamedExport['address']): ConnectionOptions {
+  if ('path' in address) return {};
+  return isIP(address.host) === 0 ? { servername: address.host } : { host: address.host };
 }
 
 function connectFailure(error: unknown): unknown {

@@ -23,6 +23,7 @@ import type { ImageNode } from './image-options.ts';
 import { type NamedImage, secretOf } from './named-image.ts';
 import { debugged, openProtocol } from './protocol-device.ts';
 import { type BlkdebugNode, isProtocolName, protocolNode } from './protocol-name.ts';
+import type { Secrets } from './secrets.ts';
 
 /** A file, open, and what it is. */
 export interface OpenedFile {
@@ -42,6 +43,8 @@ export interface OpenedFile {
 }
 
 export interface OpenFileChoice {
+  /** The `--object`s of the call: what a connection is encrypted with. */
+  readonly secrets?: Secrets | undefined;
   readonly format?: string | undefined;
   readonly readOnly: boolean;
   /** Read although somebody may be writing. */
@@ -160,7 +163,7 @@ async function openNoFile(name: string, choice: OpenFileChoice): Promise<OpenedF
   const wanted = given === undefined ? undefined : servedFormat(given);
   const node = await protocolNode(name);
   if (node.driver === 'blkdebug') return await openDebugged(node, choice);
-  const { device, shown, diskBytes } = await openProtocol(node, readOnly || dryRun);
+  const { device, shown, diskBytes } = await openProtocol(node, readOnly || dryRun, choice.secrets);
   try {
     const found = await probeFormat(device);
     if (wanted === 'qcow2' && !found.startsWith('qcow')) {
@@ -211,7 +214,7 @@ export type FactsChoice = Pick<OpenFileChoice, 'shared' | 'follow'>;
 /** The facts about one file, for `info`. @throws CommandFailure */
 export async function imageFacts(
   name: string,
-  options: FactsChoice & Pick<OpenFileChoice, 'format' | 'isNamed'> = {},
+  options: FactsChoice & Pick<OpenFileChoice, 'format' | 'isNamed' | 'secrets'> = {},
 ): Promise<ImageFacts> {
   const opened = await openImageFile(name, { ...options, readOnly: true, factsOnly: true });
   const { device, path } = opened;
@@ -237,11 +240,11 @@ export async function imageFacts(
 
 /** The facts about the image that a command was given. @throws CommandFailure */
 export async function namedFacts(
-  { fileName, format, explain, options }: NamedImage,
+  { fileName, format, explain, options, secrets }: NamedImage,
   choice: FactsChoice = {},
 ): Promise<ImageFacts> {
   try {
-    const facts = await imageFacts(fileName, { ...choice, format });
+    const facts = await imageFacts(fileName, { ...choice, format, secrets });
     return options?.protocol === undefined ? facts : { ...facts, format: options.protocol };
   } catch (error) {
     throw explain(error);
@@ -294,7 +297,7 @@ export interface ChainChoice extends Omit<OpenFileChoice, 'isDataFile' | 'format
 export async function openChain(image: NamedImage, options: ChainChoice): Promise<OpenedChain> {
   try {
     const name = image.fileName;
-    const top = await openImageFile(name, { ...options, format: image.format });
+    const top = await openImageFile(name, { ...options, format: image.format, secrets: image.secrets });
     try {
       const { nodeCompression } = await import('@qcow2/compression');
       const compression = nodeCompression();
@@ -441,6 +444,7 @@ class BelowImages {
     const wanted = role === 'data' ? 'raw' : (how?.format ?? reference.format ?? format);
     const file = await openPlainly(path, {
       format: wanted,
+      secrets: this.#named.secrets,
       readOnly: this.#isOnlyRead(role, depth),
       shared,
       access: this.#options.access,

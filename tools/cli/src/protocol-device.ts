@@ -1,5 +1,6 @@
 /** Opening what is named and is no file; what goes wrong is said in QEMU's words. */
 import { readFileSync } from 'node:fs';
+import type { ConnectionOptions } from 'node:tls';
 import type { BlockDevice } from '@qcow2/block-device';
 import { StorageError } from '@qcow2/spec';
 import { BlkdebugDevice } from './blkdebug-device.ts';
@@ -14,6 +15,7 @@ import {
   protocolNode,
   shownProtocolName,
 } from './protocol-name.ts';
+import { Secrets } from './secrets.ts';
 
 export interface ProtocolDevice {
   readonly device: BlockDevice;
@@ -24,11 +26,15 @@ export interface ProtocolDevice {
 }
 
 /** @throws CommandFailure */
-export async function openProtocol(node: ProtocolNode, readOnly: boolean): Promise<ProtocolDevice> {
+export async function openProtocol(
+  node: ProtocolNode,
+  readOnly: boolean,
+  secrets: Secrets = new Secrets([]),
+): Promise<ProtocolDevice> {
   const shown = shownProtocolName(node);
   switch (node.driver) {
     case 'nbd':
-      return { device: await connect(node, readOnly), shown, diskBytes: undefined };
+      return { device: await connect(node, readOnly, secrets), shown, diskBytes: undefined };
     case 'blkdebug':
       // What is below is opened by who opens files.
       throw new CommandFailure(`'${shown}' can not be opened here`);
@@ -57,11 +63,13 @@ function configText(path: string): string {
   }
 }
 
-async function connect(node: NbdNode, readOnly: boolean): Promise<BlockDevice> {
+async function connect(node: NbdNode, readOnly: boolean, secrets: Secrets): Promise<BlockDevice> {
+  const tls =
+    node.tlsCredentials === undefined ? undefined : await clientTls(node, node.tlsCredentials, secrets);
   const { connectNbd } = await import('@qcow2/nbd');
   let device: BlockDevice;
   try {
-    device = await connectNbd(node, { readOnly });
+    device = await connectNbd(node, { readOnly, ...(tls === undefined ? {} : { tls }) });
   } catch (error) {
     if (!(error instanceof StorageError)) throw error;
     throw new CommandFailure(connectReason(node, error), { cause: error });
@@ -69,6 +77,43 @@ async function connect(node: NbdNode, readOnly: boolean): Promise<BlockDevice> {
   if (readOnly || device.capabilities.write) return device;
   await device.close();
   throw new CommandFailure('Could not open image: Permission denied');
+}
+
+/** Shared keys, and nothing that does without; `node:tls` has no certificate to look at then. */
+const pskCiphers = 'HIGH+kECDHEPSK:HIGH+kDHEPSK:HIGH+kPSK:!CAMELLIA:!ARIA:!CCM8';
+
+async function clientTls(
+  { address, tlsHostname }: NbdNode,
+  id: string,
+  secrets: Secrets,
+): Promise<ConnectionOptions> {
+  const [{ checkServerIdentity }, { tlsCredentials }] = await Promise.all([
+    import('node:tls'),
+    import('./tls-credentials.ts'),
+  ]);
+  const credentials = tlsCredentials(id, 'client', secrets);
+  if (credentials.kind === 'psk') {
+    const psk = credentials.keys.get(credentials.username)!;
+    return {
+      minVersion: 'TLSv1.2',
+      ciphers: pskCiphers,
+      pskCallback: () => ({ psk, identity: credentials.username }),
+      checkServerIdentity: () => undefined,
+    };
+  }
+  const { authorities, revoked, own, passphrase, verifyPeer } = credentials;
+  const host = tlsHostname ?? ('path' in address ? undefined : address.host);
+  return {
+    minVersion: 'TLSv1.2',
+    ca: authorities,
+    rejectUnauthorized: verifyPeer,
+    ...(revoked === undefined ? {} : { crl: revoked }),
+    ...(own === undefined ? {} : { cert: own.certificate, key: own.key }),
+    ...(passphrase === undefined ? {} : { passphrase }),
+    // A socket of this machine has no name that a certificate could be for.
+    checkServerIdentity: (_, certificate) =>
+      host === undefined ? undefined : checkServerIdentity(host, certificate),
+  };
 }
 
 /** The C library's words for what Node calls by its name. */

@@ -12,6 +12,9 @@ import { type ListedOption, type OptionElement, parseElements } from './option-l
 
 export interface NbdNode extends NamedExport {
   readonly driver: 'nbd';
+  /** Id of the credentials that it is encrypted with, and who the certificate has to be for. */
+  readonly tlsCredentials?: string | undefined;
+  readonly tlsHostname?: string | undefined;
   /** As messages name the server: `localhost:10809`, or the path of its socket. */
   readonly server: string;
 }
@@ -129,16 +132,34 @@ function nullOfOptions(driver: NullNode['driver'], elements: readonly OptionElem
 const usualNbdPort = '10809';
 
 const nbdOptions: readonly ListedOption[] = [
-  ...['host', 'port', 'path', 'export', 'server.type', 'server.host', 'server.port', 'server.path'].map(
-    (name): ListedOption => ({ name, type: 'string', help: '' }),
-  ),
-  ...['tls-creds', 'tls-hostname', 'x-dirty-bitmap', 'reconnect-delay', 'open-timeout', 'server.str'].map(
+  ...[
+    'host',
+    'port',
+    'path',
+    'export',
+    'tls-creds',
+    'tls-hostname',
+    'server.type',
+    'server.host',
+    'server.port',
+    'server.path',
+  ].map((name): ListedOption => ({ name, type: 'string', help: '' })),
+  ...['x-dirty-bitmap', 'reconnect-delay', 'open-timeout', 'server.str'].map(
     (name): ListedOption => ({ name, type: 'string', help: '', refused: 'not supported yet' }),
   ),
 ];
 
 function nbdOfOptions(elements: readonly OptionElement[]): NbdNode {
   refuseUnknown('nbd', nbdOptions, elements);
+  const said = (name: string): string | undefined => elements.findLast((one) => one.name === name)?.text;
+  return {
+    ...serverOfOptions(elements),
+    tlsCredentials: said('tls-creds'),
+    tlsHostname: said('tls-hostname'),
+  };
+}
+
+function serverOfOptions(elements: readonly OptionElement[]): NbdNode {
   const text = (name: string): string | undefined => elements.findLast((one) => one.name === name)?.text;
   const exportName = text('export') ?? '';
   const type = text('server.type');

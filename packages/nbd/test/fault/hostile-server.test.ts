@@ -104,6 +104,19 @@ describe('while connecting', () => {
     });
   });
 
+  test('one that does not encrypt, and one whose words before that come from whoever', async () => {
+    const refusing = await playServer(afterGreeting(optionReply(5, 0x80000001)));
+    const target = { exportName: '', tls: true };
+    await expect(connectNbd({ ...target, address: refusing })).rejects.toMatchObject({
+      code: 'ACCESS_DENIED',
+    });
+    const injecting = await playServer(afterGreeting(optionReply(5, 1), optionReply(8, 1)));
+    await expect(connectNbd({ ...target, address: injecting })).rejects.toMatchObject({
+      code: 'CONNECT_FAILED',
+      message: expect.stringMatching(/before it began with TLS/),
+    });
+  });
+
   test('one that never answers, or only a byte now and then, is given up', async () => {
     const address = await playServer(async ({ socket }) => {
       const timer = setInterval(() => socket.write('N'), 10);

@@ -83,12 +83,17 @@ async function runCheck(args: ParsedArguments, context: CommandContext): Promise
 }
 
 async function lookThrough(
-  { fileName: name, format }: NamedImage,
+  { fileName: name, format, secrets }: NamedImage,
   args: ParsedArguments,
   output: ReturnType<typeof outputFormat>,
   context: CommandContext,
 ): Promise<number> {
-  const opened = await openImageFile(name, { format, readOnly: true, shared: args.has('force-share') });
+  const opened = await openImageFile(name, {
+    format,
+    readOnly: true,
+    shared: args.has('force-share'),
+    secrets,
+  });
   try {
     refuseRaw(opened);
     // Nothing that is checked is encrypted: no secret is asked for.
