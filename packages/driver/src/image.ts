@@ -1,6 +1,5 @@
 /**
  * An open qcow2 image: a BlockDevice whose bytes are the guest's disk.
- *
  * This is its face; how what is asked of it is run, under which lock and until which failure, is `ImageRequests`'.
  */
 import {
@@ -20,6 +19,7 @@ import {
 } from '@qcow2/block-device';
 import type { Qcow2Header, Snapshot } from '@qcow2/codec';
 import { type Qcow2Error, StateError, UnsupportedFeatureError } from '@qcow2/spec';
+import { amendmentSteps, checkAmendment, expandZeros, type HeaderAmendment } from './amend-header.ts';
 import { type BackingName, checkBacking, nameBacking } from './backing-file.ts';
 import {
   addBitmap,
@@ -39,21 +39,13 @@ import type { ImageCacheCounters } from './image-core.ts';
 import { ImageRequests } from './image-requests.ts';
 import type { ZeroMode } from './image-writer.ts';
 import type { ImageInfo } from './info.ts';
-import type { JournalStatus } from './journal-status.ts';
+import type { JournalSizes, JournalStatus } from './journal-status.ts';
 import type { ImageParts, JournalOptions } from './parts.ts';
 import type { RefcountRepair } from './refcount-rebuild.ts';
 import { type ResizeOptions, resizeDisk } from './resize.ts';
 import { SnapshotDevice } from './snapshot-device.ts';
 import { applySnapshot, createSnapshot, deleteSnapshot, type NewSnapshot } from './snapshot-operations.ts';
 import { chooseSnapshot, type SnapshotChoice } from './snapshot-table.ts';
-
-/** Sizes of a journal; see `createImage` for what is taken where one is not given. */
-export interface JournalSizes {
-  /** 64 KiB to 1 GiB; rounded up to whole clusters. */
-  readonly sizeBytes?: number;
-  /** A power of two from 512 to the cluster size. */
-  readonly blockBytes?: number;
-}
 
 export class Qcow2Image implements BlockDevice {
   readonly #parts: ImageParts;
@@ -213,12 +205,27 @@ export class Qcow2Image implements BlockDevice {
   async changeBacking(backing: BackingName | undefined): Promise<void> {
     this.#requests.refuseWrite(0, 0);
     checkBacking(this.header, backing);
+    await this.#rewriteHeader((header) => nameBacking(header, backing));
+  }
+
+  /**
+   * Another version, lazy refcounts or none; durable on return, and the image is to be closed next. A crash leaves the old header or the new.
+   * @throws UNSUPPORTED_OPERATION for what version 2 can not have; NO_SPACE
+   */
+  async amend(amendment: HeaderAmendment): Promise<void> {
+    this.#requests.refuseWrite(0, 0);
+    checkAmendment(this.header, amendment);
+    if (amendment.version === 2 && this.header.version > 2) await expandZeros(this);
+    for (const step of amendmentSteps(amendment)) await this.#rewriteHeader(step);
+  }
+
+  async #rewriteHeader(change: (header: Qcow2Header) => void): Promise<void> {
     const wanted = { ...this.header };
-    nameBacking(wanted, backing);
+    change(wanted);
     await this.#refuseFirst(() => this.#parts.headerRefusal(wanted));
-    const rename = (): Task<boolean> => this.#parts.rewriteHeader((header) => nameBacking(header, backing));
+    const rewrite = (): Task<boolean> => this.#parts.rewriteHeader(change);
     do await this.quiesce();
-    while (!(await run(this.#requests.operation(() => this.#requests.exclusively(rename)))));
+    while (!(await run(this.#requests.operation(() => this.#requests.exclusively(rewrite)))));
   }
 
   /** Make durable every write that was done when this was called. Concurrent flushes share one commit. */

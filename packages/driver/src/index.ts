@@ -1,4 +1,5 @@
 export { allocationDepth, type DepthRun } from './allocation-depth.ts';
+export type { HeaderAmendment } from './amend-header.ts';
 export type { BackingName } from './backing-file.ts';
 export type { NewBitmap } from './bitmap-operations.ts';
 export type { BitmapInfo, DirtyRange } from './bitmaps.ts';

@@ -33,3 +33,11 @@ interface JournalState {
   /** What replay found when the image was opened dirty: records, or transactions of the draft. */
   readonly replayed: { readonly records: number; readonly payloadBytes: number } | undefined;
 }
+
+/** Sizes of a journal; see `createImage` for what is taken where one is not given. */
+export interface JournalSizes {
+  /** 64 KiB to 1 GiB; rounded up to whole clusters. */
+  readonly sizeBytes?: number;
+  /** A power of two from 512 to the cluster size. */
+  readonly blockBytes?: number;
+}

@@ -39,7 +39,7 @@ export const commandTable: readonly CommandEntry[] = [
   },
   {
     name: 'amend',
-    summary: 'let another passphrase open an encrypted image, or none any more',
+    summary: 'change version, size, lazy refcounts of an image, or the passphrases that open it',
     load: async () => (await import('./commands/amend.ts')).amend,
   },
   {

@@ -12,8 +12,8 @@ export const backingMutants: readonly CodeMutant[] = [
       {
         file: driver('image.ts'),
         find: `    do await this.quiesce();
-    while (!(await run(this.#requests.operation(() => this.#requests.exclusively(rename)))));`,
-        replace: '    await run(this.#requests.operation(() => this.#requests.exclusively(rename)));',
+    while (!(await run(this.#requests.operation(() => this.#requests.exclusively(rewrite)))));`,
+        replace: '    await run(this.#requests.operation(() => this.#requests.exclusively(rewrite)));',
       },
       {
         file: driver('parts.ts'),

@@ -1,12 +1,22 @@
-/** `amend`: who may open an encrypted image from now on, in qemu-img's options and words. Nothing else of an image is amended. */
+/** `amend`: who may open an encrypted image from now on, its version, its size, lazy refcounts; in qemu-img's options and words. */
+
+import { decodeBackingFormat, findHeaderExtension } from '@qcow2/codec';
 import { openImage, type Qcow2Image } from '@qcow2/driver';
-import { Qcow2Error } from '@qcow2/spec';
+import { autoclearFeatures, headerExtensionTypes, incompatibleFeatures, Qcow2Error } from '@qcow2/spec';
 import type { ParsedArguments } from '../arguments.ts';
-import type { Command } from '../command.ts';
+import type { Command, CommandContext } from '../command.ts';
+import { optionsHelp, qcow2Options } from '../create-options.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
 import { imageNameOptions, type NamedImage, namedImage } from '../named-image.ts';
-import { explainingOpen, openChain, requireQcow2 } from '../open-image.ts';
-import { joinLists, type ListedOption, type OptionValues, parseOptionList } from '../option-list.ts';
+import { explainingOpen, openChain } from '../open-image.ts';
+import {
+  elementsOf,
+  joinLists,
+  type ListedOption,
+  type OptionValues,
+  parseOptionList,
+} from '../option-list.ts';
+import { Progress, progressOption, progressView } from '../progress.ts';
 import type { Secrets } from '../secrets.ts';
 
 const notYet = 'not supported yet';
@@ -15,16 +25,21 @@ const text = (name: string, help: string): ListedOption => ({
   type: 'string',
   help,
 });
-const refused = (name: string): ListedOption => ({ name, type: 'string', help: '', refused: notYet });
 
 const amendOptions: readonly ListedOption[] = [
   text('state', 'Select new state of affected keyslots (active/inactive)'),
-  text('new-secret', 'New secret to set in the matching keyslots'),
+  text('new-secret', 'New secret to set in the matching keyslots. Empty string to erase'),
   text('old-secret', 'Select all keyslots that match this password'),
   { name: 'encrypt.keyslot', type: 'number', help: 'Select a single keyslot to modify explicitly' },
   { name: 'encrypt.iter-time', type: 'number', help: 'Time to spend in PBKDF in milliseconds' },
-  ...['backing_file', 'backing_fmt', 'compat', 'data_file', 'data_file_raw'].map(refused),
-  ...['lazy_refcounts', 'refcount_bits', 'size'].map(refused),
+  { name: 'backing_file', type: 'string', help: 'File name of a base image' },
+  { name: 'backing_fmt', type: 'string', help: 'Image format of the base image' },
+  { name: 'compat', type: 'string', help: 'Compatibility level (v2 [0.10] or v3 [1.1])' },
+  { name: 'data_file', type: 'string', help: 'File name of an external data file' },
+  { name: 'data_file_raw', type: 'bool', help: 'The external data file must stay valid as a raw image' },
+  { name: 'lazy_refcounts', type: 'bool', help: 'Postpone refcount updates' },
+  { name: 'refcount_bits', type: 'number', help: 'Width of a reference count entry in bits' },
+  { name: 'size', type: 'size', help: 'Virtual disk size' },
 ];
 
 export const amend: Command = {
@@ -35,34 +50,163 @@ export const amend: Command = {
     { name: 'force', help: 'erase the last key slot too: nothing opens the image any more' },
     { name: 'quiet', short: 'q', help: 'print nothing but errors' },
     { name: 'format', short: 'f', argument: 'FMT', help: 'qcow2; found by itself if not given' },
-    { name: 'progress', short: 'p', refused: 'it is done in one step' },
+    progressOption,
     { name: 'cache', short: 't', argument: 'CACHE', refused: 'files are used through the page cache' },
   ],
   notes:
     'Examples:\n' +
+    '  qcow2 amend -o compat=1.1,lazy_refcounts=on disk.qcow2\n' +
     '  qcow2 amend --object secret,id=old,file=old.txt --object secret,id=new,file=new.txt \\\n' +
     '    -o encrypt.state=active,encrypt.new-secret=new \\\n' +
     '    --image-opts driver=qcow2,encrypt.key-secret=old,file.filename=disk.qcow2',
   run: runAmend,
 };
 
-async function runAmend(args: ParsedArguments): Promise<number> {
+async function runAmend(args: ParsedArguments, context: CommandContext): Promise<number> {
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Expecting one image file name');
   if (!args.has('options')) throw usageFailure('Must specify options (-o)');
-  const values = parseOptionList(amendOptions, joinLists(args.values('options')), name);
-  for (const { name: option, refused: why } of amendOptions) {
-    if (why !== undefined && values.has(option)) throw new CommandFailure(`Parameter '${option}' is ${why}`);
+  const list = joinLists(args.values('options'));
+  if (list === 'help' || list === '?') {
+    context.out(
+      optionsHelp('qcow2', amendOptions).replace(/^Supported .* options:/, "Amend options for 'qcow2':"),
+    );
+    return 0;
   }
   const named = namedImage(args, name);
-  const { secrets } = named;
-  const { image, secret } = await openNamed(named);
+  const values = parsedOptions(list);
+  const change = plannedChange(values);
+  const { image, secret } = await openNamed(named, change.size === undefined && change.version !== 2);
+  const progress = new Progress(progressView(args, context), 1);
   try {
-    await changeKeys(image, values, { secrets, secret, force: args.has('force') });
+    const changesKeys = [...values.keys()].some((option) => option.startsWith('encrypt.'));
+    await changeImage(image, values, change);
+    if (changesKeys) {
+      await changeKeys(image, values, { secrets: named.secrets, secret, force: args.has('force') });
+    }
+    progress.complete();
   } finally {
+    progress.end();
     await image.close();
   }
   return 0;
+}
+
+function parsedOptions(list: string): OptionValues {
+  const creation = elementsOf(list).find(
+    ({ name }) =>
+      !amendOptions.some((option) => option.name === name) &&
+      qcow2Options.some((option) => option.name === name),
+  );
+  if (creation !== undefined) {
+    throw new CommandFailure(
+      `Invalid parameter '${creation.name}'\nThis option is only supported for image creation`,
+    );
+  }
+  try {
+    return parseOptionList(amendOptions, list, '');
+  } catch (error) {
+    if (!(error instanceof CommandFailure)) throw error;
+    throw new CommandFailure(error.message.replace(/^: /, ''), { cause: error });
+  }
+}
+
+interface Change {
+  readonly version: 2 | 3 | undefined;
+  readonly lazyRefcounts: boolean | undefined;
+  readonly refcountBits: number | undefined;
+  readonly size: bigint | undefined;
+}
+
+function plannedChange(values: OptionValues): Change {
+  const compat = values.get('compat')?.text;
+  const isOld = compat === '0.10' || compat === 'v2';
+  if (compat !== undefined && !isOld && compat !== '1.1' && compat !== 'v3') {
+    throw new CommandFailure(`Unknown compatibility level ${compat}`);
+  }
+  const lazy = values.get('lazy_refcounts')?.value;
+  const bits = values.get('refcount_bits')?.value;
+  const size = values.get('size')?.value;
+  return {
+    version: compat === undefined ? undefined : isOld ? 2 : 3,
+    lazyRefcounts: typeof lazy === 'boolean' ? lazy : undefined,
+    refcountBits: typeof bits === 'bigint' ? Number(bits) : undefined,
+    size: typeof size === 'bigint' ? size : undefined,
+  };
+}
+
+/** In QEMU's order: what speaks against any of it first, then up, the size, and down at last. */
+async function changeImage(image: Qcow2Image, values: OptionValues, change: Change): Promise<void> {
+  const { version, lazyRefcounts, size } = change;
+  const { header } = image;
+  if (values.has('backing_file') || values.has('backing_fmt')) checkSameBacking(image, values);
+  checkDataFile(image, values);
+  checkRefcountBits(image, change);
+  const before = header.version;
+  const after = version ?? before;
+  if (lazyRefcounts === true && after < 3) {
+    throw new CommandFailure(
+      'Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)',
+    );
+  }
+  if (after < 3 && header.refcountOrder !== 4)
+    throw new CommandFailure('compat=0.10 requires refcount_bits=16');
+  if (after === 2 && before === 3 && header.incompatibleFeatures !== 0n) {
+    const mask = header.incompatibleFeatures.toString(16);
+    throw new CommandFailure(`Cannot downgrade an image with incompatible features 0x${mask} set`);
+  }
+  // The first sector says both at once.
+  if (after === 3)
+    await image.amend({ version: 3, ...(lazyRefcounts === undefined ? {} : { lazyRefcounts }) });
+  if (size !== undefined) await resizeTo(image, size);
+  if (after === 2 && before === 3) await image.amend({ version: 2 });
+}
+
+function checkSameBacking({ header }: Qcow2Image, values: OptionValues): void {
+  const said = findHeaderExtension(header.extensions, headerExtensionTypes.backingFormat);
+  const format = said === undefined ? undefined : decodeBackingFormat(said);
+  const isSame =
+    (values.get('backing_file')?.text ?? header.backingFileName) === header.backingFileName &&
+    (values.get('backing_fmt')?.text ?? format) === format;
+  if (isSame) return;
+  throw new CommandFailure("Cannot amend the backing file\nYou can use 'qemu-img rebase' instead.");
+}
+
+function checkDataFile({ header }: Qcow2Image, values: OptionValues): void {
+  const isExternal = (header.incompatibleFeatures & incompatibleFeatures.externalDataFile) !== 0n;
+  if (values.has('data_file')) {
+    throw new CommandFailure(
+      isExternal
+        ? `Parameter 'data_file' is ${notYet}`
+        : 'data-file can only be set for images that use an external data file',
+    );
+  }
+  const raw = values.get('data_file_raw')?.value;
+  const isRaw = (header.autoclearFeatures & autoclearFeatures.rawExternalData) !== 0n;
+  if (raw === true && !isRaw) throw new CommandFailure('data-file-raw cannot be set on existing images');
+  if (raw === false && isRaw) throw new CommandFailure(`Parameter 'data_file_raw' is ${notYet}`);
+}
+
+function checkRefcountBits({ header }: Qcow2Image, { version, refcountBits }: Change): void {
+  if (refcountBits === undefined) return;
+  if (!Number.isInteger(Math.log2(refcountBits)) || refcountBits > 64) {
+    throw new CommandFailure('Refcount width must be a power of two and may not exceed 64 bits');
+  }
+  if (refcountBits !== 16 && (version ?? header.version) < 3) {
+    throw new CommandFailure(
+      'Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)',
+    );
+  }
+  if (refcountBits !== 2 ** header.refcountOrder) {
+    throw new CommandFailure(`Parameter 'refcount_bits' is ${notYet}`);
+  }
+}
+
+async function resizeTo(image: Qcow2Image, size: bigint): Promise<void> {
+  if (size % 512n !== 0n) throw new CommandFailure('The new size must be a multiple of 512');
+  if (size > BigInt(Number.MAX_SAFE_INTEGER))
+    throw new CommandFailure('Sizes of 8 PiB and more are not supported');
+  await image.resize(Number(size), { shrink: true });
 }
 
 interface Opened {
@@ -71,13 +215,17 @@ interface Opened {
   readonly secret: Uint8Array | undefined;
 }
 
-/** The image alone: no name that stands in it is followed for its keys. */
-async function openNamed(named: NamedImage): Promise<Opened> {
+/** @param alone no name that stands in the image is followed: for its keys, and its header */
+async function openNamed(named: NamedImage, alone: boolean): Promise<Opened> {
   const { fileName, node, secrets } = named;
-  const { top, opening } = await openChain(named, { readOnly: false, alone: true });
+  const { top, opening } = await openChain(named, { readOnly: false, alone });
   try {
-    requireQcow2(top, 'amend');
-    const image = await explainingOpen(fileName, () => openImage(top.device, opening));
+    if (top.format === 'raw') {
+      throw new CommandFailure("Format driver 'raw' does not support option amendment");
+    }
+    const image = await explainingOpen(fileName, () =>
+      openImage(top.device, { ...opening, lazyRefcounts: false }),
+    );
     return { image, secret: node.keySecret === undefined ? undefined : secrets.bytes(node.keySecret) };
   } catch (error) {
     await top.close();
@@ -96,6 +244,9 @@ async function changeKeys(
     return typeof value === 'bigint' ? Number(value) : undefined;
   };
   const state = given('state');
+  if (image.header.cryptMethod === 0) {
+    throw new CommandFailure("Can't amend encryption options - encryption not present");
+  }
   if (state === undefined) throw new CommandFailure("Parameter 'state' is missing");
   const slot = number('keyslot');
   if (slot !== undefined && (slot < 0 || slot > 7)) {

@@ -1,0 +1,121 @@
+/**
+ * Another version of the format for an image, and lazy refcounts or none: fields of the header.
+ *
+ * Version 2 has no zero clusters, so for the way down they are made what version 2 can say first: nothing, where nothing is below, or data. The disk shows the same at
+ * every moment.
+ *
+ * Crash argument. What becomes of zero clusters is an ordinary change of each: a crash leaves it or not, and the disk as it is. When all is durable, and the image
+ * at rest, the header is replaced in steps (`header-update.ts`): a crash leaves the old version or the new one. Everything that the other version could not read is
+ * refused before anything is written.
+ */
+import type { Extent } from '@qcow2/block-device';
+import type { Qcow2Header } from '@qcow2/codec';
+import {
+  autoclearFeatures,
+  compatibleFeatures,
+  headerExtensionTypes,
+  UnsupportedFeatureError,
+} from '@qcow2/spec';
+
+export interface HeaderAmendment {
+  /** 2 (compat 0.10) or 3 (compat 1.1). */
+  readonly version?: 2 | 3;
+  readonly lazyRefcounts?: boolean;
+}
+
+/** @throws UNSUPPORTED_OPERATION for what the version that is asked for can not have; `feature` says what */
+export function checkAmendment(
+  header: Qcow2Header,
+  { version = header.version as 2 | 3, lazyRefcounts }: HeaderAmendment,
+): void {
+  if (version === 3) return;
+  if (lazyRefcounts === true) throw refusal('lazy refcounts', 'compatibleFeatures', 'HDR-023');
+  if (header.version === 2) return;
+  if (header.refcountOrder !== 4)
+    throw refusal('refcounts of other than 16 bits', 'refcountOrder', 'HDR-023');
+  if (header.draftJournal !== undefined || has(header, headerExtensionTypes.journal)) {
+    throw refusal('a journal (disable it first)', 'extensions', 'JRN-BIND-019');
+  }
+  if (header.incompatibleFeatures !== 0n)
+    throw refusal('incompatible features', 'incompatibleFeatures', 'HDR-023');
+  if ((header.autoclearFeatures & autoclearFeatures.bitmaps) !== 0n) {
+    throw refusal('bitmaps (remove them first)', 'autoclearFeatures', 'HDR-023');
+  }
+  // Their zero clusters could not be told from data.
+  if (header.snapshotCount > 0) throw refusal('snapshots', 'snapshotCount', 'HDR-023');
+}
+
+function refusal(feature: string, field: string, clause: string): UnsupportedFeatureError {
+  const message = `a version 2 image has no ${feature}`;
+  return new UnsupportedFeatureError('UNSUPPORTED_OPERATION', message, { feature, field, clause });
+}
+
+function has({ extensions }: Qcow2Header, type: number): boolean {
+  return extensions.some((extension) => extension.type === type);
+}
+
+/**
+ * Changes of the header, each to be durable before the next. A header of version 2 has no length of its own, so nothing can be staged in front of it: all that it has is to
+ * stand in the first sector, and what is left out is left out before.
+ */
+export function amendmentSteps(amendment: HeaderAmendment): ((header: Qcow2Header) => void)[] {
+  const amend = (header: Qcow2Header): void => amendHeader(header, amendment);
+  return amendment.version === 2 ? [dropNames, amend] : [amend];
+}
+
+/** The names of features, of which version 2 has none. */
+function dropNames(header: Qcow2Header): void {
+  header.extensions = header.extensions.filter(({ type }) => type !== headerExtensionTypes.featureNameTable);
+}
+
+function amendHeader(header: Qcow2Header, { version, lazyRefcounts }: HeaderAmendment): void {
+  if (version === 2 && header.version === 3) {
+    header.version = 2;
+    header.headerLengthBytes = 72;
+    header.unknownHeaderBytes = new Uint8Array(0);
+    header.compatibleFeatures = 0n;
+    header.autoclearFeatures = 0n;
+    header.extensions = header.extensions.filter(
+      ({ type }) => type !== headerExtensionTypes.featureNameTable,
+    );
+  } else if (version === 3 && header.version === 2) {
+    header.version = 3;
+    header.headerLengthBytes = 112;
+    header.unknownHeaderBytes = new Uint8Array(7);
+  }
+  if (lazyRefcounts === undefined || header.version === 2) return;
+  const others = header.compatibleFeatures & ~compatibleFeatures.lazyRefcounts;
+  header.compatibleFeatures = lazyRefcounts ? others | compatibleFeatures.lazyRefcounts : others;
+}
+
+/** An image, as far as zeros are to be found and replaced. */
+interface ZeroHolder {
+  readonly sizeBytes: number;
+  readonly clusterBytes: number;
+  readonly header: Qcow2Header;
+  extents(offset: number, lengthBytes: number): readonly Extent[] | Promise<readonly Extent[]>;
+  showBacking(offset: number, lengthBytes: number): void | Promise<void>;
+  write(offset: number, bytes: Uint8Array): void | Promise<void>;
+}
+
+const askedBytes = 2 ** 28;
+
+/** No cluster says that it reads as zeros: it has nothing of its own, or data. */
+export async function expandZeros(image: ZeroHolder): Promise<void> {
+  const { sizeBytes, clusterBytes, header } = image;
+  const isBare = (header.backingFileName ?? '') === '';
+  const zeros = new Uint8Array(clusterBytes);
+  for (let at = 0; at < sizeBytes; ) {
+    for (const { kind, offset, lengthBytes } of await image.extents(
+      at,
+      Math.min(askedBytes, sizeBytes - at),
+    )) {
+      at = offset + lengthBytes;
+      if (kind !== 'zero') continue;
+      if (isBare) await image.showBacking(offset, lengthBytes);
+      else
+        for (let from = offset; from < at; from += clusterBytes)
+          await image.write(from, zeros.subarray(0, at - from));
+    }
+  }
+}

@@ -1,0 +1,130 @@
+/** `amend` beside qemu-img: the same options for two copies of an image, one after the other; words, exit codes, and what the images are then. */
+import { copyFileSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { hookLimitMs, launcher, must, qcow2, run, scratchFolder } from '../support/command.ts';
+import { parityCase } from '../support/parity.ts';
+import { describeWith } from '../support/peers.ts';
+
+const stories: Readonly<Record<string, readonly (readonly string[])[]>> = {
+  'disk.qcow2': [
+    ['-o', 'help', '-f', 'qcow2'],
+    ['-o', 'lazy_refcounts=on'],
+    ['-o', 'size=3M'],
+    ['-o', 'lazy_refcounts=off,size=2M'],
+    ['-o', 'compat=0.10,lazy_refcounts=on'],
+    ['-o', 'compat=0.10'],
+    ['-o', 'refcount_bits=8'],
+    ['-o', 'refcount_bits=7'],
+    ['-o', 'refcount_bits=16'],
+    ['-o', 'lazy_refcounts=on'],
+    ['-o', 'size=1'],
+    ['-o', 'size=5X'],
+    ['-o', 'lazy_refcounts=maybe'],
+    ['-o', 'compat=2.0'],
+    ['-o', 'foo=1'],
+    ['-o', 'cluster_size=4k'],
+    ['-o', 'backing_file=x'],
+    ['-o', 'data_file=x'],
+    ['-o', 'data_file_raw=on'],
+    ['-o', 'encrypt.state=active'],
+    [],
+    ['-o', 'compat=1.1,lazy_refcounts=on'],
+    ['-o', 'data_file_raw=off'],
+  ],
+  'over.qcow2': [
+    ['-o', 'backing_file=base.raw,backing_fmt=raw'],
+    ['-o', 'compat=0.10'],
+    ['-o', 'compat=v3'],
+    ['-o', 'size=8M'],
+  ],
+  'old.qcow2': [
+    ['-o', 'lazy_refcounts=on'],
+    ['-o', 'compat=1.1'],
+  ],
+  'wide.qcow2': [
+    ['-o', 'compat=0.10'],
+    ['-o', 'refcount_bits=32'],
+  ],
+  'extended.qcow2': [
+    ['-o', 'compat=0.10'],
+    ['-o', 'size=9M'],
+  ],
+  'disk.raw': [['-o', 'size=9M', '-f', 'raw']],
+};
+
+describeWith(['qemu-img', 'qemu-io'], 'amend beside qemu-img', () => {
+  const scratch = scratchFolder();
+  const [ours, theirs] = ['ours', 'theirs'].map((name) => join(scratch.path, name)) as [string, string];
+  afterAll(() => scratch.remove());
+  beforeAll(() => {
+    for (const cwd of [ours, theirs]) {
+      mkdirSync(cwd);
+      const create = (name: string, ...words: string[]) =>
+        must('qemu-img', ['create', '-q', '-f', 'qcow2', ...words, `${name}.qcow2`, '4M'], { cwd });
+      must('qemu-img', ['create', '-q', '-f', 'raw', 'base.raw', '4M'], { cwd });
+      must('qemu-img', ['create', '-q', '-f', 'raw', 'disk.raw', '4M'], { cwd });
+      must('qemu-io', ['-f', 'raw', '-c', 'write -P 5 0 4M', 'base.raw'], { cwd });
+      create('disk');
+      create('over', '-b', 'base.raw', '-F', 'raw');
+      create('old', '-o', 'compat=0.10');
+      create('wide', '-o', 'refcount_bits=32');
+      create('extended', '-o', 'extended_l2=on');
+      for (const name of ['disk', 'over', 'extended'])
+        must(
+          'qemu-io',
+          ['-c', 'write -P 1 0 256k', '-c', 'write -z 64k 128k', '-c', 'write -z 1M 64k', `${name}.qcow2`],
+          { cwd },
+        );
+    }
+  }, hookLimitMs);
+
+  it.each(Object.keys(stories))('%s', { timeout: hookLimitMs }, (name) => {
+    for (const words of stories[name]!) {
+      const step = parityCase({ args: ['amend', ...words, name] });
+      const outcome = step.runBoth(ours, theirs);
+      expect(outcome.ours, words.join(' ')).toEqual(outcome.theirs);
+      if (name.endsWith('.raw')) continue;
+      const facts = [ours, theirs].map((cwd) => {
+        const info = JSON.parse(must('qemu-img', ['info', '--output=json', name], { cwd }));
+        return { size: info['virtual-size'], specific: info['format-specific'] };
+      });
+      expect(facts[0], words.join(' ')).toEqual(facts[1]);
+      must('qemu-img', ['compare', '-q', join(ours, name), join(theirs, name)]);
+      expect(run('qemu-img', ['check', '-q', name], { cwd: ours }), words.join(' ')).toEqual({
+        status: 0,
+        stdout: '',
+        stderr: '',
+      });
+    }
+  });
+
+  it('what is not served is refused by name, and changes nothing', () => {
+    const cwd = ours;
+    must(
+      launcher,
+      ['create', '-q', '-f', 'qcow2', '-o', 'journal=on,journal_size=1M', 'journal.qcow2', '1M'],
+      { cwd },
+    );
+    copyFileSync(join(cwd, 'extended.qcow2'), join(cwd, 'snapshot.qcow2'));
+    must('qemu-img', ['create', '-q', '-f', 'qcow2', 'snapshot.qcow2', '1M'], { cwd });
+    must('qemu-img', ['snapshot', '-c', 's', 'snapshot.qcow2'], { cwd });
+    must('qemu-img', ['create', '-q', '-f', 'qcow2', 'bitmap.qcow2', '1M'], { cwd });
+    must('qemu-img', ['bitmap', '--add', 'bitmap.qcow2', 'b'], { cwd });
+    for (const [name, list, message] of [
+      ['journal', 'compat=0.10', 'a version 2 image has no journal (disable it first)'],
+      ['snapshot', 'compat=0.10', 'a version 2 image has no snapshots'],
+      ['bitmap', 'compat=0.10', 'a version 2 image has no bitmaps (remove them first)'],
+      ['bitmap', 'refcount_bits=8', "Parameter 'refcount_bits' is not supported yet"],
+    ] as const) {
+      const { status, stderr } = qcow2(['amend', '-o', list, `${name}.qcow2`], { cwd });
+      expect(status, list).toBe(1);
+      expect(stderr.replace(' a journal', ' journal')).toContain(message);
+      expect(JSON.parse(must('qemu-img', ['info', '--output=json', `${name}.qcow2`], { cwd }))).toMatchObject(
+        {
+          'format-specific': { data: { compat: '1.1', 'refcount-bits': 16 } },
+        },
+      );
+    }
+  });
+});
