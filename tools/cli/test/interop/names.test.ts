@@ -50,6 +50,7 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'strace'], 'names that stand in 
     await createUnnamed('unnamed.qcow2', 'honest.qcow2');
     create('jail/out.qcow2', '../honest.qcow2', 'qcow2');
     create('remote.qcow2', 'nbd://127.0.0.1:1/x', 'raw');
+    create('other.qcow2', 'ssh://127.0.0.1/x', 'raw');
     create(
       'json.qcow2',
       `json:{"driver":"qcow2","file":{"driver":"file","filename":"${inScratch('honest.qcow2')}"}}`,
@@ -105,6 +106,18 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'strace'], 'names that stand in 
     expect(opened(words).files).toEqual([`jail/${name}.qcow2`]);
   });
 
+  it.each([[['serve', '-k', 'sock']], [['info', '--backing-chain']]])(
+    '%j connects where it is told that it may',
+    (command) => {
+      const words = [...command, '--allow-remote', 'remote.qcow2'];
+      expect(qcow2(words, folder)).toMatchObject({
+        status: 1,
+        stderr: expect.stringContaining("Failed to connect to '127.0.0.1:1': Connection refused"),
+      });
+      expect(opened(words)).toMatchObject({ connects: true });
+    },
+  );
+
   it('a raw base is raw: the header that its guest wrote there is bytes, and names nothing', async () => {
     const server = await startServer(['-r', '-t', '-k', inScratch('sock'), inScratch('over-planted.qcow2')]);
     const uri = `nbd+unix:///?socket=${inScratch('sock')}`;
@@ -137,7 +150,7 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'strace'], 'names that stand in 
     [['--confine', 'jail', 'json.qcow2'], 'does not lie in'],
     [['--confine', 'gone', 'json.qcow2'], 'is no directory'],
     [['remote.qcow2'], 'without --allow-remote'],
-    [['--allow-remote', 'remote.qcow2'], "Protocol 'nbd' is not supported"],
+    [['--allow-remote', 'other.qcow2'], "Protocol 'ssh' is not supported"],
   ])('serve and info --backing-chain refuse %j', (words, message) => {
     for (const command of [
       ['serve', '-k', 'sock'],
