@@ -1,6 +1,6 @@
 /** The client and servers that others wrote. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { DeviceCapabilities } from '@qcow2/block-device';
@@ -8,6 +8,7 @@ import { blockDeviceContract } from '@qcow2/block-device/contract';
 import { afterAll, assert, describe, expect, it, onTestFinished, test } from 'vitest';
 import { connectNbd, listNbdExports, type NbdAddress } from '../../src/index.ts';
 import { patterned } from '../support/fixture.ts';
+import { isListening } from '../support/listening.ts';
 import { withPeers } from '../support/peers.ts';
 
 const running: ChildProcess[] = [];
@@ -28,7 +29,7 @@ async function start(command: string, args: (socket: string) => readonly string[
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     said += text;
   });
-  while (!existsSync(path)) {
+  while (!isListening(path)) {
     expect(child.exitCode, said).toBe(null);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }

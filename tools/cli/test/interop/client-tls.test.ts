@@ -1,12 +1,12 @@
 /** Disks on NBD servers over TLS: qemu-nbd's, which is GnuTLS, and ours. Who is not who the certificate is for is not spoken to. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type CertificateFolders, makeCertificates, makeKeys } from '../support/certificates.ts';
 import { hookLimitMs, launcher, must, type Outcome, qcow2, scratchFolder } from '../support/command.ts';
+import { isListening } from '../support/listening.ts';
 import { describeWith } from '../support/peers.ts';
 
 describeWith(['qemu-img', 'qemu-io', 'qemu-nbd', 'openssl'], 'the client over TLS', () => {
@@ -24,7 +24,7 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd', 'openssl'], 'the client over TL
       stdio: 'ignore',
     });
     children.push(child);
-    while (!existsSync(socket)) {
+    while (!isListening(socket)) {
       expect(child.exitCode).toBe(null);
       await sleep(5);
     }

@@ -2,11 +2,11 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { hookLimitMs, launcher, must, qcow2, scratchFolder, startServer } from '../support/command.ts';
+import { isListening } from '../support/listening.ts';
 import { describeWith } from '../support/peers.ts';
 
 describeWith(['qemu-img', 'qemu-io', 'qemu-nbd'], 'images on NBD servers', () => {
@@ -26,7 +26,7 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd'], 'images on NBD servers', () =>
       child.kill('SIGTERM');
       await ended;
     });
-    while (!existsSync(socket)) {
+    while (!isListening(socket)) {
       expect(child.exitCode).toBe(null);
       await sleep(5);
     }
@@ -143,7 +143,7 @@ describeWith(['qemu-img', 'qemu-io', 'qemu-nbd'], 'images on NBD servers', () =>
       { stdio: 'ignore' },
     );
     const ended = once(child, 'close');
-    while (!existsSync(socket)) await sleep(5);
+    while (!isListening(socket)) await sleep(5);
     const { status, stderr } = qcow2(
       ['convert', '-f', 'raw', '-O', 'raw', `nbd+unix:///?socket=${socket}`, 'torn.raw'],
       folder,
