@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseSpec } from '@qcow2/conformance';
 import { describe, expect, it } from 'vitest';
-import { runProgram } from './program.ts';
+import { runHere } from '../test/support/run-here.ts';
 import { documents, readClauses } from './specification.ts';
 
 describe('the specification', () => {
@@ -30,18 +30,7 @@ describe('the specification', () => {
 });
 
 describe('clause', () => {
-  async function run(...words: string[]): Promise<{ status: number; out: string; err: string }> {
-    const out: string[] = [];
-    const err: string[] = [];
-    const context = {
-      programName: 'qcow2',
-      out: (text: string) => void out.push(text),
-      err: (text: string) => void err.push(text),
-      stop: new AbortController().signal,
-    };
-    const status = await runProgram(['clause', ...words], context, '0');
-    return { status, out: out.join(''), err: err.join('') };
-  }
+  const run = (...words: string[]) => runHere(['clause', ...words]);
 
   it('prints what is asked for, in any case of letters', async () => {
     const { status, out } = await run('hdr-001', 'LUKS-HDR-001');

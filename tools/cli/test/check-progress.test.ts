@@ -2,25 +2,14 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { runProgram } from '../src/program.ts';
 import { scratchFolder } from './support/command.ts';
+import { runHere } from './support/run-here.ts';
 
 const folder = scratchFolder();
 afterAll(() => folder.remove());
 const at = (name: string): string => join(folder.path, name);
 
-async function run(...words: string[]): Promise<{ status: number; out: string; err: string }> {
-  const out: string[] = [];
-  const err: string[] = [];
-  const context = {
-    programName: 'qcow2',
-    out: (text: string) => void out.push(text),
-    err: (text: string) => void err.push(text),
-    stop: new AbortController().signal,
-  };
-  const status = await runProgram(words, context, '0');
-  return { status, out: out.join(''), err: err.join('') };
-}
+const run = (...words: string[]) => runHere(words);
 
 describe('progress', () => {
   it('of a check goes beside its report', async () => {

@@ -8,9 +8,9 @@ import { openFile } from '@qcow2/fs';
 import { headerLayout } from '@qcow2/spec';
 import { afterAll, describe, expect, it } from 'vitest';
 import { gatherJournalFacts } from '../src/journal-facts.ts';
-import { runProgram } from '../src/program.ts';
 import { readClauses } from '../src/specification.ts';
 import { scratchFolder } from './support/command.ts';
+import { runHere } from './support/run-here.ts';
 
 const folder = scratchFolder();
 afterAll(() => folder.remove());
@@ -31,30 +31,10 @@ async function makeImage(): Promise<string> {
   return path;
 }
 
-async function inspect(...words: string[]): Promise<{ status: number; out: string; err: string }> {
-  return await inspectOn(undefined, ...words);
-}
-
-async function inspectOn(
-  terminal: { columns: number; colour: boolean } | undefined,
-  ...words: string[]
-): Promise<{ status: number; out: string; err: string }> {
-  let out = '';
-  let err = '';
-  const context = {
-    programName: 'qcow2',
-    terminal,
-    out: (text: string) => {
-      out += text;
-    },
-    err: (text: string) => {
-      err += text;
-    },
-    stop: new AbortController().signal,
-  };
-  const status = await runProgram(['inspect', ...words], context, '0');
-  return { status, out, err };
-}
+type Terminal = { readonly columns: number; readonly colour: boolean };
+const inspect = (...words: string[]) => inspectOn(undefined, ...words);
+const inspectOn = (terminal: Terminal | undefined, ...words: string[]) =>
+  runHere(['inspect', ...words], terminal);
 
 interface Structure {
   readonly structure: string;

@@ -133,7 +133,7 @@ describeWith(['qemu-img', 'qemu-io'], 'recovery', () => {
           const below = backing === true ? { backing: async () => MemoryDevice.fromBytes(base) } : {};
           recovered = await recoverDisk(damage.device(), { compression: nodeCompression(), ...below });
         } catch (error) {
-          if (!(error instanceof Qcow2Error)) throw new Error(what, { cause: error });
+          expect(error, what).toBeInstanceOf(Qcow2Error);
           sum.refused++;
           continue;
         }
