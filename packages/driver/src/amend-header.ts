@@ -14,6 +14,7 @@ import {
   autoclearFeatures,
   compatibleFeatures,
   headerExtensionTypes,
+  StateError,
   UnsupportedFeatureError,
 } from '@qcow2/spec';
 
@@ -21,18 +22,46 @@ export interface HeaderAmendment {
   /** 2 (compat 0.10) or 3 (compat 1.1). */
   readonly version?: 2 | 3;
   readonly lazyRefcounts?: boolean;
+  /** 1 to 64, a power of two (`refcount-width.ts`). */
+  readonly refcountBits?: number;
+}
+
+/**
+ * Refcounts of the width that version 2 has before it is version 2, any other when it is version 3.
+ * @throws UNSUPPORTED_OPERATION, INVALID_ARGUMENT, NO_SPACE
+ */
+export async function amendImage(
+  image: ZeroHolder,
+  amendment: HeaderAmendment,
+  changeWidth: (bits: number) => Promise<void>,
+  rewriteHeader: (step: (header: Qcow2Header) => void) => Promise<void>,
+): Promise<void> {
+  checkAmendment(image.header, amendment);
+  const { version, refcountBits = 2 ** image.header.refcountOrder } = amendment;
+  if (version === 2) await changeWidth(refcountBits);
+  if (version === 2 && image.header.version > 2) await expandZeros(image);
+  for (const step of amendmentSteps(amendment)) await rewriteHeader(step);
+  if (version !== 2) await changeWidth(refcountBits);
 }
 
 /** @throws UNSUPPORTED_OPERATION for what the version that is asked for can not have; `feature` says what */
-export function checkAmendment(
+function checkAmendment(
   header: Qcow2Header,
-  { version = header.version as 2 | 3, lazyRefcounts }: HeaderAmendment,
+  { version = header.version as 2 | 3, lazyRefcounts, refcountBits }: HeaderAmendment,
 ): void {
+  const order = refcountBits === undefined ? header.refcountOrder : Math.log2(refcountBits);
+  if (!Number.isInteger(order) || order < 0 || order > 6) {
+    const context = { field: 'refcountBits', value: refcountBits, clause: 'HDR-018' };
+    throw new StateError(
+      'INVALID_ARGUMENT',
+      'a refcount has 1 to 64 bits, and a power of two of them',
+      context,
+    );
+  }
   if (version === 3) return;
+  if (order !== 4) throw refusal('refcounts of other than 16 bits', 'refcountOrder', 'HDR-023');
   if (lazyRefcounts === true) throw refusal('lazy refcounts', 'compatibleFeatures', 'HDR-023');
   if (header.version === 2) return;
-  if (header.refcountOrder !== 4)
-    throw refusal('refcounts of other than 16 bits', 'refcountOrder', 'HDR-023');
   if (header.draftJournal !== undefined || has(header, headerExtensionTypes.journal)) {
     throw refusal('a journal (disable it first)', 'extensions', 'JRN-BIND-019');
   }
@@ -58,7 +87,7 @@ function has({ extensions }: Qcow2Header, type: number): boolean {
  * Changes of the header, each to be durable before the next. A header of version 2 has no length of its own, so nothing can be staged in front of it: all that it has is to
  * stand in the first sector, and what is left out is left out before.
  */
-export function amendmentSteps(amendment: HeaderAmendment): ((header: Qcow2Header) => void)[] {
+function amendmentSteps(amendment: HeaderAmendment): ((header: Qcow2Header) => void)[] {
   const amend = (header: Qcow2Header): void => amendHeader(header, amendment);
   return amendment.version === 2 ? [dropNames, amend] : [amend];
 }
@@ -101,7 +130,7 @@ interface ZeroHolder {
 const askedBytes = 2 ** 28;
 
 /** No cluster says that it reads as zeros: it has nothing of its own, or data. */
-export async function expandZeros(image: ZeroHolder): Promise<void> {
+async function expandZeros(image: ZeroHolder): Promise<void> {
   const { sizeBytes, clusterBytes, header } = image;
   const isBare = (header.backingFileName ?? '') === '';
   const zeros = new Uint8Array(clusterBytes);

@@ -86,8 +86,8 @@ export class ImageCore {
   readonly l2Format: L2Format;
   readonly l2EntryBytes: number;
   readonly l2Entries: number;
-  readonly refcounts: RefcountCodec;
-  readonly refcountsPerBlock: number;
+  refcounts: RefcountCodec;
+  refcountsPerBlock: number;
   /** Slices of L2 tables, and of refcount blocks. */
   readonly l2Cache: TableCache;
   readonly refcountCache: TableCache;
@@ -165,6 +165,14 @@ export class ImageCore {
       refcount: refcountCache.counters,
       decompressed: decompressed.counters,
     };
+  }
+
+  /** The image has other refcounts than before, under a table that stands elsewhere; the header says so. */
+  useRefcounts(refcounts: RefcountCodec, table: DataView): void {
+    this.refcounts = refcounts;
+    this.refcountsPerBlock = refcounts.entriesPerBlock(this.clusterBytes);
+    this.refcountTable = table;
+    this.refcountCache.clear();
   }
 
   /** The disk has another size: what its L2 tables can take has changed. */

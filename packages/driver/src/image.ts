@@ -19,7 +19,7 @@ import {
 } from '@qcow2/block-device';
 import type { Qcow2Header, Snapshot } from '@qcow2/codec';
 import { type Qcow2Error, StateError, UnsupportedFeatureError } from '@qcow2/spec';
-import { amendmentSteps, checkAmendment, expandZeros, type HeaderAmendment } from './amend-header.ts';
+import { amendImage, type HeaderAmendment } from './amend-header.ts';
 import { type BackingName, checkBacking, nameBacking } from './backing-file.ts';
 import {
   addBitmap,
@@ -42,6 +42,7 @@ import type { ImageInfo } from './info.ts';
 import type { JournalSizes, JournalStatus } from './journal-status.ts';
 import type { ImageParts, JournalOptions } from './parts.ts';
 import type { RefcountRepair } from './refcount-rebuild.ts';
+import { changeRefcountWidth } from './refcount-width.ts';
 import { type ResizeOptions, resizeDisk } from './resize.ts';
 import { SnapshotDevice } from './snapshot-device.ts';
 import { applySnapshot, createSnapshot, deleteSnapshot, type NewSnapshot } from './snapshot-operations.ts';
@@ -209,14 +210,13 @@ export class Qcow2Image implements BlockDevice {
   }
 
   /**
-   * Another version, lazy refcounts or none; durable on return, and the image is to be closed next. A crash leaves the old header or the new.
-   * @throws UNSUPPORTED_OPERATION for what version 2 can not have; NO_SPACE
+   * Another version (close the image next), lazy refcounts or none, another width; durable on return. A crash leaves each as it was, or new.
+   * @throws UNSUPPORTED_OPERATION for what version 2 can not have; INVALID_ARGUMENT for a refcount that does not fit; NO_SPACE
    */
   async amend(amendment: HeaderAmendment): Promise<void> {
     this.#requests.refuseWrite(0, 0);
-    checkAmendment(this.header, amendment);
-    if (amendment.version === 2 && this.header.version > 2) await expandZeros(this);
-    for (const step of amendmentSteps(amendment)) await this.#rewriteHeader(step);
+    const changeWidth = (bits: number) => changeRefcountWidth(this.#parts, this.#requests, bits);
+    await amendImage(this, amendment, changeWidth, (step) => this.#rewriteHeader(step));
   }
 
   async #rewriteHeader(change: (header: Qcow2Header) => void): Promise<void> {

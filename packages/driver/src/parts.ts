@@ -358,7 +358,7 @@ export class ImageParts {
     if (this.#engine !== undefined || this.#draft !== undefined) {
       throw new UnsupportedFeatureError('UNSUPPORTED_OPERATION', 'the image has a journal already');
     }
-    if (!this.#isAtRest || !this.bitmaps.isAtRest) return false;
+    if (!this.isAtRest || !this.bitmaps.isAtRest) return false;
     if (options.profile === 'draft-2013') yield* this.makeDraftJournal(options);
     else yield* this.makeJournal(options);
     return true;
@@ -457,7 +457,7 @@ export class ImageParts {
   }
 
   /** Nothing waits, and with a journal the image is clean: the header is as the file has it. */
-  get #isAtRest(): boolean {
+  get isAtRest(): boolean {
     if (this.#engine !== undefined) return this.#isQuiet(this.#engine);
     return this.core.log.isIdle && !this.allocator.hasPendingFrees && this.pending.isEmpty;
   }
@@ -472,7 +472,7 @@ export class ImageParts {
    * the write lock.
    */
   *rewriteHeader(change: (header: Qcow2Header) => void): Task<boolean> {
-    if (!this.#isAtRest) return false;
+    if (!this.isAtRest) return false;
     const { header } = this.core;
     const before = { ...header };
     const old = yield* this.#headerCluster();

@@ -17,7 +17,7 @@ export const backingMutants: readonly CodeMutant[] = [
       },
       {
         file: driver('parts.ts'),
-        find: `    if (!this.#isAtRest) return false;
+        find: `    if (!this.isAtRest) return false;
     const { header } = this.core;`,
         replace: '    const { header } = this.core;',
       },

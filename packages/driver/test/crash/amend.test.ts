@@ -53,3 +53,55 @@ describe.each([
     expect(versions).toEqual(new Set([from, to]));
   });
 });
+
+describe.each([
+  { from: 16, to: 64, journal: false },
+  { from: 64, to: 2, journal: false },
+  { from: 16, to: 1, journal: true },
+] as const)('refcounts of $from bits become $to, with a journal: $journal', ({ from, to, journal }) => {
+  it('the old structure or the new one, whole, after any crash; what it frees is used meanwhile', async () => {
+    const memory = new MemoryDevice();
+    const journalled = journal ? { journal: { sizeBytes: 65536 } } : {};
+    const sizeBytes = 40 * clusterBytes;
+    await createImage(memory, { sizeBytes, clusterBytes, refcountBits: from, ...journalled });
+    const setup = await openImage(memory);
+    await setup.write(0, new Uint8Array(9 * clusterBytes).fill(7));
+    await setup.quiesce();
+    setup.abandon();
+    const before = memory.clone();
+    const device = new RecordingDevice(memory);
+    const image = await openImage(device);
+    await image.amend({ refcountBits: to });
+    const durable = device.now;
+    // Into the clusters that the old table and its block had, and more.
+    await image.write(20 * clusterBytes, new Uint8Array(4 * clusterBytes).fill(9));
+    const written = device.now;
+    image.abandon();
+    const rng = random(from + to);
+    const states = new CrashStates(before, device.log);
+    const widths = new Set<number>();
+    for (let time = 0; time <= written; time++) {
+      states.advance(time);
+      for (const keeping of keepings) {
+        const crashed = states.draw(rng, keeping);
+        const { corruptions } = await checkImage(crashed);
+        expect(corruptions, `${time} of ${written}, ${keeping}`).toBe(0);
+        const again = await openImage(crashed);
+        const seen = new Uint8Array(9 * clusterBytes);
+        await again.read(0, seen);
+        expect(
+          seen.every((byte) => byte === 7),
+          `${time} of ${written}, ${keeping}`,
+        ).toBe(true);
+        const { refcountBits } = again.info();
+        widths.add(refcountBits);
+        if (time >= durable) expect(refcountBits).toBe(to);
+        await again.write(30 * clusterBytes, seen);
+        await again.quiesce();
+        again.abandon();
+        expect((await checkImage(crashed)).corruptions).toBe(0);
+      }
+    }
+    expect(widths).toEqual(new Set([from, to]));
+  });
+});

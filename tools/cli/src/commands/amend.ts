@@ -1,4 +1,4 @@
-/** `amend`: who may open an encrypted image from now on, its version, its size, lazy refcounts; in qemu-img's options and words. */
+/** `amend`: who may open an encrypted image from now on, its version, its size, its refcounts; in qemu-img's options and words. */
 
 import { decodeBackingFormat, findHeaderExtension } from '@qcow2/codec';
 import { openImage, type Qcow2Image } from '@qcow2/driver';
@@ -149,11 +149,15 @@ async function changeImage(image: Qcow2Image, values: OptionValues, change: Chan
       'Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)',
     );
   }
-  if (after < 3 && header.refcountOrder !== 4)
-    throw new CommandFailure('compat=0.10 requires refcount_bits=16');
+  const bits = change.refcountBits ?? 2 ** header.refcountOrder;
+  if (after < 3 && bits !== 16) throw new CommandFailure('compat=0.10 requires refcount_bits=16');
   if (after === 2 && before === 3 && header.incompatibleFeatures !== 0n) {
     const mask = header.incompatibleFeatures.toString(16);
     throw new CommandFailure(`Cannot downgrade an image with incompatible features 0x${mask} set`);
+  }
+  if (bits !== 2 ** header.refcountOrder) {
+    if (before < after) await image.amend({ version: 3 });
+    await changeWidth(image, bits);
   }
   // The first sector says both at once.
   if (after === 3)
@@ -197,8 +201,18 @@ function checkRefcountBits({ header }: Qcow2Image, { version, refcountBits }: Ch
       'Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)',
     );
   }
-  if (refcountBits !== 2 ** header.refcountOrder) {
-    throw new CommandFailure(`Parameter 'refcount_bits' is ${notYet}`);
+}
+
+async function changeWidth(image: Qcow2Image, refcountBits: number): Promise<void> {
+  try {
+    await image.amend({ refcountBits });
+  } catch (error) {
+    if (!(error instanceof Qcow2Error) || error.context.field !== 'refcount') throw error;
+    const { hostOffset = 0, value } = error.context;
+    const place = `Cluster at offset 0x${hostOffset.toString(16)} has a refcount of ${value}`;
+    throw new CommandFailure(`Cannot decrease refcount entry width to ${refcountBits} bits: ${place}`, {
+      cause: error,
+    });
   }
 }
 
