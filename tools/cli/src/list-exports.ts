@@ -12,7 +12,7 @@ import { type PskFile, tlsCredentials, type X509Files } from './tls-credentials.
 /** What has a meaning for a disk, and none for a list. */
 const ofDisks = [
   ...['export-name', 'description', 'offset', 'allocation-depth', 'bitmap', 'load-snapshot', 'format'],
-  ...['nocache', 'cache', 'aio', 'discard'],
+  ...['nocache', 'cache', 'aio', 'discard', 'connect', 'disconnect'],
 ];
 
 /** @returns the text to print. @throws CommandFailure in qemu-nbd's words where it has some */

@@ -79,8 +79,13 @@ export const serveOptions: readonly OptionSpec[] = [
     argument: 'LABEL',
     refused: 'Node has no call for the label of a socket; start it in the context that it is to have',
   },
-  { name: 'connect', short: 'c', argument: 'DEV', refused: 'use nbd-client' },
-  { name: 'disconnect', short: 'd', argument: 'DEV', refused: 'use nbd-client' },
+  {
+    name: 'connect',
+    short: 'c',
+    argument: 'DEV',
+    help: 'make it the block device DEV (/dev/nbd0), through nbd-client, until it is disconnected; goes to the background, unless -v',
+  },
+  { name: 'disconnect', short: 'd', help: 'disconnect the block device that stands in place of FILE' },
 ];
 
 /** What is to be served of an image, and how. */
@@ -108,6 +113,9 @@ export function servePlan(args: ParsedArguments, context: CommandContext): Serve
     if (args.has(name) && !args.has('tls-creds')) {
       throw new CommandFailure(`--${name} is not permitted without --tls-creds`);
     }
+  }
+  if (args.has('tls-creds') && args.has('connect')) {
+    throw new CommandFailure('TLS is not supported with a host device');
   }
   const discard = discardMode(args);
   const snapshot = wantedSnapshot(args.value('load-snapshot'), context, '`');

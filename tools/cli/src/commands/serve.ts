@@ -3,7 +3,7 @@
  *
  * The end: SIGTERM, SIGINT, or (without --persistent) the last client going. Requests in flight are answered,
  * then the image is closed: written back, its dirty bit cleared. Killed instead, a journalled image
- * recovers when it is opened next.
+ * recovers when it is opened next. With --connect the kernel is the client: a signal first makes it let go.
  */
 
 import type { NbdMetadataContext, NbdServer, NbdServerTls } from '@qcow2/nbd';
@@ -32,13 +32,16 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
     context.out(await listOfExports(args, servePlan(args, context).address));
     return 0;
   }
+  if (args.has('disconnect')) return await (await import('../attached-device.ts')).disconnect(args, context);
   const [name, ...extra] = args.operands;
   if (name === undefined || extra.length > 0) throw usageFailure('Invalid number of arguments');
   const plan = servePlan(args, context);
   if (args.has('tls-hostname')) throw new CommandFailure('TLS hostname is only supported with export list');
   // Asked for early: a signal that comes while the image is being opened is not lost.
   const { stop, background } = context;
-  if (args.has('fork') && background?.isThere !== true) {
+  const isSent =
+    args.has('fork') || (args.has('connect') && !args.has('verbose') && background !== undefined);
+  if (isSent && background?.isThere !== true) {
     if (background === undefined) throw new CommandFailure('there is no program to send to the background');
     return await background.send(args.has('verbose'), stop);
   }
@@ -56,13 +59,11 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
     const server = await serverOf(args, image, plan, { tls, say });
     const beside = await openBeside(args, name, image, server);
     try {
-      const { nbdUri } = await import('@qcow2/nbd');
-      // The socket file goes when its listener is closed; one that a killed server left is replaced.
-      const bound = await server.listen(plan.address);
+      const running = await listening(args, plan, server, say);
       beside.writePid();
       background?.ready();
-      say(`serving ${name} at ${nbdUri(bound, args.value('export-name') ?? '', tls !== undefined)}`);
-      await untilStopped(stop, server);
+      say(`serving ${name} at ${running.where}`);
+      await untilStopped(stop, running);
     } finally {
       beside.close();
       await server.close();
@@ -73,6 +74,39 @@ async function runServe(args: ParsedArguments, context: CommandContext): Promise
     if (summary !== undefined) say(summary);
   }
   return 0;
+}
+
+/** A server that clients reach, and how it is told to end. With --connect the kernel is one of them by then. */
+async function listening(
+  args: ParsedArguments,
+  plan: ServePlan,
+  server: NbdServer,
+  say: (line: string) => void,
+): Promise<{ readonly where: string; close(): Promise<void>; readonly closed: Promise<void> }> {
+  const device = args.value('connect');
+  const exportName = args.value('export-name') ?? '';
+  const close = async (): Promise<void> => await server.close();
+  if (device === undefined) {
+    const { nbdUri } = await import('@qcow2/nbd');
+    // The socket file goes when its listener is closed; one that a killed server left is replaced.
+    const bound = await server.listen(plan.address);
+    return { where: nbdUri(bound, exportName, args.has('tls-creds')), close, closed: server.closed };
+  }
+  const { attach, detach, meetingPlace, requireDevice } = await import('../attached-device.ts');
+  requireDevice(device, 'Failed to open');
+  const place = meetingPlace(args.value('socket'));
+  try {
+    await server.listen({ path: place.path });
+    await attach({ device, socketPath: place.path, exportName, readOnly: plan.readOnly });
+  } finally {
+    place.remove();
+  }
+  const letGo = async (): Promise<void> => {
+    const failure = await detach(device);
+    if (failure !== undefined) say(failure);
+    await server.close();
+  };
+  return { where: device, close: letGo, closed: server.closed };
 }
 
 /** What a server has beside its clients: a socket to be watched through, a file with its process id. */
@@ -125,7 +159,8 @@ async function serverOf(
     ],
     ...(tls === undefined ? {} : { tls }),
     ...(plan.clients === 0 ? {} : { maxClients: plan.clients }),
-    persistent: args.has('persistent'),
+    // A device that is disconnected is the end, also with --persistent.
+    persistent: args.has('persistent') && !args.has('connect'),
     measureLatency: args.has('watch-socket'),
     onClient: (client) => say(`client ${client.id} connected`),
     onClientGone: (client, remaining) => say(`client ${client.id} gone, ${remaining} left`),
