@@ -119,6 +119,11 @@ export class ImageBitmaps {
     return !this.#hasMarks && this.#pageCount === 0;
   }
 
+  /** No bitmap is enabled: writes need not be noted. */
+  get isEmpty(): boolean {
+    return this.#tracked.length + this.#lost.length === 0;
+  }
+
   /** So many bits are in memory that they are stored without waiting for rest. */
   get isFull(): boolean {
     return this.#tracked.length > 0 && this.#pageCount > mostPages;
@@ -242,7 +247,7 @@ export class ImageBitmaps {
    * caller holds the write lock, or nobody does and nothing waits until the write is handed to the device.
    */
   note(offset: number, lengthBytes: number): boolean {
-    if (this.#tracked.length + this.#lost.length === 0 || lengthBytes === 0) return true;
+    if (this.isEmpty || lengthBytes === 0) return true;
     if (!this.#ready) return false;
     for (const live of this.#tracked) if (!live.note(offset, lengthBytes)) return false;
     return true;

@@ -58,8 +58,9 @@ export class GuestOverlay {
   #validSectors = 0;
   #dirtySectors = 0;
   #pieces = 0;
-  /** What nobody has had of the newest slab. A page that is dropped does not come back: views of it may be about. */
+  /** The newest slab, and how much of it is taken. A page that is dropped does not come back: views of it may be about. */
   #slab = new Uint8Array(0);
+  #slabTaken = 0;
 
   constructor(clusterBytes: number) {
     this.#clusterBytes = clusterBytes;
@@ -129,15 +130,15 @@ export class GuestOverlay {
     }
     cluster.version++;
     cluster.touched = ++this.#pieces;
-    if (bytes.length > this.#slab.length && bytes.length >= slabBytes / 2)
-      this.#slab = new Uint8Array(bytes.length);
+    if (bytes.length > this.#slab.length - this.#slabTaken && bytes.length >= slabBytes / 2)
+      this.#newSlab(bytes.length);
     for (let done = 0; done < bytes.length; ) {
       const at = inCluster + done;
       const start = at % this.#pageBytes;
       const length = Math.min(bytes.length - done, this.#pageBytes - start);
       const page = this.#pageOf(cluster, (at - start) / this.#pageBytes);
       page.bytes.set(bytes.subarray(done, done + length), start);
-      const mask = ((1 << (length / sectorBytes)) - 1) << (start / sectorBytes);
+      const mask = sectorMask(start / sectorBytes, length / sectorBytes);
       this.#setMasks(cluster, page, page.valid | mask, logged ? page.dirty & ~mask : page.dirty | mask);
       done += length;
     }
@@ -146,20 +147,23 @@ export class GuestOverlay {
 
   /** Lay what is here of the cluster over `into`, which stands at `inCluster`. Any alignment. */
   apply(cluster: OverlayCluster, inCluster: number, into: Uint8Array): void {
-    this.#eachSector(cluster, inCluster, into.length, (page, sector, at) => {
-      if ((page.valid & (1 << sector)) === 0) return;
-      const from = Math.max(at, inCluster);
-      const to = Math.min(at + sectorBytes, inCluster + into.length);
-      const inPage = sector * sectorBytes + (from - at);
-      into.set(page.bytes.subarray(inPage, inPage + to - from), from - inCluster);
+    const end = inCluster + into.length;
+    this.#eachPage(cluster, inCluster, into.length, (page, touched, at) => {
+      for (let rest = page.valid & touched; rest !== 0; ) {
+        const [start, behind] = firstRun(rest);
+        const from = Math.max(at + start * sectorBytes, inCluster);
+        const to = Math.min(at + behind * sectorBytes, end);
+        into.set(page.bytes.subarray(from - at, to - at), from - inCluster);
+        rest &= -1 << behind;
+      }
     });
   }
 
   /** Whether every byte of the range is here. */
   covers(cluster: OverlayCluster, inCluster: number, lengthBytes: number): boolean {
     let covered = 0;
-    this.#eachSector(cluster, inCluster, lengthBytes, (page, sector) => {
-      if ((page.valid & (1 << sector)) !== 0) covered++;
+    this.#eachPage(cluster, inCluster, lengthBytes, (page, touched) => {
+      covered += bitCount(page.valid & touched);
     });
     const first = Math.floor(inCluster / sectorBytes);
     return covered === Math.ceil((inCluster + lengthBytes) / sectorBytes) - first;
@@ -176,14 +180,16 @@ export class GuestOverlay {
     for (let index = 0; index < cluster.pages.length; index++) {
       const page = cluster.pages[index];
       if (page === undefined) continue;
-      for (const [start, end] of bitRuns(mask(page), this.#sectorsPerPage)) {
+      for (let rest = mask(page); rest !== 0; ) {
+        const [start, behind] = firstRun(rest);
         const inCluster = index * this.#pageBytes + start * sectorBytes;
-        const bytes = page.bytes.subarray(start * sectorBytes, end * sectorBytes);
+        const bytes = page.bytes.subarray(start * sectorBytes, behind * sectorBytes);
         const last = runs.at(-1);
         const joined =
           last && last.inCluster + last.bytes.length === inCluster && joinedView(last.bytes, bytes);
         if (joined) last.bytes = joined;
         else runs.push({ inCluster, bytes });
+        rest &= -1 << behind;
       }
     }
     return runs;
@@ -202,8 +208,8 @@ export class GuestOverlay {
       if (room < 1) return writes;
       const bytes = run.bytes.subarray(0, room * sectorBytes);
       writes.push({ guestOffset: asGuestOffset(base + run.inCluster), bytes });
-      this.#eachSector(cluster, run.inCluster, bytes.length, (page, sector) => {
-        this.#setMasks(cluster, page, page.valid, page.dirty & ~(1 << sector));
+      this.#eachPage(cluster, run.inCluster, bytes.length, (page, touched) => {
+        this.#setMasks(cluster, page, page.valid, page.dirty & ~touched);
       });
       left -= guestWriteDescriptorBytes + bytes.length;
     }
@@ -220,8 +226,8 @@ export class GuestOverlay {
   /** Forget part of a cluster, dirty or not. */
   drop(cluster: OverlayCluster, inCluster: number, lengthBytes: number): void {
     cluster.version++;
-    this.#eachSector(cluster, inCluster, lengthBytes, (page, sector) => {
-      this.#setMasks(cluster, page, page.valid & ~(1 << sector), page.dirty & ~(1 << sector));
+    this.#eachPage(cluster, inCluster, lengthBytes, (page, touched) => {
+      this.#setMasks(cluster, page, page.valid & ~touched, page.dirty & ~touched);
     });
     if (cluster.validSectors === 0) this.#clusters.delete(cluster.guestCluster);
   }
@@ -242,10 +248,15 @@ export class GuestOverlay {
   }
 
   #newPage(): Uint8Array {
-    if (this.#slab.length < this.#pageBytes) this.#slab = new Uint8Array(slabBytes);
-    const bytes = this.#slab.subarray(0, this.#pageBytes);
-    this.#slab = this.#slab.subarray(this.#pageBytes);
-    return bytes;
+    if (this.#slab.length - this.#slabTaken < this.#pageBytes) this.#newSlab(slabBytes);
+    const start = this.#slabTaken;
+    this.#slabTaken += this.#pageBytes;
+    return this.#slab.subarray(start, this.#slabTaken);
+  }
+
+  #newSlab(lengthBytes: number): void {
+    this.#slab = new Uint8Array(lengthBytes);
+    this.#slabTaken = 0;
   }
 
   #setMasks(cluster: OverlayCluster, page: Page, valid: number, dirty: number): void {
@@ -254,46 +265,56 @@ export class GuestOverlay {
     page.valid = valid;
     page.dirty = dirty;
     cluster.validSectors += validChange;
-    cluster.dirtySectors += dirtyChange;
     this.#validSectors += validChange;
+    if (dirtyChange === 0) return;
+    const wasClean = cluster.dirtySectors === 0;
+    cluster.dirtySectors += dirtyChange;
     this.#dirtySectors += dirtyChange;
-    if (cluster.dirtySectors > 0) this.#dirty.add(cluster);
-    else this.#dirty.delete(cluster);
+    if (wasClean) this.#dirty.add(cluster);
+    else if (cluster.dirtySectors === 0) this.#dirty.delete(cluster);
   }
 
-  /** Call for each sector that the range touches and whose page is here; `at` is the sector's place in the cluster. */
-  #eachSector(
+  /**
+   * Call for each page that is here and that the range touches: with the sectors of it that the range touches, as a mask, and
+   * with its place in the cluster.
+   */
+  #eachPage(
     cluster: OverlayCluster,
     inCluster: number,
     lengthBytes: number,
-    visit: (page: Page, sector: number, at: number) => void,
+    visit: (page: Page, touched: number, at: number) => void,
   ): void {
     const end = Math.ceil((inCluster + lengthBytes) / sectorBytes);
-    for (let index = Math.floor(inCluster / sectorBytes); index < end; index++) {
-      const page = cluster.pages[Math.floor(index / this.#sectorsPerPage)];
-      if (page !== undefined) visit(page, index % this.#sectorsPerPage, index * sectorBytes);
+    for (let sector = Math.floor(inCluster / sectorBytes); sector < end; ) {
+      const inPage = sector % this.#sectorsPerPage;
+      const count = Math.min(end - sector, this.#sectorsPerPage - inPage);
+      const page = cluster.pages[(sector - inPage) / this.#sectorsPerPage];
+      if (page !== undefined) visit(page, sectorMask(inPage, count), (sector - inPage) * sectorBytes);
+      sector += count;
     }
   }
 }
 
+/** The sectors of a page from one on. */
+function sectorMask(first: number, count: number): number {
+  return ((1 << count) - 1) << first;
+}
+
+/** Bits of a page's mask. */
 function bitCount(mask: number): number {
-  let count = 0;
-  for (let rest = mask; rest !== 0; rest &= rest - 1) count++;
-  return count;
+  const pairs = mask - ((mask >>> 1) & 0x55);
+  const quads = (pairs & 0x33) + ((pairs >>> 2) & 0x33);
+  return (quads + (quads >>> 4)) & 0x0f;
 }
 
-/** Runs of set bits as [start, end). */
-function* bitRuns(mask: number, width: number): Generator<[number, number], void, undefined> {
-  for (let start = 0; start < width; ) {
-    if ((mask & (1 << start)) === 0) {
-      start++;
-      continue;
-    }
-    let end = start + 1;
-    while (end < width && (mask & (1 << end)) !== 0) end++;
-    yield [start, end];
-    start = end;
-  }
+/** The first run of set bits of a page's mask, which has some: [start, end). */
+function firstRun(mask: number): [start: number, end: number] {
+  const start = lowestBit(mask);
+  return [start, start + lowestBit(~(mask >>> start))];
+}
+
+function lowestBit(mask: number): number {
+  return 31 - Math.clz32(mask & -mask);
 }
 
 /** Both as one view, where the second stands right behind the first in memory. */

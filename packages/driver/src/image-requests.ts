@@ -162,6 +162,19 @@ export class ImageRequests {
     core.data.noteWritten();
   }
 
+  /**
+   * The usual write of an image with a journal, without a task: its bytes wait in the overlay, and nothing else is to be done.
+   * The write lock is free. Says whether it was such a one.
+   */
+  gatherAtOnce(offset: number, bytes: Uint8Array): boolean {
+    const parts = this.#parts;
+    // What is full is looked after behind a write that takes the long way.
+    if (parts.core.data.isRaw || !parts.bitmaps.isEmpty || parts.mustCommit) return false;
+    if (parts.overlayIsFullWith(bytes.length) || !parts.writer.gatherAtOnce(offset, bytes)) return false;
+    this.#activity++;
+    return true;
+  }
+
   async #writtenLater(pending: Promise<void>, guestOffset: number, lengthBytes: number): Promise<void> {
     const { core, writer } = this.#parts;
     void core.writeLock.acquire(); // free, and nobody ran in between

@@ -104,6 +104,36 @@ export class ImageWriter {
     pending?.written.setTouched(inCluster, inCluster + lengthBytes);
   }
 
+  /**
+   * Take a request into the overlay, if that is all there is to it: a small one, whole sectors of one cluster whose mapping
+   * is at hand, and no cluster would go in place because of it. Says whether it did; then nothing else is to be done.
+   */
+  gatherAtOnce(offset: number, bytes: Uint8Array): boolean {
+    const { clusterBytes } = this.#core;
+    const { length } = bytes;
+    const inCluster = offset % clusterBytes;
+    if (length >= this.#directBytes || inCluster + length > clusterBytes) return false;
+    if (inCluster % sectorBytes !== 0 || length % sectorBytes !== 0 || length === 0) return false;
+    const guestCluster = (offset - inCluster) / clusterBytes;
+    const held = this.#overlay.get(guestCluster);
+    if (held === undefined) {
+      if (this.#pending.get(guestCluster) !== undefined) return false;
+      const mapping = this.#mappings.peek(guestCluster);
+      // What is compressed is to be read once, while the writer is there to hear that it can not be.
+      if (mapping === undefined || mapping.compressed !== undefined) return false;
+      if (this.#isOwn(mapping, inCluster, length)) return false;
+    } else if (
+      clusterBytes >= this.#directBytes &&
+      held.validSectors * sectorBytes + length >= clusterBytes &&
+      this.#overlay.dirtyBytes + length > this.#littleBytes
+    ) {
+      // It may be whole then, and go in place.
+      return false;
+    }
+    this.#overlay.put(guestCluster, inCluster, bytes);
+    return true;
+  }
+
   *write(offset: number, bytes: Uint8Array): Task<void> {
     const { clusterBytes } = this.#core;
     for (let done = 0; done < bytes.length; ) {
@@ -144,9 +174,7 @@ export class ImageWriter {
     if (this.#overlay.get(guestCluster) === undefined) {
       const mapping = this.#mappings.peek(guestCluster) ?? (yield* this.#mappings.lookup(guestCluster));
       const pending = this.#pending.get(guestCluster) !== undefined;
-      const own =
-        isInPlace(mapping, this.#core.clusterBytes, inCluster, inCluster + bytes.length) &&
-        !this.#core.fills.touches(mapping.hostOffset + inCluster, bytes.length);
+      const own = this.#isOwn(mapping, inCluster, bytes.length);
       if (pending || own || this.#isDirect(bytes.length)) {
         yield* this.#writer.writePart(guestCluster, { inCluster, bytes });
         return;
@@ -159,6 +187,14 @@ export class ImageWriter {
     if (this.#overlay.dirtyBytes > this.#littleBytes && held !== undefined && this.#isWhole(held)) {
       yield* this.#settleWhole();
     }
+  }
+
+  /** The range of a cluster is the image's own, and nothing is still to be brought there. */
+  #isOwn(mapping: Mapping, inCluster: number, lengthBytes: number): boolean {
+    return (
+      isInPlace(mapping, this.#core.clusterBytes, inCluster, inCluster + lengthBytes) &&
+      !this.#core.fills.touches(mapping.hostOffset + inCluster, lengthBytes)
+    );
   }
 
   /** Large, and filled before any of it was logged: it need not be doubled, and nothing has to be copied. */

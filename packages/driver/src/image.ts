@@ -134,8 +134,13 @@ export class Qcow2Image implements BlockDevice {
     const parts = this.#parts;
     const mustWait = parts.mustWaitToWrite || this.#requests.hasOpenMaps;
     const hostOffset = mustWait ? undefined : parts.writer.inPlaceOffset(offset, bytes.length);
-    if (hostOffset !== undefined && options?.fua !== true && parts.bitmaps.note(offset, bytes.length))
-      return this.#requests.writeInPlace(hostOffset, offset, bytes);
+    if (!mustWait && options?.fua !== true) {
+      if (hostOffset === undefined) {
+        if (this.#requests.gatherAtOnce(offset, bytes)) return;
+      } else if (parts.bitmaps.note(offset, bytes.length)) {
+        return this.#requests.writeInPlace(hostOffset, offset, bytes);
+      }
+    }
     // The writer is asked for when the lock is held: with the journal it comes and goes.
     const write = (from: number, length: number): Task<void> =>
       parts.writer.write(offset + from, bytes.subarray(from, from + length));

@@ -302,8 +302,13 @@ export class ImageParts {
 
   /** So much is unlogged that it settles without waiting for a flush. A small ring must have room for its changes. */
   get overlayIsFull(): boolean {
+    return this.overlayIsFullWith(0);
+  }
+
+  /** Whether it were with so many more guest bytes. */
+  overlayIsFullWith(bytes: number): boolean {
     const ringBytes = this.#engine?.ring.lengthBytes ?? 0;
-    return this.overlay.dirtyBytes > Math.min(this.tuning.overlayBytes, ringBytes / 8);
+    return this.overlay.dirtyBytes + bytes > Math.min(this.tuning.overlayBytes, ringBytes / 8);
   }
 
   /** Somebody holds the write lock, or something is to be done before the next change. */
