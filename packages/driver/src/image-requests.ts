@@ -144,11 +144,29 @@ export class ImageRequests {
     this.#noteActivity();
   }
 
+  /** Write guest bytes, the shortest way there is for them. @throws as `Qcow2Image.write` */
+  write(offset: number, bytes: Uint8Array, fua: boolean): void | Promise<void> {
+    this.refuseWrite(offset, bytes.length);
+    const parts = this.#parts;
+    if (!fua && !parts.mustWaitToWrite && !this.hasOpenMaps) {
+      const hostOffset = parts.writer.inPlaceOffset(offset, bytes.length);
+      if (hostOffset === undefined) {
+        if (this.#gatherAtOnce(offset, bytes)) return;
+      } else if (parts.bitmaps.note(offset, bytes.length)) {
+        return this.#writeInPlace(hostOffset, offset, bytes);
+      }
+    }
+    // The writer is asked for when the lock is held: with the journal it comes and goes.
+    const write = (from: number, length: number): Task<void> =>
+      parts.writer.write(offset + from, bytes.subarray(from, from + length));
+    return this.change(offset, bytes.length, write, { fua, mapsFirst: parts.core.data.isRaw });
+  }
+
   /**
    * The usual write, without a task: its bytes go where the mapping says, and nothing else changes. The
    * write lock is free; where the device takes its time, it is held until the device has answered.
    */
-  writeInPlace(hostOffset: number, guestOffset: number, bytes: Uint8Array): void | Promise<void> {
+  #writeInPlace(hostOffset: number, guestOffset: number, bytes: Uint8Array): void | Promise<void> {
     const { core, writer } = this.#parts;
     let pending: void | Promise<void>;
     try {
@@ -166,7 +184,7 @@ export class ImageRequests {
    * The usual write of an image with a journal, without a task: its bytes wait in the overlay, and nothing else is to be done.
    * The write lock is free. Says whether it was such a one.
    */
-  gatherAtOnce(offset: number, bytes: Uint8Array): boolean {
+  #gatherAtOnce(offset: number, bytes: Uint8Array): boolean {
     const parts = this.#parts;
     // What is full is looked after behind a write that takes the long way.
     if (parts.core.data.isRaw || !parts.bitmaps.isEmpty || parts.mustCommit) return false;

@@ -130,24 +130,7 @@ export class Qcow2Image implements BlockDevice {
    *   a cluster of a kind that is not served, FormatError for a damaged mapping
    */
   write(offset: number, bytes: Uint8Array, options?: WriteOptions): void | Promise<void> {
-    this.#requests.refuseWrite(offset, bytes.length);
-    const parts = this.#parts;
-    const mustWait = parts.mustWaitToWrite || this.#requests.hasOpenMaps;
-    const hostOffset = mustWait ? undefined : parts.writer.inPlaceOffset(offset, bytes.length);
-    if (!mustWait && options?.fua !== true) {
-      if (hostOffset === undefined) {
-        if (this.#requests.gatherAtOnce(offset, bytes)) return;
-      } else if (parts.bitmaps.note(offset, bytes.length)) {
-        return this.#requests.writeInPlace(hostOffset, offset, bytes);
-      }
-    }
-    // The writer is asked for when the lock is held: with the journal it comes and goes.
-    const write = (from: number, length: number): Task<void> =>
-      parts.writer.write(offset + from, bytes.subarray(from, from + length));
-    return this.#requests.change(offset, bytes.length, write, {
-      fua: options?.fua,
-      mapsFirst: parts.core.data.isRaw,
-    });
+    return this.#requests.write(offset, bytes, options?.fua === true);
   }
 
   /**
