@@ -88,6 +88,7 @@ function has({ extensions }: Qcow2Header, type: number): boolean {
  * stand in the first sector, and what is left out is left out before.
  */
 function amendmentSteps(amendment: HeaderAmendment): ((header: Qcow2Header) => void)[] {
+  if (amendment.version === undefined && amendment.lazyRefcounts === undefined) return [];
   const amend = (header: Qcow2Header): void => amendHeader(header, amendment);
   return amendment.version === 2 ? [dropNames, amend] : [amend];
 }

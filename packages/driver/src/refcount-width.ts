@@ -3,17 +3,17 @@
  *
  *   1. All refcounts are read. One that the new width can not hold is refused, and nothing has been written.
  *   2. A row of free clusters is reserved for the new structure. The image comes to rest; what has changed meanwhile is read again.
- *   3. New blocks and table are written there. Flush.
+ *   3. New blocks and table are written there: they count themselves, and not the old structure. Flush.
  *   4. One write of the header changes where the table stands, how long it is and how wide its refcounts are. Flush.
- *   5. The clusters of the old structure, which the new one counts, are counted down.
+ *   5. The clusters of the old structure may be handed out.
  *
  * Crash argument. 3 writes where nothing stands that anybody refers to: a crash before 4 is durable finds the old structure untouched, and
- * bytes in free clusters. The fields of 4 stand in the first sector, so a crash keeps all of them or none, and what they lead to is durable
- * before. From 4 on the old structure is nobody's. Its clusters are handed out after the flush of 4 only, so until then the old header has its
- * old structure. A crash before 5 is durable leaks them.
+ * bytes in clusters that it counts as free. The fields of 4 stand in the first sector, so a crash keeps all of them or none, and what they
+ * lead to is durable before. So each structure counts itself and not the other, and nothing leaks. The old header may come back until the
+ * flush of 4 is over: nobody is given a cluster of its structure before that.
  *
  * With a journal: at rest the image is clean, and no record of the ring is ever replayed again. So no record names a place of the
- * old structure, and 3 and 4 need none. What 5 changes stands in the new blocks, and is logged as any change is.
+ * old structure, and 3 and 4 need none.
  */
 import { readPadded, run, type Task, wait } from '@qcow2/block-device';
 import { type RefcountCodec, refcountCodec, writeRefcountTableEntry } from '@qcow2/codec';
@@ -25,7 +25,7 @@ import type { ImageParts } from './parts.ts';
 const fieldsAt = 48;
 const fieldsEnd = 100;
 
-/** Durable on return, but for the old structure's clusters, which come free as those of any change. @throws INVALID_ARGUMENT, NO_SPACE */
+/** Durable on return. @throws INVALID_ARGUMENT, NO_SPACE */
 export async function changeRefcountWidth(
   parts: ImageParts,
   requests: ImageRequests,
@@ -96,15 +96,15 @@ class RefcountWidth {
     const plan = this.#plan(yield* this.#usedBlocks(), first);
     if (plan.size > this.#row.count) return false;
     const oldClusters = yield* this.#oldClusters();
-    const table = yield* this.#writeStructure(plan);
+    const table = yield* this.#writeStructure(plan, oldClusters);
     yield* this.#flush();
     yield* this.#switchHeader(plan);
     yield* this.#flush();
     core.useRefcounts(this.#wanted, table);
     for (let i = 0; i < plan.size; i++) allocator.settleReservation(first + i);
     this.#row = { first: first + plan.size, count: this.#row.count - plan.size };
-    allocator.freeLater(oldClusters);
-    yield* allocator.freePending();
+    for (const cluster of oldClusters) allocator.quarantine(cluster);
+    allocator.release(oldClusters);
     return true;
   }
 
@@ -157,7 +157,7 @@ class RefcountWidth {
     }
   }
 
-  /** Of the old structure. @throws REFCOUNT_WRONG where one of them counts as free: it would never be */
+  /** Of the old structure. @throws REFCOUNT_WRONG where something else than it has one of them, or nothing */
   *#oldClusters(): Task<number[]> {
     const { core, allocator } = this.#parts;
     const { header, clusterBytes } = core;
@@ -170,25 +170,34 @@ class RefcountWidth {
       if (offset !== 0) clusters.push(offset / clusterBytes);
     }
     for (const cluster of clusters) {
-      if ((yield* allocator.refcount(cluster)) > 0) continue;
-      throw new FormatError('REFCOUNT_WRONG', 'a cluster of the refcounts counts as free', {
+      const value = yield* allocator.refcount(cluster);
+      if (value === 1) continue;
+      throw new FormatError('REFCOUNT_WRONG', 'a cluster of the refcounts is not used once', {
         hostOffset: cluster * clusterBytes,
-        clause: 'LIM-020',
+        value,
+        clause: 'RCB-006',
       });
     }
     return clusters;
   }
 
   /** Returns the new table. */
-  *#writeStructure(plan: Plan): Task<DataView> {
+  *#writeStructure(plan: Plan, oldClusters: readonly number[]): Task<DataView> {
     const { clusterBytes, device } = this.#parts.core;
     const { first } = this.#row;
     const table = new Uint8Array(plan.tableClusters * clusterBytes);
     const view = new DataView(table.buffer);
     this.#old = undefined;
+    const dropped = new Map<number, number[]>();
+    for (const cluster of oldClusters) {
+      const index = Math.floor(cluster / this.#perBlock);
+      const here = dropped.get(index);
+      if (here === undefined) dropped.set(index, [cluster]);
+      else here.push(cluster);
+    }
     for (const [i, index] of plan.blocks.entries()) {
       const offset = (first + i) * clusterBytes;
-      const block = yield* this.#newBlock(index, plan.size);
+      const block = yield* this.#newBlock(index, plan.size, dropped.get(index) ?? []);
       yield* wait(device.write(offset, block, { event: 'refblock_alloc_write' }));
       writeRefcountTableEntry(view, index * 8, offset);
     }
@@ -197,8 +206,8 @@ class RefcountWidth {
     return view;
   }
 
-  /** What the old blocks count there, and the new structure. */
-  *#newBlock(index: number, size: number): Task<Uint8Array> {
+  /** What the old blocks count there, and the new structure in place of the old one. */
+  *#newBlock(index: number, size: number, dropped: readonly number[]): Task<Uint8Array> {
     const { core } = this.#parts;
     const block = new Uint8Array(core.clusterBytes);
     const view = new DataView(block.buffer);
@@ -214,6 +223,7 @@ class RefcountWidth {
       }
       cluster = to;
     }
+    for (const cluster of dropped) this.#wanted.set(view, cluster - start, 0);
     const { first } = this.#row;
     for (let i = Math.max(first, start); i < Math.min(first + size, end); i++)
       this.#wanted.set(view, i - start, 1);

@@ -131,7 +131,7 @@ it('[HDR-023] a version 2 image has 16 bits, and gets others with version 3 only
   await image.close();
 });
 
-it('[LIM-020] a refcount block that counts as free is damage, and nothing is written', async () => {
+it('[RCB-006] a refcount block that counts as free is damage, and nothing is written', async () => {
   const device = new Kept();
   await createImage(device, { sizeBytes: 1024 * 1024, clusterBytes });
   const { header } = await openImage(device, { readOnly: true });

@@ -22,6 +22,7 @@ import { lazyMutants, orderedMutants } from './mutants-others.ts';
 import { repairMutants } from './mutants-repair.ts';
 import { snapshotMutants } from './mutants-snapshots.ts';
 import { subclusterMutants } from './mutants-subclusters.ts';
+import { widthMutants } from './mutants-width.ts';
 
 export interface MutantEdit {
   /** Path from the root of the workspace. */
@@ -64,6 +65,7 @@ export const codeMutants: readonly CodeMutant[] = [
   ...bitmapMutants,
   ...backingMutants,
   ...repairMutants,
+  ...widthMutants,
 ];
 
 export function codeMutant(name: string): CodeMutant | undefined {

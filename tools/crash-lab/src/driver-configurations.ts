@@ -251,6 +251,10 @@ const tuned: readonly DriverConfiguration[] = [
   { ...shapes['+l1']!, name: 'journal+direct+l1', mode: 'journal', tuning: direct },
   // It comes to rest in between, and is written again.
   { ...small, name: 'journal+rest+filled', mode: 'journal', filled: true, letters: 'swodfqck' },
+  // Refcounts of another width, which free the clusters of the old ones for what is written next.
+  { ...small, name: 'journal+width+filled', mode: 'journal', filled: true, letters: 'iwodfqck' },
+  { ...small, name: 'ordered+width+filled', mode: 'ordered', filled: true, letters: 'iwodfck' },
+  { ...small, name: 'lazy+width+filled', mode: 'lazy', filled: true, letters: 'iwodfck' },
   // What is mapped before it is copied: fills from the backing file, copies out of shared clusters.
   { ...small, ...backing, name: 'journal+direct+backing', mode: 'journal', tuning: direct },
   {

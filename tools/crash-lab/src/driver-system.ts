@@ -51,6 +51,9 @@ const compression: ClusterCompression = {
 const baseStamp = 1;
 const backingStamp = 2;
 
+/** Wider, narrower than before, and as at first: new blocks that are more, and fewer. */
+const nextWidth: Readonly<Record<number, number>> = { 16: 64, 64: 8, 8: 16 };
+
 export class DriverSystem implements SystemUnderTest {
   readonly configuration: DriverConfiguration;
   readonly leaksAreFailures: boolean;
@@ -171,6 +174,7 @@ export class DriverSystem implements SystemUnderTest {
         const isSmall = image.journalStatus()?.lengthBytes === journalBytes;
         return image.resizeJournal({ sizeBytes: isSmall ? 2 * journalBytes : journalBytes });
       },
+      changeWidth: () => image.amend({ refcountBits: nextWidth[image.info().refcountBits] ?? 16 }),
       shrink: async (smaller) => image.resize(smaller, { shrink: true }),
       ...(this.hasSnapshots ? { snapshots: snapshotsOf(image) } : {}),
       ...(this.bitmaps === undefined ? {} : { bitmaps: bitmapsOf(image) }),

@@ -293,6 +293,11 @@ class Run {
         throw new InvariantError('a workload resizes the journal of a system that has none');
       return this.#makeDurable(() => system.resizeJournal?.());
     }
+    if (operation.kind === 'refcount-width') {
+      if (system.changeWidth === undefined)
+        throw new InvariantError('a workload changes the refcounts of a system that has none');
+      return this.#makeDurable(() => system.changeWidth?.());
+    }
     const { kind, offset, lengthBytes } = operation;
     // The disk has become too small for it.
     if (offset + lengthBytes > guest.sizeBytes) return;

@@ -26,6 +26,8 @@ export interface OpenSystem {
   rest(): void | Promise<void>;
   /** Another log in place of the one that there is, everything durable on return. Absent where the system's letters have no such thing. */
   resizeJournal?(): void | Promise<void>;
+  /** Refcounts of the next width, everything durable on return. Absent where the system's letters have no such thing. */
+  changeWidth?(): void | Promise<void>;
   /** Write whole clusters in compressed form. Absent where the system's letters have none. */
   compress?(offset: number, bytes: Uint8Array): void | Promise<void>;
   /** Make it smaller; durable when it is done. Absent where the letters have none of it, as `snapshots`. */

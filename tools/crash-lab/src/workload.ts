@@ -48,6 +48,8 @@ export type GuestOperation =
   | { readonly kind: 'rest' }
   /** Another journal in place of the one that there is: twice as large, or half. */
   | { readonly kind: 'resize-journal' }
+  /** Refcounts of the next width: 16 bits, 64, 8 and 16 again. */
+  | { readonly kind: 'refcount-width' }
   /** A clean close, and open. */
   | { readonly kind: 'reopen' }
   /** The process dies, the machine does not: open again on the device as it is, with nothing lost and nothing durable. */
@@ -137,6 +139,7 @@ export function alphabet(geometry: Geometry): ReadonlyMap<string, GuestOperation
     ['b', write(8 * cluster, geometry.guestBytes - 8 * cluster)],
     ['q', { kind: 'rest' }],
     ['j', { kind: 'resize-journal' }],
+    ['i', { kind: 'refcount-width' }],
     ['p', { kind: 'compress', offset: 2 * cluster, lengthBytes: 2 * cluster }], // clusters 2 and 3, side by side in the file
     ['v', { kind: 'compress', offset: 0, lengthBytes: cluster }], // cluster 0
     ['A', { kind: 'bitmap', change: 'add' }],

@@ -23,7 +23,7 @@ export async function runJobs(
 
 /** Shapes that only have more of the format: `pnpm crash-lab` goes on to sequences of 2 and 3 with them. */
 const furtherShapes =
-  /\+(data|raw|luks|compressed|snapshots|unmap|parts|bitmaps|rebased|repair|rest|late)\b|l1\+long/;
+  /\+(data|raw|luks|compressed|snapshots|unmap|parts|bitmaps|rebased|repair|rest|late|width)\b|l1\+long/;
 
 /**
  * Sequences of 2 take longest there: a snapshot's clusters all have to be copied, a backing file's read. Shared clusters are `+twins` too,

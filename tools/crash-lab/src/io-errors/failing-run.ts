@@ -151,6 +151,8 @@ class Run {
         );
       case 'resize-journal':
         return this.#makeDurable(what, () => opened.resizeJournal?.());
+      case 'refcount-width':
+        return this.#makeDurable(what, () => opened.changeWidth?.());
       case 'read':
         await this.#attempt(what, () => guest.read(operation.offset, new Uint8Array(operation.lengthBytes)));
         return;
