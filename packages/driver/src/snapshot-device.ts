@@ -7,6 +7,7 @@
  */
 import {
   type BlockDevice,
+  type ByteOrigin,
   checkRange,
   type DeviceCapabilities,
   type Extent,
@@ -18,7 +19,7 @@ import type { Snapshot } from '@qcow2/codec';
 import { StateError } from '@qcow2/spec';
 import { ClusterReader } from './cluster-reader.ts';
 import { CompressedReader } from './compressed-reader.ts';
-import { guestExtents } from './extents.ts';
+import { guestExtents, guestOrigin } from './extents.ts';
 import { GuestOverlay } from './guest-overlay.ts';
 import { MappingTable } from './mapping.ts';
 import type { ImageParts } from './parts.ts';
@@ -72,6 +73,12 @@ export class SnapshotDevice extends UnwritableDevice implements BlockDevice {
     this.checkOpen();
     checkRange(offset, lengthBytes, this.sizeBytes);
     return run(guestExtents(this.#parts.core, this.#mappings, this.#nothing, offset, lengthBytes));
+  }
+
+  origin(offset: number, lengthBytes: number): ByteOrigin | undefined | Promise<ByteOrigin | undefined> {
+    this.checkOpen();
+    checkRange(offset, lengthBytes, this.sizeBytes);
+    return run(guestOrigin(this.#parts.core, this.#mappings, this.#nothing, offset, lengthBytes));
   }
 
   /** The image stays open. */

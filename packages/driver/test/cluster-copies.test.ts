@@ -199,3 +199,28 @@ test('bytes stand where it says, in the image or below it; what is made stands n
   expect(await image.origin(9 * clusterBytes, clusterBytes)).toBeUndefined();
   image.abandon();
 });
+
+test('bytes of a snapshot stand where it says, whatever was written since', async () => {
+  const backing = MemoryDevice.fromBytes(content.subarray(0, 8 * clusterBytes));
+  const { image, memory, device } = await made({ backingFile: 'below', backingFormat: 'raw' }, { backing });
+  await image.write(2 * clusterBytes, content.subarray(0, 2 * clusterBytes));
+  await image.createSnapshot({ name: 'before' });
+  await image.write(
+    0,
+    content.subarray(0, sizeBytes).map((byte) => byte ^ 0xff),
+  );
+  await image.flush();
+  const disk = await image.openSnapshot({ name: 'before' });
+  expect(await disk.origin!(1000, 5000)).toMatchObject({ offset: 1000, lengthBytes: 5000 });
+  const own = await disk.origin!(2 * clusterBytes + 100, sizeBytes - 2 * clusterBytes - 100);
+  expect(own?.lengthBytes).toBe(2 * clusterBytes - 100);
+  const stored = new Uint8Array(own!.lengthBytes);
+  memory.read(own!.offset, stored);
+  expect(Buffer.compare(stored, content.subarray(100, 2 * clusterBytes))).toBe(0);
+  expect(await disk.origin!(9 * clusterBytes, clusterBytes)).toBeUndefined();
+  expect(() => disk.origin!(sizeBytes, 1)).toThrowError(expect.objectContaining({ code: 'OUT_OF_RANGE' }));
+  await disk.close();
+  expect(() => disk.origin!(0, 1)).toThrowError(expect.objectContaining({ code: 'CLOSED' }));
+  image.abandon();
+  expect(device.copies).toBe(0);
+});

@@ -6,6 +6,7 @@ const systemReasons: Readonly<Record<string, string>> = {
   ENOTDIR: 'Not a directory',
   EISDIR: 'Is a directory',
   EACCES: 'Permission denied',
+  ENXIO: 'No such device or address',
   EPERM: 'Operation not permitted',
   EROFS: 'Read-only file system',
   ENOSPC: 'No space left on device',

@@ -68,6 +68,16 @@ describeWith(['qemu-img', 'qemu-io', 'strace'], 'the calls of convert', () => {
     }
   });
 
+  it('with -C the kernel copies an internal snapshot as well', () => {
+    must('cp', ['sparse.qcow2', 'kept.qcow2'], { cwd });
+    must('qemu-img', ['snapshot', '-c', 'before', 'kept.qcow2'], { cwd });
+    must('qemu-io', ['-c', 'write -P 77 0 3M', 'kept.qcow2'], { cwd });
+    const made = calls(launcher, copying, ['-C', '-l', 'before', '-O', 'qcow2', 'kept.qcow2', 'copy']);
+    expect(made.filter((name) => name === 'copy_file_range').length).toBeGreaterThanOrEqual(5);
+    expect(qcow2(['compare', 'sparse.raw', 'copy'], { cwd })).toMatchObject({ status: 0 });
+    must('qemu-img', ['check', '-q', 'copy'], { cwd });
+  });
+
   it('with -C what is compressed is read, and so is everything where the system does not copy', () => {
     for (const format of ['raw', 'qcow2']) {
       expect(calls(launcher, 'copy_file_range', ['-C', '-O', format, 'small.qcow2', 'copy'])).toEqual([]);
