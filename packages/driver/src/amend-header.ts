@@ -1,5 +1,5 @@
 /**
- * Another version of the format for an image, and lazy refcounts or none: fields of the header.
+ * Another version of the format for an image, lazy refcounts or none, and what it says of its data file: fields of the header.
  *
  * Version 2 has no zero clusters, so for the way down they are made what version 2 can say first: nothing, where nothing is below, or data. The disk shows the same at
  * every moment.
@@ -9,11 +9,12 @@
  * refused before anything is written.
  */
 import type { Extent } from '@qcow2/block-device';
-import type { Qcow2Header } from '@qcow2/codec';
+import { encodeExternalDataFile, type Qcow2Header } from '@qcow2/codec';
 import {
   autoclearFeatures,
   compatibleFeatures,
   headerExtensionTypes,
+  incompatibleFeatures,
   StateError,
   UnsupportedFeatureError,
 } from '@qcow2/spec';
@@ -24,6 +25,16 @@ export interface HeaderAmendment {
   readonly lazyRefcounts?: boolean;
   /** 1 to 64, a power of two (`refcount-width.ts`). */
   readonly refcountBits?: number;
+  /** Of an image with an external data file: what it says of that. */
+  readonly dataFile?: DataFileAmendment;
+}
+
+/** What is not given stays as it is. */
+export interface DataFileAmendment {
+  /** Stored, and not followed; '': none, so that whoever opens the image has to say which it is. */
+  readonly name?: string;
+  /** It need not stay valid as a raw image any more. There is no way back: its holes would have to be zeros. */
+  readonly raw?: false;
 }
 
 /**
@@ -47,7 +58,7 @@ export async function amendImage(
 /** @throws UNSUPPORTED_OPERATION for what the version that is asked for can not have; `feature` says what */
 function checkAmendment(
   header: Qcow2Header,
-  { version = header.version as 2 | 3, lazyRefcounts, refcountBits }: HeaderAmendment,
+  { version = header.version as 2 | 3, lazyRefcounts, refcountBits, dataFile }: HeaderAmendment,
 ): void {
   const order = refcountBits === undefined ? header.refcountOrder : Math.log2(refcountBits);
   if (!Number.isInteger(order) || order < 0 || order > 6) {
@@ -57,6 +68,13 @@ function checkAmendment(
       'a refcount has 1 to 64 bits, and a power of two of them',
       context,
     );
+  }
+  if (
+    dataFile !== undefined &&
+    (header.incompatibleFeatures & incompatibleFeatures.externalDataFile) === 0n
+  ) {
+    const context = { field: 'dataFile', clause: 'DAT-001' };
+    throw new StateError('INVALID_ARGUMENT', 'the image has no external data file', context);
   }
   if (version === 3) return;
   if (order !== 4) throw refusal('refcounts of other than 16 bits', 'refcountOrder', 'HDR-023');
@@ -88,7 +106,8 @@ function has({ extensions }: Qcow2Header, type: number): boolean {
  * stand in the first sector, and what is left out is left out before.
  */
 function amendmentSteps(amendment: HeaderAmendment): ((header: Qcow2Header) => void)[] {
-  if (amendment.version === undefined && amendment.lazyRefcounts === undefined) return [];
+  const { version, lazyRefcounts, dataFile } = amendment;
+  if (version === undefined && lazyRefcounts === undefined && dataFile === undefined) return [];
   const amend = (header: Qcow2Header): void => amendHeader(header, amendment);
   return amendment.version === 2 ? [dropNames, amend] : [amend];
 }
@@ -98,7 +117,8 @@ function dropNames(header: Qcow2Header): void {
   header.extensions = header.extensions.filter(({ type }) => type !== headerExtensionTypes.featureNameTable);
 }
 
-function amendHeader(header: Qcow2Header, { version, lazyRefcounts }: HeaderAmendment): void {
+function amendHeader(header: Qcow2Header, { version, lazyRefcounts, dataFile }: HeaderAmendment): void {
+  if (dataFile !== undefined) amendDataFile(header, dataFile);
   if (version === 2 && header.version === 3) {
     header.version = 2;
     header.headerLengthBytes = 72;
@@ -116,6 +136,13 @@ function amendHeader(header: Qcow2Header, { version, lazyRefcounts }: HeaderAmen
   if (lazyRefcounts === undefined || header.version === 2) return;
   const others = header.compatibleFeatures & ~compatibleFeatures.lazyRefcounts;
   header.compatibleFeatures = lazyRefcounts ? others | compatibleFeatures.lazyRefcounts : others;
+}
+
+function amendDataFile(header: Qcow2Header, { name, raw }: DataFileAmendment): void {
+  if (raw === false) header.autoclearFeatures &= ~autoclearFeatures.rawExternalData;
+  if (name === undefined) return;
+  const others = header.extensions.filter(({ type }) => type !== headerExtensionTypes.externalDataFile);
+  header.extensions = name === '' ? others : [encodeExternalDataFile(name), ...others];
 }
 
 /** An image, as far as zeros are to be found and replaced. */

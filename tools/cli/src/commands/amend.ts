@@ -1,14 +1,14 @@
 /** `amend`: who may open an encrypted image from now on, its version, its size, its refcounts; in qemu-img's options and words. */
 
 import { decodeBackingFormat, findHeaderExtension } from '@qcow2/codec';
-import { openImage, type Qcow2Image } from '@qcow2/driver';
+import { openImage, type Qcow2Image, readImageHeader } from '@qcow2/driver';
 import { autoclearFeatures, headerExtensionTypes, incompatibleFeatures, Qcow2Error } from '@qcow2/spec';
 import type { ParsedArguments } from '../arguments.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { optionsHelp, qcow2Options } from '../create-options.ts';
 import { CommandFailure, usageFailure } from '../failures.ts';
 import { imageNameOptions, type NamedImage, namedImage } from '../named-image.ts';
-import { explainingOpen, openChain } from '../open-image.ts';
+import { explainingOpen, type OpenedChain, openChain } from '../open-image.ts';
 import {
   elementsOf,
   joinLists,
@@ -152,6 +152,8 @@ async function changeImage(image: Qcow2Image, values: OptionValues, change: Chan
   const bits = change.refcountBits ?? 2 ** header.refcountOrder;
   if (after < 3 && bits !== 16) throw new CommandFailure('compat=0.10 requires refcount_bits=16');
   if (after === 2 && before === 3 && header.incompatibleFeatures !== 0n) {
+    if ((header.incompatibleFeatures & incompatibleFeatures.externalDataFile) !== 0n)
+      throw new CommandFailure('Cannot downgrade an image with a data file');
     const mask = header.incompatibleFeatures.toString(16);
     throw new CommandFailure(`Cannot downgrade an image with incompatible features 0x${mask} set`);
   }
@@ -159,6 +161,7 @@ async function changeImage(image: Qcow2Image, values: OptionValues, change: Chan
     if (before < after) await image.amend({ version: 3 });
     await changeWidth(image, bits);
   }
+  await changeDataFile(image, values);
   // The first sector says both at once.
   if (after === 3)
     await image.amend({ version: 3, ...(lazyRefcounts === undefined ? {} : { lazyRefcounts }) });
@@ -178,17 +181,20 @@ function checkSameBacking({ header }: Qcow2Image, values: OptionValues): void {
 
 function checkDataFile({ header }: Qcow2Image, values: OptionValues): void {
   const isExternal = (header.incompatibleFeatures & incompatibleFeatures.externalDataFile) !== 0n;
-  if (values.has('data_file')) {
-    throw new CommandFailure(
-      isExternal
-        ? `Parameter 'data_file' is ${notYet}`
-        : 'data-file can only be set for images that use an external data file',
-    );
-  }
+  if (values.has('data_file') && !isExternal)
+    throw new CommandFailure('data-file can only be set for images that use an external data file');
   const raw = values.get('data_file_raw')?.value;
   const isRaw = (header.autoclearFeatures & autoclearFeatures.rawExternalData) !== 0n;
   if (raw === true && !isRaw) throw new CommandFailure('data-file-raw cannot be set on existing images');
-  if (raw === false && isRaw) throw new CommandFailure(`Parameter 'data_file_raw' is ${notYet}`);
+}
+
+async function changeDataFile(image: Qcow2Image, values: OptionValues): Promise<void> {
+  const name = values.get('data_file')?.text;
+  const isRaw = (image.header.autoclearFeatures & autoclearFeatures.rawExternalData) !== 0n;
+  const endsRaw = isRaw && values.get('data_file_raw')?.value === false;
+  if (name === undefined && !endsRaw) return;
+  const dataFile = { ...(name === undefined ? {} : { name }), ...(endsRaw ? { raw: false as const } : {}) };
+  await image.amend({ dataFile });
 }
 
 function checkRefcountBits({ header }: Qcow2Image, { version, refcountBits }: Change): void {
@@ -229,10 +235,15 @@ interface Opened {
   readonly secret: Uint8Array | undefined;
 }
 
-/** @param alone no name that stands in the image is followed: for its keys, and its header */
+/** @param alone no name that stands in the image is followed, but that of its data file: for its keys, and its header */
 async function openNamed(named: NamedImage, alone: boolean): Promise<Opened> {
   const { fileName, node, secrets } = named;
-  const { top, opening } = await openChain(named, { readOnly: false, alone });
+  let chain = await openChain(named, { readOnly: false, alone });
+  if (alone && (await hasDataFile(chain.top))) {
+    await chain.close();
+    chain = await openChain(named, { readOnly: false });
+  }
+  const { top, opening } = chain;
   try {
     if (top.format === 'raw') {
       throw new CommandFailure("Format driver 'raw' does not support option amendment");
@@ -244,6 +255,18 @@ async function openNamed(named: NamedImage, alone: boolean): Promise<Opened> {
   } catch (error) {
     await top.close();
     throw named.explain(error);
+  }
+}
+
+/** What is damaged has none: to open it says what is wrong. */
+async function hasDataFile({ format, device }: OpenedChain['top']): Promise<boolean> {
+  if (format !== 'qcow2') return false;
+  try {
+    const { header } = await readImageHeader(device);
+    return (header.incompatibleFeatures & incompatibleFeatures.externalDataFile) !== 0n;
+  } catch (error) {
+    if (error instanceof Qcow2Error) return false;
+    throw error;
   }
 }
 

@@ -66,6 +66,18 @@ const stories: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['-o', 'compat=0.10'],
     ['-o', 'size=9M'],
   ],
+  'data.qcow2': [
+    ['-o', 'lazy_refcounts=on'],
+    ['-o', 'data_file_raw=on'],
+    ['-o', 'data_file=other.data'],
+    ['-o', 'data_file=guest.data,data_file_raw=off'],
+    ['-o', 'data_file_raw=off'],
+    ['-o', 'data_file_raw=on'],
+    ['-o', 'data_file=other.data,refcount_bits=8,lazy_refcounts=off'],
+    ['-o', 'compat=0.10'],
+    ['-o', 'refcount_bits=16'],
+    ['-o', 'compat=0.10,refcount_bits=16'],
+  ],
   'disk.raw': [['-o', 'size=9M', '-f', 'raw']],
 };
 
@@ -88,6 +100,9 @@ describeWith(['qemu-img', 'qemu-io'], 'amend beside qemu-img', () => {
       create('old', '-o', 'compat=0.10');
       create('wide', '-o', 'cluster_size=4k,refcount_bits=32');
       create('extended', '-o', 'extended_l2=on');
+      create('data', '-o', 'data_file=guest.data,data_file_raw=on');
+      must('qemu-io', ['-c', 'write -P 5 0 4M', 'data.qcow2'], { cwd });
+      copyFileSync(join(cwd, 'guest.data'), join(cwd, 'other.data'));
       create('shared', ...small);
       create('bitmap', ...small);
       must('qemu-img', ['bitmap', '--add', 'bitmap.qcow2', 'b'], { cwd });
@@ -112,12 +127,33 @@ describeWith(['qemu-img', 'qemu-io'], 'amend beside qemu-img', () => {
         return { size: info['virtual-size'], specific: info['format-specific'] };
       });
       expect(facts[0], words.join(' ')).toEqual(facts[1]);
-      must('qemu-img', ['compare', '-q', join(ours, name), join(theirs, name)]);
+      // QEMU looks for a data file where it is called.
+      if (name === 'data.qcow2') must('qemu-io', ['-c', 'read -P 5 0 4M', name], { cwd: ours });
+      else must('qemu-img', ['compare', '-q', join(ours, name), join(theirs, name)]);
       expect(run('qemu-img', ['check', '-q', name], { cwd: ours }), words.join(' ')).toEqual({
         status: 0,
         stdout: '',
         stderr: '',
       });
+    }
+  });
+
+  it('the name of a data file is taken as it is, and may be none', { timeout: hookLimitMs }, () => {
+    for (const name of ['gone.data', '']) {
+      const facts = [ours, theirs].map((cwd) => {
+        must('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', 'data_file=named.data', 'named.qcow2', '1M'], {
+          cwd,
+        });
+        const words = ['amend', '-o', `data_file=${name}`, 'named.qcow2'];
+        const { status, stderr } = cwd === ours ? qcow2(words, { cwd }) : run('qemu-img', words, { cwd });
+        const info = JSON.parse(must('qemu-img', ['info', '--output=json', 'named.qcow2'], { cwd }));
+        return { status, stderr, specific: info['format-specific'] };
+      });
+      expect(facts[0]).toEqual(facts[1]);
+      expect(facts[0]).toMatchObject({ status: 0, stderr: '' });
+      expect(facts[0]?.specific.data['data-file']).toBe(name === '' ? undefined : name);
+      // Nobody knows where its data is.
+      expect(qcow2(['amend', '-o', 'lazy_refcounts=on', 'named.qcow2'], { cwd: ours }).status).toBe(1);
     }
   });
 
