@@ -88,6 +88,8 @@ export interface Extent {
   readonly kind: ExtentKind;
   /** Data that an image holds in compressed form. */
   readonly compressed?: true;
+  /** A server's metadata context marks it, as a bitmap does what is dirty; says nothing of how it reads. */
+  readonly marked?: true;
 }
 
 export interface DeviceCapabilities {

@@ -39,11 +39,13 @@ export function checkSize(sizeBytes: number): void {
 export function pushExtent(extents: Extent[], next: Extent): void {
   if (next.lengthBytes === 0) return;
   const last = extents.at(-1);
-  if (last === undefined || last.kind !== next.kind || last.compressed !== next.compressed) {
-    extents.push(next);
-  } else {
-    extents[extents.length - 1] = { ...last, lengthBytes: last.lengthBytes + next.lengthBytes };
-  }
+  const isSame =
+    last !== undefined &&
+    last.kind === next.kind &&
+    last.compressed === next.compressed &&
+    last.marked === next.marked;
+  if (isSame) extents[extents.length - 1] = { ...last, lengthBytes: last.lengthBytes + next.lengthBytes };
+  else extents.push(next);
 }
 
 /**

@@ -38,7 +38,7 @@ export interface NegotiatedExport {
   /** Of the transmission phase. */
   readonly flags: number;
   readonly structured: boolean;
-  /** Number of base:allocation; undefined where the server does not serve it. */
+  /** Number of base:allocation, or of the metadata context that was wanted in its place; undefined where the server does not serve it. */
   readonly allocationId: number | undefined;
   /** Undefined where the server says nothing of them. */
   readonly blockSizes: BlockSizes | undefined;
@@ -72,10 +72,15 @@ interface Greeting {
 }
 
 /**
+ * @param context whose number is `allocationId`, where the server has it
  * @throws NOT_FOUND: there is no such export (`context.value`: what the server says); ACCESS_DENIED: the server wants TLS, or its
  *   policy forbids it; CONNECT_FAILED; FormatError where the server breaks the protocol
  */
-export async function negotiateExport(stream: HandshakeStream, name: string): Promise<NegotiatedExport> {
+export async function negotiateExport(
+  stream: HandshakeStream,
+  name: string,
+  context: string = allocationContext.name,
+): Promise<NegotiatedExport> {
   const greeting = await greet(stream);
   if (greeting === 'old style') return await oldStyleExport(stream, name);
   if (!greeting.isFixed) {
@@ -84,7 +89,7 @@ export async function negotiateExport(stream: HandshakeStream, name: string): Pr
   }
   await startTls(stream);
   const structured = (await ask(stream, option.STRUCTURED_REPLY)).last.type === optionReply.ACK;
-  const allocationId = structured ? await allocationOf(stream, name) : undefined;
+  const allocationId = structured ? await numberOfContext(stream, name, context) : undefined;
   const { replies, last } = await ask(stream, option.GO, infoData(name, [infoType.BLOCK_SIZE]));
   if (last.type === optionReply.ERR_UNSUP) return await namedExport(stream, name, greeting, structured);
   if (last.type !== optionReply.ACK) throw refusal(last, name);
@@ -171,16 +176,16 @@ function refuseWithoutTls(stream: HandshakeStream): void {
   throw new StorageError('ACCESS_DENIED', 'the server does not offer TLS');
 }
 
-async function allocationOf(stream: HandshakeStream, name: string): Promise<number | undefined> {
-  const { replies, last } = await ask(
-    stream,
-    option.SET_META_CONTEXT,
-    contextData(name, [allocationContext.name]),
-  );
+async function numberOfContext(
+  stream: HandshakeStream,
+  name: string,
+  context: string,
+): Promise<number | undefined> {
+  const { replies, last } = await ask(stream, option.SET_META_CONTEXT, contextData(name, [context]));
   if (last.type !== optionReply.ACK) return undefined;
   for (const { type, data } of replies) {
     if (type !== optionReply.META_CONTEXT || data.length < 4) continue;
-    if (textOf(data.subarray(4)) === allocationContext.name) return viewOf(data).getUint32(0);
+    if (textOf(data.subarray(4)) === context) return viewOf(data).getUint32(0);
   }
   return undefined;
 }

@@ -3,10 +3,16 @@ import { connect as connectSocket, isIP } from 'node:net';
 import type { ConnectionOptions } from 'node:tls';
 import { FormatError, StateError, StorageError } from '@qcow2/spec';
 import { aborted, ClientConnection } from './client-connection.ts';
-import { type ListedExport, negotiateExport, negotiateList } from './client-handshake.ts';
+import {
+  type ListedExport,
+  type NegotiatedExport,
+  negotiateExport,
+  negotiateList,
+} from './client-handshake.ts';
 import { ClientStream } from './client-stream.ts';
+import { LastingConnection, untilConnected } from './lasting-connection.ts';
 import { NbdDevice } from './nbd-device.ts';
-import { limits } from './protocol.ts';
+import { allocationContext, limits } from './protocol.ts';
 import { type NamedExport, nbdUri, parseNbdUri } from './uri.ts';
 
 export interface NbdConnectOptions {
@@ -14,6 +20,15 @@ export interface NbdConnectOptions {
   readonly readOnly?: boolean;
   /** From the first packet to the end of the handshake; 30 s if not given. */
   readonly connectTimeoutMs?: number;
+  /** Try again for so long where it fails; 0, which is once, if not given. */
+  readonly openTimeoutMs?: number;
+  /**
+   * A connection that is lost is made again. Requests wait for that no longer than this, are sent again where they have no answer, and fail
+   * after it, until the server is there. 0 if not given: it is not made again. What was answered and not flushed is the server's to keep.
+   */
+  readonly reconnectDelayMs?: number;
+  /** `extents` marks what this metadata context sets bit 0 for, in place of telling by base:allocation what is data. */
+  readonly statusContext?: string;
   /** The server is given up when not a byte came for so long while it is asked something; never if not given. */
   readonly answerTimeoutMs?: number;
   /** How long `close` waits for the server; 5 s if not given. */
@@ -35,10 +50,37 @@ export type NbdTarget = string | (Pick<NamedExport, 'address'> & Partial<NamedEx
 export async function connectNbd(target: NbdTarget, options: NbdConnectOptions = {}): Promise<NbdDevice> {
   const named = namedExport(target);
   const { exportName, address } = named;
-  const { answerTimeoutMs, graceMs = 5000, readOnly = false, signal } = options;
+  const { readOnly = false, signal, statusContext = allocationContext.name } = options;
+  const { openTimeoutMs = 0, reconnectDelayMs = 0 } = options;
+  if (statusContext.length === 0 || Buffer.byteLength(statusContext) > limits.stringBytes) {
+    throw new StateError('INVALID_ARGUMENT', 'no name of a metadata context', { field: 'statusContext' });
+  }
+  const connect = () => established(named, options, statusContext);
+  const { connection, negotiated } = await untilConnected(connect, openTimeoutMs, signal);
+  const again = async (): Promise<ClientConnection> => {
+    const next = await connect();
+    if (isSameExport(negotiated, next.negotiated)) return next.connection;
+    await next.connection.close();
+    throw new StateError('INVALID_ARGUMENT', 'the server came back with another export');
+  };
+  const path = reconnectDelayMs > 0 ? new LastingConnection(connection, again, reconnectDelayMs) : connection;
+  const marks = statusContext !== allocationContext.name;
+  return new NbdDevice(path, negotiated, { name: nbdUri(address, exportName), readOnly, marks });
+}
+
+async function established(
+  named: NamedExport,
+  options: NbdConnectOptions,
+  statusContext: string,
+): Promise<{ readonly connection: ClientConnection; readonly negotiated: NegotiatedExport }> {
+  const { answerTimeoutMs, graceMs = 5000, signal } = options;
   return await shakeHands(named, options, async (stream) => {
-    const negotiated = await negotiateExport(stream, exportName);
+    const negotiated = await negotiateExport(stream, named.exportName, statusContext);
     const { structured, allocationId } = negotiated;
+    if (statusContext !== allocationContext.name && allocationId === undefined) {
+      const message = `the server does not offer the metadata context '${statusContext}'`;
+      throw new StateError('INVALID_ARGUMENT', message, { field: 'statusContext' });
+    }
     const settings = { structured, allocationId, answerTimeoutMs, graceMs };
     const connection = new ClientConnection(stream.release(), settings);
     if (signal !== undefined) {
@@ -46,14 +88,24 @@ export async function connectNbd(target: NbdTarget, options: NbdConnectOptions =
       signal.addEventListener('abort', give, { once: true });
       connection.closed.then(() => signal.removeEventListener('abort', give));
     }
-    return new NbdDevice(connection, negotiated, nbdUri(address, exportName), readOnly);
+    return { connection, negotiated };
   });
+}
+
+/** What the device made of it the first time still holds. */
+function isSameExport(one: NegotiatedExport, other: NegotiatedExport): boolean {
+  const facts = ({ sizeBytes, flags, blockSizes, allocationId }: NegotiatedExport): string =>
+    JSON.stringify([
+      ...[sizeBytes, flags, allocationId !== undefined],
+      ...[blockSizes?.minimum, blockSizes?.preferred, blockSizes?.maximum],
+    ]);
+  return facts(one) === facts(other);
 }
 
 /** What a server offers, in its order. @throws as `connectNbd`; the export's name does not matter */
 export async function listNbdExports(
   target: NbdTarget,
-  options: Omit<NbdConnectOptions, 'readOnly' | 'answerTimeoutMs'> & {
+  options: Pick<NbdConnectOptions, 'connectTimeoutMs' | 'signal' | 'tls' | 'graceMs'> & {
     /** Ask for size, flags, block sizes and metadata contexts of each as well. */
     readonly details?: boolean;
   } = {},

@@ -17,8 +17,9 @@ import {
   type WriteZeroesOptions,
 } from '@qcow2/block-device';
 import { StateError, StorageError, UnsupportedFeatureError } from '@qcow2/spec';
-import type { ClientConnection, ClientRequest } from './client-connection.ts';
+import type { ClientRequest } from './client-connection.ts';
 import type { NegotiatedExport } from './client-handshake.ts';
+import type { RequestPath } from './lasting-connection.ts';
 import { allocationState, clientLimits, command, commandFlag, limits, transmissionFlag } from './protocol.ts';
 import type { AwaitedReply } from './reply-parser.ts';
 import { SharedLock } from './shared-lock.ts';
@@ -47,7 +48,8 @@ export class NbdDevice implements BlockDevice {
   readonly sizeBytes: number;
   /** The server, as messages name it. */
   readonly name: string;
-  readonly #connection: ClientConnection;
+  readonly #connection: RequestPath;
+  readonly #marks: boolean;
   readonly #flags: number;
   readonly #minimumBytes: number;
   readonly #maximumBytes: number;
@@ -55,11 +57,16 @@ export class NbdDevice implements BlockDevice {
   #isClosed = false;
 
   /** Made by `connectNbd`. */
-  constructor(connection: ClientConnection, negotiated: NegotiatedExport, name: string, readOnly: boolean) {
+  constructor(
+    connection: RequestPath,
+    negotiated: NegotiatedExport,
+    { name, readOnly, marks }: { readonly name: string; readonly readOnly: boolean; readonly marks: boolean },
+  ) {
     const { blockSizes, flags, sizeBytes, allocationId } = negotiated;
     const { minimum, preferred, maximum } = blockSizes ?? noBlockSizes;
     this.name = name;
     this.#connection = connection;
+    this.#marks = marks;
     this.#flags = flags;
     this.#minimumBytes = minimum;
     this.#maximumBytes = alignDown(Math.min(maximum, limits.payloadBytes), minimum);
@@ -232,7 +239,7 @@ export class NbdDevice implements BlockDevice {
       at += run.lengthBytes;
       const stop = Math.min(at, end);
       if (stop > start)
-        pushExtent(extents, { offset: start, lengthBytes: stop - start, kind: kindOf(run.status) });
+        pushExtent(extents, { offset: start, lengthBytes: stop - start, ...this.#told(run.status) });
       if (at >= end) break;
     }
     // An answer that ends before what was asked about begins.
@@ -241,6 +248,12 @@ export class NbdDevice implements BlockDevice {
       extents.push({ offset, lengthBytes: blockBytes, kind: 'data' });
     }
     return extents;
+  }
+
+  /** Another context than base:allocation says nothing of how bytes read. */
+  #told(status: number): Pick<Extent, 'kind' | 'marked'> {
+    if (!this.#marks) return { kind: kindOf(status) };
+    return (status & 1) === 0 ? { kind: 'data' } : { kind: 'data', marked: true };
   }
 
   /** @throws `code`, or NO_SPACE, with what the server says */

@@ -21,6 +21,8 @@ export interface BlockStatus {
   readonly hostOffset: number | undefined;
   /** That file, where it is neither the layer's own nor its data file. */
   readonly path?: string;
+  /** Where the layer is on a server: a metadata context of that marks it. */
+  readonly marked?: true;
 }
 
 type PlacedExtent = ImageExtent | ForeignExtent;
@@ -91,6 +93,7 @@ function ownStatus({ format }: OpenedLayer, extent: PlacedExtent, depth: number)
     present: isRaw || kind !== 'hole',
     depth,
     hostOffset: isRaw ? offset : extent.hostOffset,
+    ...('marked' in extent && extent.marked === true ? { marked: true } : {}),
     ...('path' in extent && extent.path !== undefined ? { path: extent.path } : {}),
   };
 }

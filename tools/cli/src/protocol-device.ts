@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import type { ConnectionOptions } from 'node:tls';
 import type { BlockDevice } from '@qcow2/block-device';
-import { StorageError } from '@qcow2/spec';
+import { StateError, StorageError } from '@qcow2/spec';
 import { BlkdebugDevice } from './blkdebug-device.ts';
 import { rulesOfConfig } from './blkdebug-rules.ts';
 import { CommandFailure, describeError } from './failures.ts';
@@ -69,8 +69,17 @@ async function connect(node: NbdNode, readOnly: boolean, secrets: Secrets): Prom
   const { connectNbd } = await import('@qcow2/nbd');
   let device: BlockDevice;
   try {
-    device = await connectNbd(node, { readOnly, ...(tls === undefined ? {} : { tls }) });
+    const { openTimeoutMs = 0, reconnectDelayMs = 0, statusContext } = node;
+    device = await connectNbd(node, {
+      ...{ readOnly, openTimeoutMs, reconnectDelayMs },
+      ...(statusContext === undefined ? {} : { statusContext }),
+      ...(tls === undefined ? {} : { tls }),
+    });
   } catch (error) {
+    if (error instanceof StateError && error.context.field === 'statusContext') {
+      const reason = `the server does not offer the metadata context '${node.statusContext}'`;
+      throw new CommandFailure(`Could not open image: Invalid argument: ${reason}`, { cause: error });
+    }
     if (!(error instanceof StorageError)) throw error;
     throw new CommandFailure(connectReason(node, error), { cause: error });
   }

@@ -15,6 +15,10 @@ export interface NbdNode extends NamedExport {
   /** Id of the credentials that it is encrypted with, and who the certificate has to be for. */
   readonly tlsCredentials?: string | undefined;
   readonly tlsHostname?: string | undefined;
+  /** What is asked about ranges in place of what is data. */
+  readonly statusContext?: string | undefined;
+  readonly openTimeoutMs?: number;
+  readonly reconnectDelayMs?: number;
   /** As messages name the server: `localhost:10809`, or the path of its socket. */
   readonly server: string;
 }
@@ -143,20 +147,35 @@ const nbdOptions: readonly ListedOption[] = [
     'server.host',
     'server.port',
     'server.path',
+    'x-dirty-bitmap',
   ].map((name): ListedOption => ({ name, type: 'string', help: '' })),
-  ...['x-dirty-bitmap', 'reconnect-delay', 'open-timeout', 'server.str'].map(
-    (name): ListedOption => ({ name, type: 'string', help: '', refused: 'not supported yet' }),
-  ),
+  ...['reconnect-delay', 'open-timeout'].map((name): ListedOption => ({ name, type: 'number', help: '' })),
+  { name: 'server.str', type: 'string', help: '', refused: 'not supported yet' },
 ];
 
 function nbdOfOptions(elements: readonly OptionElement[]): NbdNode {
   refuseUnknown('nbd', nbdOptions, elements);
   const said = (name: string): string | undefined => elements.findLast((one) => one.name === name)?.text;
+  const values = withoutSubject(() => parseElements(nbdOptions, elements, ''));
+  // Seconds, of which QEMU keeps 32 bits.
+  const milliseconds = (name: string): number =>
+    1000 * Number(BigInt.asUintN(32, BigInt(values.get(name)?.value ?? 0)));
   return {
     ...serverOfOptions(elements),
+    statusContext: contextOfOptions(said('x-dirty-bitmap')),
+    openTimeoutMs: milliseconds('open-timeout'),
+    reconnectDelayMs: milliseconds('reconnect-delay'),
     tlsCredentials: said('tls-creds'),
     tlsHostname: said('tls-hostname'),
   };
+}
+
+/** The longest text of the protocol. */
+const longestContextBytes = 4096;
+
+function contextOfOptions(text: string | undefined): string | undefined {
+  if (text === undefined || Buffer.byteLength(text) <= longestContextBytes) return text;
+  throw new CommandFailure('x-dirty-bitmap query too long to send to server');
 }
 
 function serverOfOptions(elements: readonly OptionElement[]): NbdNode {

@@ -94,7 +94,8 @@ async function drawFile(name: string, args: ParsedArguments, context: CommandCon
 /** Neighbours that say the same are one line. */
 async function* merged(statuses: AsyncIterable<BlockStatus>): AsyncGenerator<BlockStatus, void, undefined> {
   let last: BlockStatus | undefined;
-  for await (const next of statuses) {
+  for await (const status of statuses) {
+    const next = asShown(status);
     if (last !== undefined && goesOn(last, next)) {
       last = { ...last, lengthBytes: last.lengthBytes + next.lengthBytes };
     } else {
@@ -103,6 +104,12 @@ async function* merged(statuses: AsyncIterable<BlockStatus>): AsyncGenerator<Blo
     }
   }
   if (last !== undefined) yield last;
+}
+
+/** QEMU shows what a context marks as what is not there, so that scripts find what a bitmap says is dirty. */
+function asShown(status: BlockStatus): BlockStatus {
+  if (status.marked !== true) return status;
+  return { ...status, data: false, present: false, hostOffset: undefined };
 }
 
 function goesOn(last: BlockStatus, next: BlockStatus): boolean {
