@@ -8,8 +8,8 @@
  * at rest, the header is replaced in steps (`header-update.ts`): a crash leaves the old version or the new one. Everything that the other version could not read is
  * refused before anything is written.
  */
-import type { Extent } from '@qcow2/block-device';
-import { encodeExternalDataFile, type Qcow2Header } from '@qcow2/codec';
+import type { BlockDevice, Extent } from '@qcow2/block-device';
+import { encodeExternalDataFile, type Qcow2Header, type Snapshot } from '@qcow2/codec';
 import {
   autoclearFeatures,
   compatibleFeatures,
@@ -49,6 +49,7 @@ export async function amendImage(
 ): Promise<void> {
   checkAmendment(image.header, amendment);
   const { version, refcountBits = 2 ** image.header.refcountOrder } = amendment;
+  if (version === 2 && image.header.version > 2) await checkSnapshots(image);
   if (version === 2) await changeWidth(refcountBits);
   if (version === 2 && image.header.version > 2) await expandZeros(image);
   for (const step of amendmentSteps(amendment)) await rewriteHeader(step);
@@ -88,8 +89,34 @@ function checkAmendment(
   if ((header.autoclearFeatures & autoclearFeatures.bitmaps) !== 0n) {
     throw refusal('bitmaps (remove them first)', 'autoclearFeatures', 'HDR-023');
   }
-  // Their zero clusters could not be told from data.
-  if (header.snapshotCount > 0) throw refusal('snapshots', 'snapshotCount', 'HDR-023');
+}
+
+/**
+ * What a snapshot has may be shared with others, and is not changed: where it has zero clusters, version 2 could not read it.
+ * @throws UNSUPPORTED_OPERATION
+ */
+async function checkSnapshots(image: ZeroHolder): Promise<void> {
+  for (const { id, diskSizeBytes = image.sizeBytes, vmStateLengthBytes } of image.snapshots) {
+    if (diskSizeBytes !== image.sizeBytes)
+      throw refusal('snapshots of another size', 'snapshotCount', 'HDR-023');
+    // It stands behind the disk's end, where nobody looks for zeros.
+    if (vmStateLengthBytes > 0)
+      throw refusal('snapshots with the state of a machine', 'snapshotCount', 'HDR-023');
+    const disk = await image.openSnapshot({ id });
+    try {
+      for (let at = 0; at < disk.sizeBytes; ) {
+        for (const { kind, offset, lengthBytes } of await disk.extents(
+          at,
+          Math.min(askedBytes, disk.sizeBytes - at),
+        )) {
+          at = offset + lengthBytes;
+          if (kind === 'zero') throw refusal('snapshots with zero clusters', 'snapshotCount', 'HDR-023');
+        }
+      }
+    } finally {
+      await disk.close();
+    }
+  }
 }
 
 function refusal(feature: string, field: string, clause: string): UnsupportedFeatureError {
@@ -150,6 +177,8 @@ interface ZeroHolder {
   readonly sizeBytes: number;
   readonly clusterBytes: number;
   readonly header: Qcow2Header;
+  readonly snapshots: readonly Snapshot[];
+  openSnapshot(choice: { readonly id: string }): Promise<BlockDevice>;
   extents(offset: number, lengthBytes: number): readonly Extent[] | Promise<readonly Extent[]>;
   showBacking(offset: number, lengthBytes: number): void | Promise<void>;
   write(offset: number, bytes: Uint8Array): void | Promise<void>;

@@ -48,3 +48,38 @@ it('[DAT-001] an image without one gets none', async () => {
   await image.close();
   expect(Buffer.compare(device.snapshot(), before)).toBe(0);
 });
+
+it('[HDR-023] goes down to version 2 with snapshots, where these have nothing that version 2 has not', async () => {
+  for (const zeros of [false, true]) {
+    const device = new Kept();
+    await createImage(device, { sizeBytes: 1024 * 1024, refcountBits: 8 });
+    const image = await openImage(device);
+    await image.write(0, new Uint8Array(300_000).fill(1));
+    if (zeros) await image.writeZeroes(65_536, 65_536);
+    await image.createSnapshot({ name: 'a' });
+    await image.writeZeroes(131_072, 65_536);
+    const amended = image.amend({ version: 2, refcountBits: 16 });
+    if (zeros) {
+      await expect(amended).rejects.toMatchObject({ code: 'UNSUPPORTED_OPERATION' });
+      expect(image.info().refcountBits).toBe(8);
+      await image.close();
+      continue;
+    }
+    await amended;
+    await image.close();
+    expect((await checkImage(device)).findings).toEqual([]);
+    const again = await openImage(device, { readOnly: true });
+    expect(again.header.version).toBe(2);
+    const snapshot = await again.openSnapshot('a');
+    for (const [disk, there] of [
+      [again, 0],
+      [snapshot, 1],
+    ] as const) {
+      const bytes = new Uint8Array(300_000);
+      await disk.read(0, bytes);
+      expect([bytes[0], bytes[131_072], bytes[299_999]]).toEqual([1, there, 1]);
+    }
+    await snapshot.close();
+    await again.close();
+  }
+});

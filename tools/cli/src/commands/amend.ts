@@ -157,16 +157,26 @@ async function changeImage(image: Qcow2Image, values: OptionValues, change: Chan
     const mask = header.incompatibleFeatures.toString(16);
     throw new CommandFailure(`Cannot downgrade an image with incompatible features 0x${mask} set`);
   }
-  if (bits !== 2 ** header.refcountOrder) {
+  const isDowngrade = after === 2 && before === 3;
+  if (isDowngrade) checkSnapshots(image, size ?? BigInt(header.sizeBytes));
+  if (bits !== 2 ** header.refcountOrder && !isDowngrade) {
     if (before < after) await image.amend({ version: 3 });
-    await changeWidth(image, bits);
+    await changeWidth(image, { refcountBits: bits });
   }
   await changeDataFile(image, values);
   // The first sector says both at once.
   if (after === 3)
     await image.amend({ version: 3, ...(lazyRefcounts === undefined ? {} : { lazyRefcounts }) });
   if (size !== undefined) await resizeTo(image, size);
-  if (after === 2 && before === 3) await image.amend({ version: 2 });
+  if (isDowngrade) await changeWidth(image, { version: 2, refcountBits: bits });
+}
+
+function checkSnapshots({ snapshots }: Qcow2Image, size: bigint): void {
+  const isSame = snapshots.every(
+    ({ diskSizeBytes, vmStateLengthBytes }) =>
+      (diskSizeBytes === undefined || BigInt(diskSizeBytes) === size) && vmStateLengthBytes < 2 ** 32,
+  );
+  if (!isSame) throw new CommandFailure('Internal snapshots prevent downgrade of image');
 }
 
 function checkSameBacking({ header }: Qcow2Image, values: OptionValues): void {
@@ -209,16 +219,22 @@ function checkRefcountBits({ header }: Qcow2Image, { version, refcountBits }: Ch
   }
 }
 
-async function changeWidth(image: Qcow2Image, refcountBits: number): Promise<void> {
+async function changeWidth(
+  image: Qcow2Image,
+  amendment: { readonly version?: 2; readonly refcountBits: number },
+): Promise<void> {
   try {
-    await image.amend({ refcountBits });
+    await image.amend(amendment);
   } catch (error) {
     if (!(error instanceof Qcow2Error) || error.context.field !== 'refcount') throw error;
     const { hostOffset = 0, value } = error.context;
     const place = `Cluster at offset 0x${hostOffset.toString(16)} has a refcount of ${value}`;
-    throw new CommandFailure(`Cannot decrease refcount entry width to ${refcountBits} bits: ${place}`, {
-      cause: error,
-    });
+    throw new CommandFailure(
+      `Cannot decrease refcount entry width to ${amendment.refcountBits} bits: ${place}`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 

@@ -61,6 +61,13 @@ const stories: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['-o', 'refcount_bits=1'],
     ['-o', 'refcount_bits=64'],
   ],
+  'frozen.qcow2': [
+    ['-o', 'refcount_bits=8'],
+    ['-o', 'compat=0.10,refcount_bits=16'],
+    ['-o', 'compat=1.1'],
+    ['-o', 'size=5M'],
+    ['-o', 'compat=0.10'],
+  ],
   'bitmap.qcow2': [['-o', 'refcount_bits=8']],
   'extended.qcow2': [
     ['-o', 'compat=0.10'],
@@ -113,6 +120,10 @@ describeWith(['qemu-img', 'qemu-io'], 'amend beside qemu-img', () => {
           { cwd },
         );
       must('qemu-img', ['snapshot', '-c', 's', 'shared.qcow2'], { cwd });
+      create('frozen', ...small);
+      must('qemu-io', ['-c', 'write -P 3 0 256k', 'frozen.qcow2'], { cwd });
+      must('qemu-img', ['snapshot', '-c', 's', 'frozen.qcow2'], { cwd });
+      must('qemu-io', ['-c', 'write -z 64k 64k', '-c', 'write -P 4 1M 8k', 'frozen.qcow2'], { cwd });
     }
   }, hookLimitMs);
 
@@ -166,12 +177,13 @@ describeWith(['qemu-img', 'qemu-io'], 'amend beside qemu-img', () => {
     );
     copyFileSync(join(cwd, 'extended.qcow2'), join(cwd, 'snapshot.qcow2'));
     must('qemu-img', ['create', '-q', '-f', 'qcow2', 'snapshot.qcow2', '1M'], { cwd });
+    must('qemu-io', ['-c', 'write -z 0 64k', 'snapshot.qcow2'], { cwd });
     must('qemu-img', ['snapshot', '-c', 's', 'snapshot.qcow2'], { cwd });
     must('qemu-img', ['create', '-q', '-f', 'qcow2', 'marked.qcow2', '1M'], { cwd });
     must('qemu-img', ['bitmap', '--add', 'marked.qcow2', 'b'], { cwd });
     for (const [name, list, message] of [
       ['journal', 'compat=0.10', 'a version 2 image has no journal (disable it first)'],
-      ['snapshot', 'compat=0.10', 'a version 2 image has no snapshots'],
+      ['snapshot', 'compat=0.10', 'a version 2 image has no snapshots with zero clusters'],
       ['marked', 'compat=0.10', 'a version 2 image has no bitmaps (remove them first)'],
     ] as const) {
       const { status, stderr } = qcow2(['amend', '-o', list, `${name}.qcow2`], { cwd });
