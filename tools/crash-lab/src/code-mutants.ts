@@ -19,6 +19,7 @@ import { encryptionMutants } from './mutants-encryption.ts';
 import { engineMutants, recordMutants } from './mutants-engine.ts';
 import { growthMutants } from './mutants-growth.ts';
 import { lazyMutants, orderedMutants } from './mutants-others.ts';
+import { placeMutants } from './mutants-places.ts';
 import { repairMutants } from './mutants-repair.ts';
 import { snapshotMutants } from './mutants-snapshots.ts';
 import { subclusterMutants } from './mutants-subclusters.ts';
@@ -52,6 +53,7 @@ export const codeMutants: readonly CodeMutant[] = [
   ...driverMutants,
   ...copyMutants,
   ...growthMutants,
+  ...placeMutants,
   ...compressedMutants,
   ...subclusterMutants,
   ...discardMutants,

@@ -6,7 +6,7 @@
  * that spaces of crash states are small enough to be gone through: clusters of 1 KiB (two sectors: a sub-cluster
  * write is one sector), journal blocks of 512 bytes, a ring of 56 KiB.
  */
-import type { CreateOptions, OpenOptions, RepairMode } from '@qcow2/driver';
+import type { CreateOptions, OpenOptions, RepairMode, ResizeOptions } from '@qcow2/driver';
 import { sectorBytes } from './sector.ts';
 import type { Sharing } from './shared-clusters.ts';
 
@@ -96,6 +96,10 @@ export interface DriverConfiguration {
   readonly repair?: RepairMode;
   /** Freed clusters are discarded in the file. */
   readonly discard?: OpenOptions['discard'];
+  /** Writes of whole clusters come as copies that the device below makes by itself (`copying-disk.ts`). */
+  readonly copies?: boolean;
+  /** What the disk grows by gets its places at once. */
+  readonly preallocation?: ResizeOptions['preallocation'];
 }
 
 type Shape = Omit<DriverConfiguration, 'name' | 'mode'>;
@@ -145,6 +149,11 @@ const shapes: Readonly<Record<string, Shape>> = {
   },
   // What is freed reads as zeros at once.
   '+unmap+filled': { ...small, filled: true, letters: 'swzdfgck', discard: 'unmap' },
+  // Whole clusters are copied by the device below: into new places first, since what is filled is a snapshot's too.
+  '+copies': { ...small, filled: true, sharing: 'snapshot', letters: 'swodfck', copies: true },
+  // A disk that grows has its places at once; free ones hold old bytes.
+  '+places': { ...small, filled: true, letters: 'sdfgtck', preallocation: 'metadata' },
+  '+places+long': { ...small, backingBytes: 21 * 1024, letters: 'sdfgtck', preallocation: 'data' },
 };
 
 /** Damaged, and repaired: every two kinds of damage meet. */
@@ -267,6 +276,16 @@ const tuned: readonly DriverConfiguration[] = [
   },
   { ...small, ...backing, name: 'journal+settle+backing', mode: 'journal', tuning: settle },
   // What is freed reads as zeros at once: an L1 table that moved, the source of a copy.
+  // Copies into clusters that the log is to fill.
+  {
+    ...small,
+    ...backing,
+    name: 'journal+direct+backing+copies',
+    mode: 'journal',
+    letters: 'swofck',
+    tuning: direct,
+    copies: true,
+  },
   { ...shapes['+l1']!, name: 'journal+unmap+l1', mode: 'journal', discard: 'unmap' },
   {
     ...small,

@@ -16,6 +16,7 @@ import {
 import { InvariantError, incompatibleFeatures } from '@qcow2/spec';
 import { backingNamed, backingTurns, firstBacking, openBackingOf } from './backing-turns.ts';
 import { bitmapsBehindEnd } from './bitmap-bits.ts';
+import { CopyingDisk } from './copying-disk.ts';
 import { damaged, dangersOf, readable } from './damaged-image.ts';
 import { type DriverConfiguration, driverModes, journalBytes } from './driver-configurations.ts';
 import { liveLogOf } from './live-log.ts';
@@ -164,10 +165,12 @@ export class DriverSystem implements SystemUnderTest {
       ...(this.configuration.hasTurns === true ? await namedBacking(files.image) : {}),
     };
     if (repair !== undefined && !options.readOnly) await repairWhole(files.image, { ...openOptions, repair });
-    const image = await openImage(files.image, openOptions);
+    const { copies = false, preallocation = 'off' } = this.configuration;
+    const image = await openImage(copies ? new CopyingDisk(files.image) : files.image, openOptions);
     return {
       guest: image,
-      grow: (sizeBytes) => image.grow(sizeBytes),
+      grow: (sizeBytes) => image.resize(sizeBytes, { preallocation }),
+      ...(copies ? { copy: (offset: number, bytes: Uint8Array) => copyInto(image, offset, bytes) } : {}),
       compress: (offset, bytes) => image.writeCompressed(offset, bytes),
       rest: () => image.quiesce(),
       resizeJournal: () => {
@@ -341,6 +344,12 @@ export class DriverSystem implements SystemUnderTest {
     });
     return [part(0, 3 * clusterBytes), part(5 * clusterBytes, clusterBytes / 2)];
   }
+}
+
+/** Of bytes that stand on another device. @returns bytes copied, from the first on */
+function copyInto(image: Qcow2Image, offset: number, bytes: Uint8Array): Promise<number> {
+  const device = MemoryDevice.fromBytes(bytes.slice());
+  return image.copyFrom({ device, offset: 0, lengthBytes: bytes.length }, offset);
 }
 
 /** @throws INVARIANT where something is left */

@@ -284,7 +284,7 @@ class Run {
     if (operation.kind === 'grow') return this.#grow(system, operation.clusters);
     if (operation.kind === 'tail') {
       const { lengthBytes } = operation;
-      return this.#write(guest, guest.sizeBytes - lengthBytes, lengthBytes, index, false);
+      return this.#write(system, guest.sizeBytes - lengthBytes, lengthBytes, index, false);
     }
     if (operation.kind === 'flush') return this.#makeDurable(() => guest.flush());
     if (operation.kind === 'rest') return this.#comeToRest(() => system.rest());
@@ -310,7 +310,7 @@ class Run {
       return;
     }
     if (kind === 'compress') return this.#compress(system, offset, lengthBytes, index);
-    if (kind === 'write') return this.#write(guest, offset, lengthBytes, index, operation.fua);
+    if (kind === 'write') return this.#write(system, offset, lengthBytes, index, operation.fua);
     const token = this.#oracle.beginWrite(offset, lengthBytes, undefined);
     this.#note(false);
     await guest.writeZeroes(offset, lengthBytes, { mayUnmap: operation.unmap });
@@ -318,7 +318,7 @@ class Run {
   }
 
   async #write(
-    guest: BlockDevice,
+    { guest, copy }: OpenSystem,
     offset: number,
     lengthBytes: number,
     index: number,
@@ -327,7 +327,9 @@ class Run {
     const bytes = contentOf(this.#firstStamp + index, offset, lengthBytes);
     const token = this.#oracle.beginWrite(offset, lengthBytes, bytes);
     this.#note(false);
-    await guest.write(offset, bytes, { fua });
+    // A copy says nothing of durability, and may end early.
+    const copied = fua ? 0 : ((await copy?.(offset, bytes)) ?? 0);
+    if (copied < lengthBytes) await guest.write(offset + copied, bytes.subarray(copied), { fua });
     this.#oracle.endWrite(token, fua);
     if (fua) this.#note(true);
   }

@@ -30,6 +30,8 @@ export interface OpenSystem {
   changeWidth?(): void | Promise<void>;
   /** Write whole clusters in compressed form. Absent where the system's letters have none. */
   compress?(offset: number, bytes: Uint8Array): void | Promise<void>;
+  /** Have the device below copy whole clusters of others; tells how much came, from the first byte on. Absent where writes carry their bytes. */
+  copy?(offset: number, bytes: Uint8Array): number | Promise<number>;
   /** Make it smaller; durable when it is done. Absent where the letters have none of it, as `snapshots`. */
   shrink?(sizeBytes: number): Promise<void>;
   readonly snapshots?: OpenSnapshots;

@@ -37,6 +37,9 @@ const shapes = [
   '+compressed',
   '+snapshots',
   '+rebased',
+  '+copies',
+  '+places',
+  '+places+long',
 ];
 
 function configurationOf(name: string): DriverConfiguration {
