@@ -327,8 +327,9 @@ class Run {
     const bytes = contentOf(this.#firstStamp + index, offset, lengthBytes);
     const token = this.#oracle.beginWrite(offset, lengthBytes, bytes);
     this.#note(false);
-    // A copy says nothing of durability, and may end early.
-    const copied = fua ? 0 : ((await copy?.(offset, bytes)) ?? 0);
+    // A copy says nothing of durability, and may end early. Without any, the write comes at once: requests that are under way
+    // together begin together.
+    const copied = fua || copy === undefined ? 0 : await copy(offset, bytes);
     if (copied < lengthBytes) await guest.write(offset + copied, bytes.subarray(copied), { fua });
     this.#oracle.endWrite(token, fua);
     if (fua) this.#note(true);

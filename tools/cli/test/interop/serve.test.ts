@@ -194,7 +194,7 @@ describeWith(['qemu-img', 'qemu-io', 'nbdinfo', 'python3-libnbd'], 'serve', () =
     [['serve', '-e', 'x', 'disk.qcow2'], "Invalid shared device number 'x'"],
     [['serve', '--journal', 'maybe', 'disk.qcow2'], '--journal must be on, off or auto'],
     [['serve', '-r', '--journal', 'on', 'disk.qcow2'], '--read-only forbids'],
-    [['serve', '-c', '/dev/nbd0', 'disk.qcow2'], "option '-c' is not supported"],
+    [['serve', '-c', 'no-device', 'disk.qcow2'], 'Failed to open no-device: No such file or directory'],
     [['serve', '--selinux-label', 'x', 'disk.qcow2'], "option '--selinux-label' is not supported"],
     [['serve', 'guessed.raw'], 'say so with -f raw'],
     [['serve', 'orphan.qcow2'], "Could not open backing file: Could not open 'gone': No such file"],
