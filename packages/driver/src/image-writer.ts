@@ -105,8 +105,9 @@ export class ImageWriter {
   }
 
   /**
-   * Take a request into the overlay, if that is all there is to it: a small one, whole sectors of one cluster whose mapping
-   * is at hand, and no cluster would go in place because of it. Says whether it did; then nothing else is to be done.
+   * Take a request for which `inPlaceOffset` knows no place into the overlay, if that is all there is to it: a small one, whole
+   * sectors of one cluster whose mapping is at hand, and no cluster would go in place because of it. Says whether it did; then
+   * nothing else is to be done.
    */
   gatherAtOnce(offset: number, bytes: Uint8Array): boolean {
     const { clusterBytes } = this.#core;
@@ -121,7 +122,6 @@ export class ImageWriter {
       const mapping = this.#mappings.peek(guestCluster);
       // What is compressed is to be read once, while the writer is there to hear that it can not be.
       if (mapping === undefined || mapping.compressed !== undefined) return false;
-      if (this.#isOwn(mapping, inCluster, length)) return false;
     } else if (
       clusterBytes >= this.#directBytes &&
       held.validSectors * sectorBytes + length >= clusterBytes &&
@@ -174,7 +174,9 @@ export class ImageWriter {
     if (this.#overlay.get(guestCluster) === undefined) {
       const mapping = this.#mappings.peek(guestCluster) ?? (yield* this.#mappings.lookup(guestCluster));
       const pending = this.#pending.get(guestCluster) !== undefined;
-      const own = this.#isOwn(mapping, inCluster, bytes.length);
+      const own =
+        isInPlace(mapping, this.#core.clusterBytes, inCluster, inCluster + bytes.length) &&
+        !this.#core.fills.touches(mapping.hostOffset + inCluster, bytes.length);
       if (pending || own || this.#isDirect(bytes.length)) {
         yield* this.#writer.writePart(guestCluster, { inCluster, bytes });
         return;
@@ -187,14 +189,6 @@ export class ImageWriter {
     if (this.#overlay.dirtyBytes > this.#littleBytes && held !== undefined && this.#isWhole(held)) {
       yield* this.#settleWhole();
     }
-  }
-
-  /** The range of a cluster is the image's own, and nothing is still to be brought there. */
-  #isOwn(mapping: Mapping, inCluster: number, lengthBytes: number): boolean {
-    return (
-      isInPlace(mapping, this.#core.clusterBytes, inCluster, inCluster + lengthBytes) &&
-      !this.#core.fills.touches(mapping.hostOffset + inCluster, lengthBytes)
-    );
   }
 
   /** Large, and filled before any of it was logged: it need not be doubled, and nothing has to be copied. */

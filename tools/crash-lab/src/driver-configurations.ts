@@ -275,7 +275,6 @@ const tuned: readonly DriverConfiguration[] = [
     tuning: { ...direct, ...eager },
   },
   { ...small, ...backing, name: 'journal+settle+backing', mode: 'journal', tuning: settle },
-  // What is freed reads as zeros at once: an L1 table that moved, the source of a copy.
   // Copies into clusters that the log is to fill.
   {
     ...small,
@@ -286,6 +285,7 @@ const tuned: readonly DriverConfiguration[] = [
     tuning: direct,
     copies: true,
   },
+  // What is freed reads as zeros at once: an L1 table that moved, the source of a copy.
   { ...shapes['+l1']!, name: 'journal+unmap+l1', mode: 'journal', discard: 'unmap' },
   {
     ...small,
