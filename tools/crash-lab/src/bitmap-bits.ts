@@ -11,13 +11,14 @@ import {
   readEntryOffset,
 } from '@qcow2/codec';
 import { readImageHeader } from '@qcow2/driver';
-import { bitmapFlags, headerExtensionTypes } from '@qcow2/spec';
+import { autoclearFeatures, bitmapFlags, headerExtensionTypes } from '@qcow2/spec';
 
 /** Names of the bitmaps that are believed and have such bits [BMP-003]. */
 export async function bitmapsBehindEnd(device: BlockDevice): Promise<readonly string[]> {
   const { header } = await readImageHeader(device);
   const extension = findHeaderExtension(header.extensions, headerExtensionTypes.bitmaps);
-  if (extension === undefined) return [];
+  // Without the bit the extension means nothing: it may be the room for one.
+  if (extension === undefined || (header.autoclearFeatures & autoclearFeatures.bitmaps) === 0n) return [];
   const clusterBytes = 2 ** header.clusterBits;
   const { directoryOffset, directoryLengthBytes, bitmapCount } = decodeBitmapsExtension(extension, {
     clusterBytes,

@@ -33,6 +33,20 @@ export const bitmapMutants: readonly CodeMutant[] = [
     workload: 's',
   },
   {
+    name: 'bitmap-passed-by-what-is-gathered',
+    clause: 'BMP-004',
+    protection: 'a small write that waits in memory is noted in every bitmap, as others are',
+    edits: [
+      {
+        file: driver('image-requests.ts'),
+        find: 'if (parts.core.data.isRaw || !parts.bitmaps.isEmpty || parts.mustCommit) return false;',
+        replace: 'if (parts.core.data.isRaw || parts.mustCommit) return false;',
+      },
+    ],
+    system: 'journal+bitmaps',
+    workload: 'dAs',
+  },
+  {
     name: 'bitmap-dirty-after-the-data',
     clause: 'BMP-004',
     protection: 'with a journal, the bits of a place are durable before its bytes are written',

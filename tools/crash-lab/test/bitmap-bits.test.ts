@@ -34,6 +34,12 @@ it('[BMP-003] are found in bitmaps that are believed, and nowhere else', async (
   device.write(fine + 1, Uint8Array.of(0x10));
   device.write(fine + clusterBytes - 1, Uint8Array.of(0x80));
   expect(await bitmapsBehindEnd(device)).toEqual(['fine']);
+  // Without the autoclear bit the extension means nothing, whatever it says.
+  const autoclear = bytes[95]!;
+  device.write(95, Uint8Array.of(autoclear & ~1));
+  expect(await bitmapsBehindEnd(device)).toEqual([]);
+  device.write(95, Uint8Array.of(autoclear));
+  expect(await bitmapsBehindEnd(device)).toEqual(['fine']);
   const again = await openImage(device);
   await again.removeBitmap('fine');
   await again.quiesce();
